@@ -1,0 +1,73 @@
+"""The embedded library: a vault in the caller's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any, Self
+
+from tallystone.vault import Vault, Workspace
+
+
+class OpenVault(Vault):
+    """A vault that owns its workspace: close it, or use it in a `with` block."""
+
+    def __init__(self, workspace: Workspace, token: str) -> None:
+        self._workspace = workspace
+        super().__init__(workspace.caller(token))
+
+    def close(self) -> None:
+        """Finish what is being written, and let go of the files."""
+        self._workspace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open(path: str | os.PathLike[str], *, token: str) -> OpenVault:
+    """The vault that `token` opens in the data directory `path`.
+
+    Raises `StoreError` when there is no workspace, `Unauthenticated` when the token opens nothing in it.
+    """
+    workspace = Workspace.open(path)
+    try:
+        return OpenVault(workspace, token)
+    except BaseException:
+        workspace.close()
+        raise
+
+
+class AsyncVault:
+    """The same methods as `Vault`, awaitable; each runs in a thread, one after the other."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._turn = asyncio.Lock()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._vault, name)
+        if not callable(method):
+            return method  # type: ignore[no-any-return]
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            async with self._turn:
+                result = await asyncio.to_thread(method, *args, **kwargs)
+            return AsyncVault(result) if isinstance(result, Vault) else result
+
+        call.__name__, call.__doc__ = name, method.__doc__
+        return call
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._vault.close)  # type: ignore[attr-defined]
+
+
+async def aopen(path: str | os.PathLike[str], *, token: str) -> AsyncVault:
+    """The asynchronous form of `open`."""
+    return AsyncVault(await asyncio.to_thread(open, path, token=token))

@@ -1,0 +1,335 @@
+"""The signed objects: their exact bytes, encoding, signing, verifying (design §7).
+
+A statement's bytes are deterministic CBOR of a map with short text keys; they are signed, stored and verified as
+they are, never written again from what was read. The signature covers `pae("tallystone/v1", type, workspace, bytes)`,
+so a statement of one type or workspace is never one of another.
+
+Types: `principal`, `workspace`, `genesis`, `grant`, `revocation`, `policy`, `transfer`, `membership`, `version`,
+`deletion`, `erasure`, `checkpoint`. `transfer`, `membership` and `erasure` are reserved: their place in the chain and
+their fields in `Link` are fixed, nothing issues them yet. (A checkpoint is a C2SP note, see `audit.checkpoint`.)
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from tallystone import _cbor, crypto
+from tallystone.errors import Tampered
+
+EMPTY = b"\x00" * 32
+"""The hash that stands for "nothing": no predecessor, no grant at this place."""
+
+READ, WRITE, SHARE = 1, 2, 4
+"""Rights as bits. WRITE and SHARE each imply READ (design §7.2)."""
+
+LINK_TYPES = ("grant", "revocation", "policy", "transfer", "membership")
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A statement as it is stored: its type, its exact bytes, and (record hash, signature) for each signer."""
+
+    type: str
+    body: bytes
+    signatures: tuple[tuple[bytes, bytes], ...]
+
+    def encode(self) -> bytes:
+        """The bytes of the whole, for sealing or, for principal records, for storing in clear."""
+        return _cbor.encode([self.type, self.body, [list(pair) for pair in self.signatures]])
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The reverse of `encode`. Raises `Tampered`."""
+        value = _cbor.decode(data)
+        try:
+            kind, body, signatures = value
+            pairs = tuple((bytes(record), bytes(signature)) for record, signature in signatures)
+        except (TypeError, ValueError) as error:
+            raise Tampered("a stored statement is malformed") from error
+        if not isinstance(kind, str) or not isinstance(body, bytes):
+            raise Tampered("a stored statement is malformed")
+        return cls(kind, body, pairs)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of type and body (32 bytes): what successors name. Signatures do not enter it."""
+        return crypto.sha256(crypto.pae(self.type, self.body))
+
+    def signed_by(self, workspace: bytes, record_hash: bytes, public: bytes) -> bool:
+        """Whether the signer whose record has this hash, with this Ed25519 key, signed these bytes here."""
+        message = signing_input(self.type, workspace, self.body)
+        return any(
+            crypto.equal(record, record_hash) and crypto.verify_once(public, signature, message)
+            for record, signature in self.signatures
+        )
+
+
+def signing_input(kind: str, workspace: bytes, body: bytes) -> bytes:
+    """What a signature covers."""
+    return crypto.pae("tallystone/v1", kind, workspace, body)
+
+
+def issue(kind: str, workspace: bytes, body: bytes, signers: list[tuple[bytes, bytes]]) -> Signed:
+    """`body` signed by each (record hash, Ed25519 seed) of `signers`, in that order."""
+    message = signing_input(kind, workspace, body)
+    return Signed(kind, body, tuple((record, crypto.sign(seed, message)) for record, seed in signers))
+
+
+class _Body:
+    """Reading and writing a statement's map. Fields are exactly those of the dataclass, with exactly their types."""
+
+    def encode(self) -> bytes:
+        """The bytes that are signed."""
+        return _cbor.encode(asdict(self))  # type: ignore[call-overload]
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Raises `Tampered` for a missing, additional or ill-typed field."""
+        value = _cbor.decode(body)
+        names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        if not isinstance(value, dict) or set(value) != names:
+            raise Tampered("a statement does not have the fields of its type")
+        result = cls(**value)
+        for f in fields(cls):  # type: ignore[arg-type]
+            if not _fits(getattr(result, f.name), str(f.type)):
+                raise Tampered(f"field {f.name!r} of a statement has the wrong type")
+        return result
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "str": (str,),
+    "bytes": (bytes,),
+    "bool": (bool,),
+    "dict[str, Any]": (dict,),
+    "list[Any]": (list,),
+    "int | None": (int, type(None)),
+}
+
+
+def _fits(value: object, declared: str) -> bool:
+    allowed = _TYPES[declared]
+    return isinstance(value, allowed) and not (isinstance(value, bool) and bool not in allowed)
+
+
+@dataclass(frozen=True)
+class PrincipalRecord(_Body):
+    """Who somebody is: keys, sponsor, standing. Lies in clear, and so holds no name.
+
+    `id` is empty in the first record, whose digest makes the id. `sponsor` is the principal that vouches: the
+    workspace root for users, a user for agents, empty for the root itself. `root` counts renewals of the secret root.
+    """
+
+    kind: str
+    id: str
+    serial: int
+    previous: bytes
+    signing: bytes
+    kem: bytes
+    sponsor: str
+    status: str
+    clearance: int | None
+    root: int
+    suite: int = 1
+
+
+@dataclass(frozen=True)
+class WorkspaceRecord(_Body):
+    """What holds for all: who the root is, where unclaimed events are sealed to, which key signs the log."""
+
+    root: str
+    auditor: bytes
+    log: bytes
+    created: int
+
+
+@dataclass(frozen=True)
+class Genesis(_Body):
+    """A block's first statement. Its digest is the block's id, so nobody can pass another off as it.
+
+    `grants` is the Merkle root of the grants that exist from the start, `next_grant` the first unused number.
+    `created` is in milliseconds since 1970, as its author says: it orders nothing.
+    """
+
+    kind: str
+    owner: str
+    owner_record: bytes
+    nonce: bytes
+    created: int
+    mutable: bool
+    append_only: bool
+    subject: str
+    grants: bytes
+    next_grant: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Link(_Body):
+    """One step of a block's policy: a grant, a revocation, a change of settings; later transfers and memberships.
+
+    Each is a snapshot: `owner`, `grants`, `settings` hold after it, so a reader who trusts its issuer needs no
+    earlier one. `version` and `version_digest` name the content it was made on: no later version may cite an earlier
+    link (rule 6). `change` says what was done; `authority` how a non-owner is entitled to it (grant leaf and proof).
+    """
+
+    block: str
+    number: int
+    previous: bytes
+    version: int
+    version_digest: bytes
+    epoch: int
+    owner: str
+    grants: bytes
+    next_grant: int
+    settings: dict[str, Any]
+    admin: bytes
+    change: dict[str, Any]
+    issuer: str
+    issuer_record: bytes
+    authority: dict[str, Any]
+    time: int
+
+
+@dataclass(frozen=True)
+class Version(_Body):
+    """One state of a block's content. `payload` is the hash of the content; `under` the user whose token an agent
+    acted under, or empty; `time` in milliseconds since 1970, as the writer says."""
+
+    block: str
+    number: int
+    previous: bytes
+    policy: int
+    policy_digest: bytes
+    epoch: int
+    payload: bytes
+    writer: str
+    writer_record: bytes
+    under: str
+    time: int
+
+
+@dataclass(frozen=True)
+class Deletion(_Body):
+    """The owner's word that a block is gone; kept in the event's details."""
+
+    block: str
+    policy: int
+    policy_digest: bytes
+    version: int
+    issuer: str
+    issuer_record: bytes
+    time: int
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One live grant, as it enters the tree whose root a policy statement carries.
+
+    `until` is a day number (days since 1970) or None; `parent` the grant it came through (0: the owner); `depth` how
+    often it may be passed on. `salt` (16 bytes) keeps the leaf's hash from being guessed, so hashes may lie in clear.
+    """
+
+    grant: int
+    recipient: str
+    record: bytes
+    rights: int
+    history: bool
+    until: int | None
+    depth: int
+    parent: int
+    salt: bytes = field(repr=False)
+
+    def encode(self) -> bytes:
+        """Canonical bytes of the leaf."""
+        return _cbor.encode(
+            [
+                self.grant,
+                self.recipient,
+                self.record,
+                self.rights,
+                self.history,
+                self.until,
+                self.depth,
+                self.parent,
+                self.salt,
+            ]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Raises `Tampered`."""
+        value = _cbor.decode(data)
+        if not isinstance(value, list) or len(value) != 9:
+            raise Tampered("a grant leaf is malformed")
+        return cls(*value)
+
+    @property
+    def digest(self) -> bytes:
+        """The leaf's hash in the grant tree (32 bytes)."""
+        return crypto.sha256(b"\x00" + self.encode())
+
+
+def identifier(kind: str, digest: bytes) -> str:
+    """`<kind>-<uuid>`: 122 bits of `digest`, shaped as a version-4 UUID because clients check that shape."""
+    return f"{kind}-{uuid.UUID(bytes=digest[:16], version=4)}"
+
+
+# -- the tree of live grants ------------------------------------------------------------------------------------
+# A sparse Merkle tree of fixed depth: a grant's number is its place, for good; a revoked place is EMPTY again. Fixed
+# places make a change cost its path, whatever the number of grants, and the proof of one writer a few hashes.
+
+TREE_DEPTH = 24
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    # An all-empty pair stays EMPTY, so empty subtrees need no table; a real node never hashes to zeros.
+    return EMPTY if left == EMPTY and right == EMPTY else crypto.sha256(b"\x01" + left + right)
+
+
+def grants_root(leaves: Mapping[int, bytes]) -> bytes:
+    """The root (32 bytes) over {grant number: leaf digest}."""
+    level = {place: digest for place, digest in leaves.items() if digest != EMPTY}
+    for _ in range(TREE_DEPTH):
+        level = {
+            place: _node(level.get(2 * place, EMPTY), level.get(2 * place + 1, EMPTY))
+            for place in {number >> 1 for number in level}
+        }
+    return level.get(0, EMPTY)
+
+
+def grant_proof(leaves: Mapping[int, bytes], number: int) -> list[Any]:
+    """The path of place `number`: [bit mask of the levels whose sibling is not empty, those siblings from below]."""
+    level = {place: digest for place, digest in leaves.items() if digest != EMPTY}
+    mask, siblings, place = 0, [], number
+    for depth in range(TREE_DEPTH):
+        sibling = level.get(place ^ 1, EMPTY)
+        if sibling != EMPTY:
+            mask |= 1 << depth
+            siblings.append(sibling)
+        level = {
+            p: _node(level.get(2 * p, EMPTY), level.get(2 * p + 1, EMPTY)) for p in {n >> 1 for n in level}
+        }
+        place >>= 1
+    return [mask, siblings]
+
+
+def root_from_proof(number: int, digest: bytes, proof: list[Any]) -> bytes:
+    """The root that `digest` at place `number` gives with `proof`. Raises `Tampered` for a malformed proof."""
+    try:
+        mask, siblings = proof
+        rest = iter(siblings)
+        if not 0 <= number < 1 << TREE_DEPTH or int(mask).bit_count() != len(siblings) or mask >> TREE_DEPTH:
+            raise ValueError
+        for depth in range(TREE_DEPTH):
+            sibling = next(rest) if mask >> depth & 1 else EMPTY
+            if len(sibling) != 32 or (mask >> depth & 1 and sibling == EMPTY):
+                raise ValueError
+            digest = _node(sibling, digest) if number & 1 else _node(digest, sibling)
+            number >>= 1
+    except (TypeError, ValueError) as error:
+        raise Tampered("a proof of a grant is malformed") from error
+    return digest

@@ -1,0 +1,1 @@
+"""Where rows are kept: the protocol, the tables, and SQLite. A store never sees a key that opens them."""

@@ -1,0 +1,123 @@
+"""The numbered migrations, and the check that a file's schema is what they make.
+
+Migrations are applied in order, each in the transaction that records its number. Whether a file is ours is
+told by its `schema_version` table; one that knows a higher number than we do was written by a newer version,
+and is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from functools import cache
+from importlib.resources import files
+
+from tallystone.errors import StoreError
+
+_FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
+
+
+@cache
+def migrations() -> dict[int, tuple[str, ...]]:
+    """The statements of each migration, by number from 1."""
+    found: dict[int, tuple[str, ...]] = {}
+    for entry in (files("tallystone.store") / "migrations").iterdir():
+        if match := _FILE_NAME.fullmatch(entry.name):
+            found[int(match[1])] = _split(entry.read_text(encoding="utf-8"))
+    return dict(sorted(found.items()))
+
+
+def migrate(connection: sqlite3.Connection, *, create: bool) -> None:
+    """Bring the file to the newest schema. An empty file is accepted only with `create`.
+
+    Raises `StoreError` for a file that is not ours or is newer than we are; it is left as it was.
+    """
+    if _version(connection, create=create) == max(migrations()):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Asked again: another process may have migrated the file while we waited for the lock.
+        current = _version(connection, create=create)
+        for number, statements in migrations().items():
+            if number > current:
+                for statement in statements:
+                    connection.execute(statement)
+                connection.execute("INSERT INTO schema_version (number) VALUES (?)", (number,))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def schema_findings(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Where the schema, or the structure of the file below it, is not as the migrations make it."""
+    findings: list[tuple[str, str]] = []
+    actual, expected = _objects(connection), _expected_objects()
+    for name in sorted(actual.keys() | expected.keys()):
+        kind, sql = actual.get(name, ("", None))
+        if name not in expected:
+            findings.append((f"{kind} {name}", "does not belong to the schema"))
+        elif name not in actual:
+            findings.append((f"{expected[name][0]} {name}", "is missing from the schema"))
+        elif (kind, sql) != expected[name]:
+            findings.append((f"{kind} {name}", "is not defined as the schema defines it"))
+    if "schema_version" in actual:
+        numbers = [row[0] for row in connection.execute("SELECT number FROM schema_version ORDER BY number")]
+        if numbers != list(migrations()):
+            findings.append(("table schema_version", f"says {numbers}, not {list(migrations())}"))
+    # A doctored index would hide a row from a look-up and show it to a scan; this compares them.
+    for (message,) in connection.execute("PRAGMA integrity_check(20)"):
+        if message != "ok":
+            findings.append(("file", message))
+    return findings
+
+
+def _version(connection: sqlite3.Connection, *, create: bool) -> int:
+    names = _objects(connection)
+    if not names:
+        if create:
+            return 0
+        raise StoreError("the store is empty", hint="create it first: tallystone init", code="empty")
+    if "schema_version" not in names:
+        raise StoreError(
+            "the file is a database, but not one of ours", hint="check the path", code="not_ours"
+        )
+    number: int = connection.execute("SELECT coalesce(max(number), 0) FROM schema_version").fetchone()[0]
+    if number > max(migrations()):
+        raise StoreError(
+            f"the store has format {number}, this version knows {max(migrations())}",
+            hint="use the newer version of tallystone that wrote it",
+            code="newer_format",
+        )
+    return number
+
+
+def _objects(connection: sqlite3.Connection) -> dict[str, tuple[str, str | None]]:
+    rows = connection.execute("SELECT name, type, sql FROM sqlite_master")
+    return {name: (kind, sql) for name, kind, sql in rows}
+
+
+@cache
+def _expected_objects() -> dict[str, tuple[str, str | None]]:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        migrate(connection, create=True)
+        return _objects(connection)
+    finally:
+        connection.close()
+
+
+def _split(script: str) -> tuple[str, ...]:
+    """The statements of a script. A statement ends where a line ends it."""
+    statements: list[str] = []
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        if not line.lstrip().startswith("--"):
+            pending += line
+        if pending.strip() and sqlite3.complete_statement(pending):
+            statements.append(pending.strip())
+            pending = ""
+    if pending.strip():
+        raise ValueError("a migration ends in the middle of a statement")
+    return tuple(statements)

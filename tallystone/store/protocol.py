@@ -1,0 +1,145 @@
+"""What a vault asks of a store, and what a store asks of whoever keeps the log.
+
+A store keeps rows it cannot read. It promises three things: a snapshot is consistent; a batch is written
+whole, durably, and only if everything it expects still holds; and nothing is written without its leaves in
+the log, which the caller's `Sequencer` composes, since a store knows no log format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from tallystone.store.tables import Cell, Row, Table
+
+__all__ = [
+    "Batch",
+    "Cell",
+    "Change",
+    "Delete",
+    "Event",
+    "Expect",
+    "Put",
+    "Row",
+    "RowChange",
+    "Sequencer",
+    "Snapshot",
+    "Store",
+    "Table",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write `row` (key columns, then the others): a new row, or in place of the one with the same key."""
+
+    table: Table
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove the row with this full key. That it is missing already is no error."""
+
+    table: Table
+    key: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """A condition of a batch: when it commits, the row under `key` is exactly `row` (None: there is none)."""
+
+    table: Table
+    key: Row
+    row: Row | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that the log records: one leaf. `kind` lies in clear, `detail` is sealed by the caller."""
+
+    kind: str
+    detail: bytes
+
+
+Change: TypeAlias = Put | Delete
+RowChange: TypeAlias = tuple[Table, Row, Row | None]
+"""What a change did: the table, the full key, and the row now there (None: none)."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is written together or not at all. Changes apply in order; a later one to the same key wins."""
+
+    expects: list[Expect] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+
+class Snapshot(Protocol):
+    """A read view in which every answer is of the same instant. Valid inside its `with` block only."""
+
+    def get(self, table: Table, key: Row) -> Row | None:
+        """The row under the full `key`, or None."""
+        ...
+
+    def scan(
+        self,
+        table: Table,
+        prefix: Row,
+        *,
+        after: Cell = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        index: str | None = None,
+    ) -> list[Row]:
+        """The rows whose key begins with `prefix`, ordered by the key column that follows it.
+
+        `index` orders by that column instead (see `tables.INDEXES`; `prefix` is then the whole key but its
+        last column). `after` is a value of the ordering column: only rows beyond it, in the direction of the
+        scan, are returned. `limit` bounds their number.
+        """
+        ...
+
+    def rows(self, table: Table) -> Iterator[Row]:
+        """Every row of the table in the order of the keys, without holding them all in memory."""
+        ...
+
+    def schema_findings(self) -> list[tuple[str, str]]:
+        """Where the file's schema is not the one we made: (place, what is wrong). Empty when all is well."""
+        ...
+
+
+class Sequencer(Protocol):
+    """Composes the log rows of one transaction. Called by the store while it holds the right to write."""
+
+    def sequence(self, head: Row | None, events: Sequence[Event], changes: Sequence[RowChange]) -> list[Put]:
+        """The log rows for these events and changes on top of `head`, the current `log_head` row (None: no
+        log).
+
+        Among them is the new `log_head`. The leaf of `events[i]` has the number `size of head + i`. No side
+        effect on the store: the transaction may still fail, and is then composed anew.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Rows, and the one way to change them. Safe to use from several threads."""
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """A new read view. It sees every batch that was acknowledged before it is entered."""
+        ...
+
+    def commit(self, batch: Batch) -> int:
+        """Write `batch`; return when it is durable. The answer is the log number of its first event.
+
+        Raises `Conflict` if an expectation does not hold, `StoreFull` or `StoreError` if the store cannot
+        write; nothing of the batch is written then.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish what is being written and let go of the file. Later uses raise `StoreError`."""
+        ...

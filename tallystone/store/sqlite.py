@@ -1,0 +1,387 @@
+"""The store in one SQLite file: WAL, every commit fsynced, several processes welcome.
+
+Writes of concurrent callers share a transaction (`_commits.py`). Readers have connections of their own, and
+wait for nobody. Deleted rows are overwritten in the file (`secure_delete`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias
+from urllib.parse import quote
+
+from tallystone.errors import Conflict, StoreError
+from tallystone.store._commits import CommitQueue, Ticket
+from tallystone.store._failure import is_environmental, translate
+from tallystone.store._schema import migrate, schema_findings
+from tallystone.store._statements import STATEMENTS, put_statement, scan_statement
+from tallystone.store.protocol import Batch, Event, Expect, Put, RowChange, Sequencer
+from tallystone.store.tables import LOG_HEAD, WS, Cell, Row, Table
+
+BUSY_SECONDS = 10.0
+"""How long we wait for another process before `StoreError` with code `busy`."""
+
+_IDLE_READERS = 64  # more than a server has threads: opening one costs a hundred reads
+_FETCH = 256
+_SIZE = LOG_HEAD.all_columns.index("size")
+_GET_HEAD = STATEMENTS[LOG_HEAD.name].get
+
+# What a value that SQLite cannot bind raises: no stored key equals it.
+_UNBINDABLE = (UnicodeEncodeError, OverflowError)
+
+_ROWS_A_STATEMENT = (64, 16, 4, 1)
+_Execute: TypeAlias = Callable[[str, tuple[Cell, ...]], sqlite3.Cursor]
+
+
+class SqliteSnapshot:
+    """A `Snapshot` on a connection that is ours until the `with` block ends. For one thread at a time."""
+
+    __slots__ = ("_connection", "_cursors", "_store")
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self._connection: sqlite3.Connection | None = None
+        self._cursors: list[sqlite3.Cursor] = []
+
+    def __enter__(self) -> SqliteSnapshot:
+        connection = self._store._take_reader()
+        try:
+            connection.execute("BEGIN")
+        except sqlite3.Error as error:
+            connection.close()
+            raise translate(error) from error
+        self._connection = connection
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        for cursor in self._cursors:
+            cursor.close()
+        if connection is not None:
+            self._store._return_reader(connection)
+
+    def get(self, table: Table, key: Row) -> Row | None:
+        """See `Snapshot.get`."""
+        try:
+            row: Row | None = self._open().execute(STATEMENTS[table.name].get, key).fetchone()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        except _UNBINDABLE:
+            return None
+        return row
+
+    def scan(
+        self,
+        table: Table,
+        prefix: Row,
+        *,
+        after: Cell = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        index: str | None = None,
+    ) -> list[Row]:
+        """See `Snapshot.scan`."""
+        sql = scan_statement(table, len(prefix), after is not None, reverse, index)
+        bound = (*prefix, *(() if after is None else (after,)), -1 if limit is None else max(limit, 0))
+        try:
+            return self._open().execute(sql, bound).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        except _UNBINDABLE:
+            return []
+
+    def rows(self, table: Table) -> Iterator[Row]:
+        """See `Snapshot.rows`."""
+        try:
+            cursor = self._open().execute(STATEMENTS[table.name].all)
+            self._cursors.append(cursor)
+            while self._connection is not None and (some := cursor.fetchmany(_FETCH)):
+                yield from some
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def schema_findings(self) -> list[tuple[str, str]]:
+        """See `Snapshot.schema_findings`. Reads the whole file."""
+        try:
+            return schema_findings(self._open())
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError("the snapshot is not open", code="closed")
+        return self._connection
+
+
+class SqliteStore:
+    """A `Store` in the file `path`. Use from any thread; not across a fork: open it in the child."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        sequencer: Sequencer,
+        create: bool = False,
+        *,
+        page_limit: int | None = None,
+    ) -> None:
+        """Open the file, or make it (mode 0600) if `create`; bring an older format up to date.
+
+        `page_limit` bounds the file's size, in pages of 4096 bytes: writes beyond it raise `StoreFull`.
+        Raises `StoreError` for anything that is no Tallystone store of a format we know.
+        """
+        self.path = Path(path)
+        self._sequencer = sequencer
+        self._page_limit = page_limit
+        self._pid = os.getpid()
+        self._closed = False
+        self._readers: deque[sqlite3.Connection] = deque()
+        self._writer: sqlite3.Connection | None = None
+        self._commits = CommitQueue(self._write)
+        self._prepare_file(create)
+        connection = self._connect()
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise StoreError(
+                    "the store's file system does not allow WAL", hint="use a local disk", code="no_wal"
+                )
+            migrate(connection, create=create)
+        except sqlite3.Error as error:
+            connection.close()
+            raise translate(error) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._writer = connection
+
+    def __enter__(self) -> SqliteStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def snapshot(self) -> SqliteSnapshot:
+        """See `Store.snapshot`."""
+        return SqliteSnapshot(self)
+
+    def commit(self, batch: Batch) -> int:
+        """See `Store.commit`. A batch that SQLite refuses (a wrong type, a missing column) fails alone."""
+        self._own_process()
+        return self._commits.submit(batch)
+
+    def close(self) -> None:
+        """See `Store.close`. Snapshots that are still open keep their view."""
+        if os.getpid() != self._pid:
+            return  # the connections are the parent's: closing them here would drop its locks
+        self._commits.close()
+        self._closed = True
+        self._close_readers()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _prepare_file(self, create: bool) -> None:
+        try:
+            if self.path.is_dir():
+                raise StoreError(
+                    "the store's path is a folder", hint="name a file in it", code="not_a_database"
+                )
+            if create:
+                # Before SQLite sees it, so that it never exists with a wider mode; SQLite gives its WAL the
+                # same.
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+            elif not self.path.exists():
+                raise StoreError(
+                    "there is no store here", hint="create it first: tallystone init", code="missing"
+                )
+        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+            raise StoreError(
+                "the store cannot be opened", hint="check the path and its permissions", code="no_access"
+            ) from error
+
+    def _connect(self, *, reader: bool = False) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                f"file:{quote(os.fsencode(self.path.absolute()))}?mode=rw",
+                uri=True,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,  # a connection has one user at a time, not one thread for life
+            )
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        try:
+            # Nothing in a stored schema may call functions, and sorting never spills to another file.
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            if reader:
+                connection.execute("PRAGMA query_only = ON")
+            else:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA fullfsync = ON")
+                connection.execute("PRAGMA secure_delete = ON")
+                connection.execute("PRAGMA journal_size_limit = 67108864")
+                if self._page_limit is not None:
+                    connection.execute(f"PRAGMA max_page_count = {int(self._page_limit)}")
+        except sqlite3.Error as error:
+            connection.close()
+            raise translate(error) from error
+        return connection
+
+    def _own_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreError("the store was opened before a fork", hint="open it in the child", code="forked")
+
+    def _take_reader(self) -> sqlite3.Connection:
+        self._own_process()
+        if self._closed:
+            raise StoreError("the store is closed", code="closed")
+        try:
+            return self._readers.pop()
+        except IndexError:
+            return self._connect(reader=True)
+
+    def _return_reader(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            connection.close()
+            return
+        if len(self._readers) >= _IDLE_READERS:
+            connection.close()
+            return
+        self._readers.append(connection)
+        if self._closed:  # after the append: either `close` or we find the connection
+            self._close_readers()
+
+    def _close_readers(self) -> None:
+        while True:
+            try:
+                self._readers.pop().close()
+            except IndexError:
+                return
+
+    # Below: called by the commit queue, one thread at a time.
+
+    def _write(self, group: list[Ticket]) -> None:
+        """Write the group in one transaction and settle every ticket in it."""
+        try:
+            self._write_together(group)
+        except sqlite3.Error as error:
+            self._roll_back()
+            if is_environmental(error) or len(group) == 1:
+                for ticket in group:
+                    ticket.first, ticket.error = None, translate(error)
+            else:
+                self._write_singly(group)
+        except Exception as error:
+            self._roll_back()
+            if len(group) == 1:
+                group[0].first, group[0].error = None, error
+            else:
+                self._write_singly(group)
+        except BaseException:
+            self._roll_back()
+            for ticket in group:
+                ticket.first = None
+            raise
+
+    def _write_singly(self, group: list[Ticket]) -> None:
+        # One of them is at fault; alone, each gets its own answer. Rare, so its cost does not matter.
+        for ticket in group:
+            ticket.first = ticket.error = None
+            self._write([ticket])
+
+    def _write_together(self, group: list[Ticket]) -> None:
+        connection = self._writer
+        if connection is None:
+            connection = self._writer = self._connect()
+        execute = connection.execute
+        execute("BEGIN IMMEDIATE")
+        head: Row | None = execute(_GET_HEAD, (WS,)).fetchone()
+        size = 0 if head is None else head[_SIZE]
+        assert isinstance(size, int)
+        # The group is settled in memory first: `known` is what each batch would find if those before it had
+        # been written. Then every row is written once, many to a statement: each statement gives up the
+        # interpreter lock, and getting it back among busy threads costs more than the statement.
+        known: dict[tuple[str, Row], Row | None] = {}
+        changed: dict[tuple[str, Row], RowChange] = {}
+        events: list[Event] = []
+        for ticket in group:
+            batch = ticket.batch
+            if not _holds(execute, known, batch.expects):
+                ticket.error = Conflict(
+                    "somebody else changed this meanwhile", hint="read it again and retry"
+                )
+                continue
+            ticket.first = size + len(events)
+            events += batch.events
+            for change in batch.changes:
+                table = change.table
+                if isinstance(change, Put):
+                    row: Row | None = change.row
+                    if len(change.row) != len(table.key) + len(table.columns):
+                        raise StoreError("a row has not as many cells as its table", code="refused")
+                    key = change.row[: len(table.key)]
+                else:
+                    row, key = None, change.key
+                place = (table.name, key)
+                known[place] = row
+                changed[place] = (table, key, row)
+        if not events and not changed:
+            execute("ROLLBACK")
+            return
+        changes = list(changed.values())
+        log = self._sequencer.sequence(head, events, changes)
+        puts: dict[str, list[Row]] = {}
+        for table, key, row in changes:
+            if row is None:
+                execute(STATEMENTS[table.name].delete, key)
+            else:
+                puts.setdefault(table.name, []).append(row)
+        for put in log:
+            puts.setdefault(put.table.name, []).append(put.row)
+        for name, rows in puts.items():
+            _put_all(execute, name, rows)
+        execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        connection = self._writer
+        if connection is None:
+            return
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            # The next write begins with a new connection; SQLite drops the transaction with this one.
+            self._writer = None
+            connection.close()
+
+
+def _holds(execute: _Execute, known: dict[tuple[str, Row], Row | None], expects: list[Expect]) -> bool:
+    for expect in expects:
+        place = (expect.table.name, expect.key)
+        if place not in known:
+            known[place] = execute(STATEMENTS[expect.table.name].get, expect.key).fetchone()
+        if known[place] != expect.row:
+            return False
+    return True
+
+
+def _put_all(execute: _Execute, name: str, rows: list[Row]) -> None:
+    done = 0
+    while done < len(rows):
+        # Few different counts, so that the connection's cache holds every statement, prepared.
+        count = next(step for step in _ROWS_A_STATEMENT if step <= len(rows) - done)
+        execute(put_statement(name, count), tuple(chain.from_iterable(rows[done : done + count])))
+        done += count

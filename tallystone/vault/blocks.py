@@ -1,0 +1,263 @@
+"""Creating, reading, listing, editing and deleting blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from tallystone.errors import Denied, Invalid, Locked, NotFound, PreconditionFailed
+from tallystone.keystore import Keys
+from tallystone.policy import may_write
+from tallystone.store.tables import SHELF
+from tallystone.vault.caller import Caller
+from tallystone.vault.opening import Opened, open_block
+from tallystone.vault.plan import Plan
+from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, find_block, position_of, walk
+from tallystone.vault.types import DEFAULT_LIMIT, MAX_LIMIT, Block
+from tallystone.vault.views import block_view
+from tallystone.vault.writing import FirstGrant, add_link, add_version, create_block, destroy, rotate_if_due
+
+CONTENT_FIELDS = ("label", "value", "description", "tags", "metadata", "extra")
+OWNER_FIELDS = ("limit", "read_only", "locked")
+
+Edit = Callable[[Block], Mapping[str, Any]]
+
+
+def over_limit(length: int, limit: int) -> Invalid:
+    """A value that is longer than its block allows."""
+    return Invalid(
+        f"the value has {length} characters; this block takes {limit}",
+        hint="shorten it, or have the owner raise the block's limit",
+        code="over_limit",
+    )
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Raises `Invalid` for a limit that is none."""
+    limit = fields.get("limit")
+    if limit is not None and not 0 <= limit <= MAX_LIMIT:
+        raise Invalid(
+            f"limit must be between 0 and {MAX_LIMIT}", hint="it counts characters", code="bad_limit"
+        )
+
+
+def new_block(
+    caller: Caller, plan: Plan, fields: Mapping[str, Any], agents: Iterable[FirstGrant] = ()
+) -> Held:
+    """Queue a new memory block of the caller; `agents` hold it from the start, and it goes with the only one."""
+    caller.must_act()
+    check_fields(fields)
+    value, limit = fields.get("value") or "", fields.get("limit")
+    limit = DEFAULT_LIMIT if limit is None else limit
+    if len(value) > limit:
+        raise over_limit(len(value), limit)
+    payload = {
+        "label": fields["label"],
+        "value": value,
+        "description": fields.get("description"),
+        "tags": list(dict.fromkeys(fields.get("tags") or ())),
+        "metadata": dict(fields.get("metadata") or {}),
+        "extra": {k: v for k, v in (fields.get("extra") or {}).items() if v is not None},
+        "created": caller.workspace.now_ms(),
+    }
+    settings = {
+        "limit": limit,
+        "read_only": bool(fields.get("read_only")),
+        "locked": bool(fields.get("locked")),
+    }
+    grants = list(agents)
+    subject = grants[0].identity.id if grants else ""
+    return create_block(
+        caller, plan, kind="block", payload=payload, settings=settings, subject=subject, grants=grants
+    )
+
+
+def create(caller: Caller, fields: Mapping[str, Any]) -> Block:
+    """A new block of the caller's."""
+
+    def action(plan: Plan) -> Block:
+        held = new_block(caller, plan, fields)
+        caller.event(plan, "create", held.key, block=held.block)
+        return look(caller, plan, held)
+
+    return caller.transact(action)
+
+
+def look(caller: Caller, plan: Plan, held: Held, *, agents: bool = True, shown: str = "") -> Block:
+    """Open, verify and show one block."""
+    opened = open_block(caller, plan, held, shown=shown)
+    payload, version, _ = opened.payload()
+    return block_view(opened, payload, version, agents=agents)
+
+
+def read_block(caller: Caller, block_id: str) -> Block:
+    """The block, and a leaf that says who read it."""
+
+    def action(plan: Plan) -> Block:
+        held = find_block(plan, caller.keys, block_id)
+        block = look(caller, plan, held)
+        caller.event(plan, "read", held.key, block=block_id, version=block.version)
+        return block
+
+    return caller.transact(action)
+
+
+def page(
+    plan: Plan,
+    keys: Keys,
+    shelf: str,
+    *,
+    after: str | None,
+    before: str | None,
+    reverse: bool,
+) -> tuple[Iterator[Held], bool]:
+    """The shelf beyond the cursor, nearest first, and whether the result must be turned round (walking backwards)."""
+    if before is not None:
+        return walk(
+            plan, keys, shelf, after=position_of(plan, keys, shelf, before), reverse=not reverse
+        ), True
+    start = None if after is None else position_of(plan, keys, shelf, after)
+    return walk(plan, keys, shelf, after=start, reverse=reverse), False
+
+
+def visible(
+    caller: Caller, plan: Plan, held: Iterable[Held], where: Callable[[Block], bool] | None, agents: bool
+) -> Iterator[tuple[Held, Block]]:
+    """What of a shelf can be shown: no offers, nothing whose grant or block is gone."""
+    for one in held:
+        if one.state == OFFERED:
+            continue
+        try:
+            block = look(caller, plan, one, agents=agents)
+        except NotFound:
+            continue  # revoked or deleted since it was put here: as if it had never been
+        if where is None or where(block):
+            yield one, block
+
+
+def list_blocks(
+    caller: Caller,
+    *,
+    after: str | None,
+    before: str | None,
+    limit: int | None,
+    reverse: bool,
+    where: Callable[[Block], bool] | None,
+    need_agents: bool,
+) -> list[Block]:
+    """A page of the caller's blocks: one leaf, with an entry for each block that it returns."""
+
+    def action(plan: Plan) -> list[Block]:
+        shelf, backwards = page(plan, caller.keys, BLOCKS, after=after, before=before, reverse=reverse)
+        found = list(islice(visible(caller, plan, shelf, where, need_agents), limit))
+        caller.event(plan, "list", *(held.key for held, _ in found), count=len(found))
+        blocks = [block for _, block in found]
+        return blocks[::-1] if backwards else blocks
+
+    return caller.transact(action)
+
+
+def edit_opened(opened: Opened, edit: Edit, if_version: int | None) -> tuple[Block, list[str]]:
+    """Queue what `edit` makes of an opened block. Returns the block as it will be, and the names of what changed."""
+    caller, head = opened.caller, opened.head
+    payload, version, digest = opened.payload()
+    before = block_view(opened, payload, version)
+    if if_version is not None and if_version != version.number:
+        raise PreconditionFailed(
+            f"the block is at version {version.number}, not {if_version}",
+            hint="read it again and redo the change",
+        )
+    fields = {name: value for name, value in edit(before).items() if value != getattr(before, name)}
+    check_fields(fields)
+    content = {name: fields[name] for name in CONTENT_FIELDS if name in fields}
+    owner = {name: fields[name] for name in OWNER_FIELDS if name in fields}
+    if not fields:
+        return before, []
+    caller.must_act()
+    _allowed(opened, before, content, owner)
+    limit = owner.get("limit", before.limit)
+    value = content.get("value", before.value)
+    if len(value) > limit and ("value" in content or "limit" in owner):
+        raise over_limit(len(value), limit)
+    rotate_if_due(opened)
+    if owner:
+        add_link(opened, "policy", {"settings": sorted(owner)}, settings={**head.settings, **owner})
+    # A change of settings alone makes a version too: the number is what clients compare (ETag, If-Match).
+    payload = {**payload, **content}
+    add_version(opened, payload, digest, opened.standing())
+    return block_view(opened, payload, opened.content()[1]), sorted(fields)
+
+
+def _allowed(opened: Opened, before: Block, content: Mapping[str, Any], owner: Mapping[str, Any]) -> None:
+    """Who may change what (design §7.3, §7.10). Readers ask `policy` again."""
+    caller, owns = opened.caller, opened.held.own_leaf is None
+    if owner and not owns:
+        raise Denied(
+            f"{', '.join(sorted(owner))} may be changed by the block's owner only",
+            hint="ask its owner",
+            code="not_owner",
+        )
+    if not content:
+        return
+    if not may_write(opened.head, opened.standing(), caller.workspace.now() // 86400):
+        raise Denied(
+            "this block is shared with you for reading", hint="ask its owner for write", code="no_write"
+        )
+    if before.read_only and caller.id.startswith("agent-"):
+        raise Denied(
+            "the block is read-only for agents", hint="its owner can still edit it", code="read_only"
+        )
+    if before.locked and owner.get("locked") is not False:
+        raise Locked("the block is locked", hint="its owner unlocks it with locked=false")
+
+
+def edit_block(caller: Caller, block_id: str, edit: Edit, if_version: int | None) -> Block:
+    """Apply `edit` to the current state, as one new version; on a concurrent change, again."""
+
+    def action(plan: Plan) -> Block:
+        held = find_block(plan, caller.keys, block_id)
+        block, changed = edit_opened(open_block(caller, plan, held), edit, if_version)
+        caller.event(
+            plan,
+            "update" if changed else "read",
+            held.key,
+            block=block_id,
+            version=block.version,
+            fields=changed,
+        )
+        return block
+
+    return caller.transact(action, lock=block_id)
+
+
+def delete_block(caller: Caller, block_id: str) -> None:
+    """Remove a block with all its versions, keys and grants; it leaves every agent of the caller's."""
+
+    def action(plan: Plan) -> None:
+        held = find_block(plan, caller.keys, block_id)
+        remove(caller, plan, held)
+
+    caller.transact(action, lock=block_id)
+
+
+def remove(caller: Caller, plan: Plan, held: Held) -> None:
+    """Queue a block's removal. Raises `Denied` unless the caller owns it."""
+    caller.must_act()
+    opened = open_block(caller, plan, held)
+    if opened.held.own_leaf is not None:
+        raise Denied(
+            "only the owner deletes a block", hint="detach it from your agents instead", code="not_owner"
+        )
+    if opened.head.settings["locked"]:
+        raise Locked("the block is locked", hint="its owner unlocks it with locked=false")
+    deletion = opened.deletion()
+    for leaf in opened.grants():
+        agent = find(plan, caller.keys, AGENTS, leaf.recipient)
+        if agent is not None:
+            keys = agent_keys(caller, agent)
+            plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(held.block))
+    destroy(plan, opened)
+    plan.delete(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(held.block))
+    caller.event(plan, "delete", held.key, block=held.block, statement=deletion)

@@ -1,0 +1,210 @@
+"""A caller: whose keys are open, through which token, and the one way in which it commits.
+
+Every operation of a vault is a function of a plan that goes through `Caller.transact`. So each commit repeats, in its
+own transaction, that the token still stands and that nobody it acts as was suspended or deleted; each refusal is
+logged; and each lost race is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tallystone import crypto
+from tallystone.errors import Conflict, Denied, Locked, NotFound, TallystoneError, Unauthenticated
+from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
+from tallystone.statements import Signed, issue
+from tallystone.store.protocol import Row
+from tallystone.store.tables import IDENTITY, PRINCIPAL, TOKEN
+from tallystone.vault.events import seal_event
+from tallystone.vault.plan import Plan
+from tallystone.vault.replies import Reply
+
+if TYPE_CHECKING:
+    from tallystone.vault.workspace import Workspace
+
+T = TypeVar("T")
+
+ATTEMPTS = 100
+"""How often a lost race is run again before the caller hears of it."""
+
+
+class Caller:
+    """One principal, opened. `under` is the user whose token acts as this agent, or None."""
+
+    def __init__(self, workspace: Workspace, keys: Keys, token_row: Row, under: Caller | None = None) -> None:
+        self.workspace = workspace
+        self.keys = keys
+        self.under = under
+        self.reply: Reply | None = None
+        self._token_row = token_row
+        self._signing_seed: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Caller({self.id})"
+
+    @property
+    def id(self) -> str:
+        """The principal that acts."""
+        return self.keys.principal
+
+    @property
+    def kid(self) -> str:
+        """The token's public part."""
+        return str(self._token_row[1])
+
+    @property
+    def scope(self) -> str:
+        """`full` or `read`."""
+        return str(self._token_row[3])
+
+    def as_agent(self, keys: Keys) -> Caller:
+        """The same token, acting as an agent whose keys it reaches."""
+        agent = Caller(self.workspace, keys, self._token_row, under=self)
+        agent.reply = self.reply
+        return agent
+
+    # -- committing ---------------------------------------------------------------------------------------------
+
+    def transact(self, action: Callable[[Plan], T], *, lock: str | None = None) -> T:
+        """Run `action` on a consistent view, commit what it planned, and return its result once that is durable.
+
+        `lock` names a block whose edits queue up inside this process instead of losing races to each other; the
+        compare-and-swap on its row is what makes them right. Raises what the action raises, after logging a refusal.
+        """
+        reply = self.reply
+        guard: Any = self.workspace.lock_for(lock) if lock else nullcontext()
+        with guard:
+            for _ in range(ATTEMPTS):
+                try:
+                    with self.workspace.store.snapshot() as snapshot:
+                        plan = Plan(snapshot)
+                        self.check(plan)
+                        result = action(plan)
+                        if reply is not None and plan.changes:
+                            reply.keep(plan, self.keys, result, self.workspace.now())
+                    self.workspace.store.commit(plan.batch())
+                except Conflict as error:
+                    if error.code != "conflict":
+                        raise
+                    continue
+                except (NotFound, Denied, Locked, Unauthenticated) as error:
+                    self.refused(error)
+                    raise
+                return result
+        raise Conflict("the block is changing too fast", hint="try again", code="contended")
+
+    def check(self, plan: Plan) -> None:
+        """What must hold at the moment of the commit: the token, and the standing of everyone it acts for."""
+        if plan.need(TOKEN, self.kid) != self._token_row:
+            raise Unauthenticated("the token was revoked", hint="ask its owner for a new one", code="revoked")
+        expires = self._token_row[5]
+        if isinstance(expires, int) and self.workspace.now() >= expires:
+            raise Unauthenticated("the token has expired", hint="ask its owner for a new one", code="expired")
+        self.standing(plan)
+        if self.under is not None:
+            self.under.standing(plan)
+
+    def standing(self, plan: Plan) -> Identity:
+        """This principal's identity, held to be the current one by the commit. Raises `Unauthenticated` if ended."""
+        identity = self.identity(plan, self.id)
+        if plan.need(PRINCIPAL, self.id, identity.record.serial + 1) is not None or not identity.active:
+            raise Unauthenticated(f"{self.id} is {identity.record.status}", code="inactive")
+        return identity
+
+    def identity(self, plan: Plan, principal: str) -> Identity:
+        """The verified identity of anybody in the workspace. Raises `NotFound` or `Tampered`."""
+        return self.workspace.identity(plan, principal, self.keys.root.pin)
+
+    def refused(self, error: TallystoneError) -> None:
+        """Log a refusal, sealed to the auditor: it belongs to no block that the caller could open."""
+        detail = {
+            "actor": self.id,
+            "under": self.under.id if self.under else "",
+            "kid": self.kid,
+            "code": error.code,
+        }
+        self.workspace.log_unclaimed("denied", detail, self.keys)
+
+    # -- acting -------------------------------------------------------------------------------------------------
+
+    def must_act(self) -> None:
+        """Raises `Denied` unless the token carries the half of the root that signs."""
+        if not self.keys.can_act:
+            raise Denied("this token can only read", hint="use a token of scope full", code="read_only_token")
+
+    def signing_seed(self, plan: Plan) -> bytes:
+        """The Ed25519 seed, opened once for this caller."""
+        self.must_act()
+        if self._signing_seed is None:
+            row = plan.get(IDENTITY, self.id)
+            if row is None:
+                raise NotFound("this principal has no keys here", code="no_identity")
+            self._signing_seed = open_seed(self.keys, "sign", bytes(row[2]))
+        return self._signing_seed
+
+    def kem_seed(self, plan: Plan) -> bytes:
+        """The X-Wing seed."""
+        self.must_act()
+        row = plan.get(IDENTITY, self.id)
+        if row is None:
+            raise NotFound("this principal has no keys here", code="no_identity")
+        return open_seed(self.keys, "kem", bytes(row[3]))
+
+    def sign(self, plan: Plan, kind: str, body: bytes) -> Signed:
+        """`body` signed by this principal and, for an agent under a user's token, by that user as well."""
+        signers = [(self.identity(plan, self.id).digest, self.signing_seed(plan))]
+        if self.under is not None:
+            signers.append((self.under.identity(plan, self.under.id).digest, self.under.signing_seed(plan)))
+        return issue(kind, self.workspace.id, body, signers)
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def event(self, plan: Plan, kind: str, *grants: bytes, **content: Any) -> None:
+        """Queue an event about the blocks with these K_grants; about none of them, it is the auditor's to open."""
+        detail = {
+            "actor": self.id,
+            "under": self.under.id if self.under else "",
+            "kid": self.kid,
+            "kind": kind,
+            **content,
+        }
+        auditor = None if grants else self.workspace.auditor_key(plan)
+        plan.event(kind, seal_event(detail, self.keys, grants, auditor))
+
+
+def authenticate(workspace: Workspace, token: Token) -> Caller:
+    """The caller that a token opens. Raises `Unauthenticated`, alike for unknown, wrong, revoked and expired ones."""
+    with workspace.store.snapshot() as snapshot:
+        plan = Plan(snapshot)
+        row = plan.get(TOKEN, token.kid)
+        # The same work whether or not the row exists, so that time says nothing about which kids do.
+        stored = bytes(row[6]) if row else bytes(32)
+        known = crypto.equal(token.verifier, stored) and row is not None
+        expires = row[5] if row else None
+        if not known or row is None or (isinstance(expires, int) and workspace.now() >= expires):
+            raise Unauthenticated(
+                "this token opens nothing here",
+                hint="it may be mistyped, revoked, expired, or of another server",
+            )
+        principal, scope, created = str(row[2]), str(row[3]), int(row[4])
+        root = open_root(token, bytes(row[7]), principal, scope, created, expires)
+        caller = Caller(workspace, Keys(principal, root), row)
+        caller.standing(plan)
+        return caller
+
+
+_STRIPES = 256
+
+
+class Stripes:
+    """A fixed set of locks, one of them for each name: edits of one block queue up, others pass."""
+
+    def __init__(self) -> None:
+        self._locks = [Lock() for _ in range(_STRIPES)]
+
+    def lock_for(self, name: str) -> Lock:
+        """The lock for this name; different names may share one."""
+        return self._locks[crypto.sha256(name.encode())[0]]

@@ -1,0 +1,79 @@
+"""The sealed details of log events: who did what to which block, for those who may know (design §9).
+
+A detail is sealed once under a key of its own. That key is wrapped for whom it concerns: under HKDF(K_grant, "event")
+of each block in it, which its holder and the block's owner can derive; under the actor's own key; or under the
+auditor's key of the process and day, when there is no grant. Nobody else learns more than kind, minute and size.
+A read is authenticated by a MAC under HKDF(K_grant, "read-mac"): the owner can check it, and could forge it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tallystone import _cbor, crypto
+from tallystone.errors import Tampered
+from tallystone.keystore import Keys
+
+
+def seal_event(
+    content: Mapping[str, Any],
+    keys: Keys | None,
+    grants: Iterable[bytes] = (),
+    auditor: tuple[bytes, bytes] | None = None,
+) -> bytes:
+    """The detail record. `grants` are the K_grants it concerns, `auditor` (capsule id, day key) when none does."""
+    event_key = crypto.random_bytes()
+    sealed = crypto.seal(event_key, b"event", _cbor.encode(dict(content)))
+    digest = crypto.sha256(sealed)
+    entries = [
+        [
+            crypto.wrap(crypto.derive(grant, "grant/event"), event_key),
+            crypto.mac(crypto.derive(grant, "grant/read-mac"), digest),
+        ]
+        for grant in grants
+    ]
+    own = crypto.wrap(keys.own, event_key) if keys is not None else b""
+    capsule = (
+        [auditor[0], crypto.wrap(crypto.derive(auditor[1], "auditor/event"), event_key)] if auditor else []
+    )
+    return _cbor.encode([sealed, entries, own, capsule])
+
+
+def open_own(detail: bytes, keys: Keys) -> dict[str, Any] | None:
+    """The content, if this principal caused the event; else None."""
+    sealed, _, own, _ = _cbor.decode(detail)
+    return _try(keys.own, own, sealed) if own else None
+
+
+def open_granted(detail: bytes, grant: bytes) -> dict[str, Any] | None:
+    """The content, if the event concerns the block of this K_grant; else None."""
+    sealed, entries, _, _ = _cbor.decode(detail)
+    key, mac_key = crypto.derive(grant, "grant/event"), crypto.derive(grant, "grant/read-mac")
+    for wrapped, tag in entries:
+        content = _try(key, wrapped, sealed)
+        if content is not None and crypto.equal(tag, crypto.mac(mac_key, crypto.sha256(sealed))):
+            return content
+    return None
+
+
+def auditor_capsule(detail: bytes) -> bytes | None:
+    """The id of the capsule whose key opens this event, if it was sealed to the auditor."""
+    _, _, _, capsule = _cbor.decode(detail)
+    return bytes(capsule[0]) if capsule else None
+
+
+def open_audited(detail: bytes, day_key: bytes) -> dict[str, Any] | None:
+    """The content, with the key out of the auditor's capsule."""
+    sealed, _, _, capsule = _cbor.decode(detail)
+    return _try(crypto.derive(day_key, "auditor/event"), capsule[1], sealed) if capsule else None
+
+
+def _try(key: bytes, wrapped: bytes, sealed: bytes) -> dict[str, Any] | None:
+    try:
+        value = _cbor.decode(crypto.open_sealed(crypto.unwrap(key, wrapped), b"event", sealed))
+    except Tampered:
+        return (
+            None  # not for this key; a changed record is the log check's to report, by its hash in the leaf
+        )
+    return value if isinstance(value, dict) else None

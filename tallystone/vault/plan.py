@@ -1,0 +1,87 @@
+"""A plan: what one operation has read, what it wants to write, and what its rights came through.
+
+An operation is a function of a plan. It reads through it, says which rows must still be so when it commits (`need`),
+and queues changes and events. The store then checks and writes the whole or nothing; on a lost race the function
+runs again on fresh rows. A check made while planning is only a hint: the commit repeats it (design §8).
+"""
+
+from __future__ import annotations
+
+from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
+
+WS = 1
+"""The number of the workspace inside its store; the first part of every key."""
+
+
+class Plan:
+    """One attempt at one operation."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._expects: dict[tuple[str, Row], Expect] = {}
+        self._changes: dict[tuple[str, Row], Put | Delete] = {}
+        self._events: list[Event] = []
+
+    def get(self, table: Table, *key: int | bytes | str) -> Row | None:
+        """A row as this plan would leave it: its own changes first, then the store."""
+        full = (WS, *key)
+        change = self._changes.get((table.name, full))
+        if change is not None:
+            return change.row if isinstance(change, Put) else None
+        return self.snapshot.get(table, full)
+
+    def need(self, table: Table, *key: int | bytes | str) -> Row | None:
+        """Like `get`, and the commit fails unless the row is still exactly this (or still absent)."""
+        full = (WS, *key)
+        if (table.name, full) not in self._expects:
+            self._expects[table.name, full] = Expect(table, full, self.snapshot.get(table, full))
+        return self.get(table, *key)
+
+    def rows(self, table: Table, *prefix: int | bytes | str, after: int | None = None) -> list[Row]:
+        """The rows below a key prefix, with this plan's changes, in key order; with `after`, only those whose next
+        key column is greater."""
+        full = (WS, *prefix)
+        width = len(table.key)
+        found = {row[:width]: row for row in self.snapshot.scan(table, full, after=after)}
+        for (name, key), change in self._changes.items():
+            if name != table.name or key[: len(full)] != full or (after is not None and key[len(full)] <= after):
+                continue
+            if isinstance(change, Put):
+                found[key] = change.row
+            else:
+                found.pop(key, None)
+        return [found[key] for key in sorted(found)]
+
+    def put(self, table: Table, *row: int | bytes | str | None) -> None:
+        """Write a row, whatever is at its key now."""
+        full: Row = (WS, *row)
+        key = full[: len(table.key)]
+        self._changes[table.name, key] = Put(table, full)
+
+    def delete(self, table: Table, *key: int | bytes | str) -> None:
+        """Remove the row with this key, if it is there."""
+        full: Row = (WS, *key)
+        self._changes[table.name, full] = Delete(table, full)
+
+    def clear(self, table: Table, *prefix: int | bytes | str) -> None:
+        """Remove all rows below a key prefix."""
+        for row in self.rows(table, *prefix):
+            self.delete(table, *row[1 : len(table.key)])
+
+    def event(self, kind: str, detail: bytes) -> None:
+        """Queue one log leaf."""
+        self._events.append(Event(kind, detail))
+
+    def touches(self, table: Table, *prefix: int | bytes | str) -> bool:
+        """Whether this plan has changes of its own below a key prefix."""
+        full = (WS, *prefix)
+        return any(name == table.name and key[: len(full)] == full for name, key in self._changes)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything but the log would be written."""
+        return bool(self._changes)
+
+    def batch(self) -> Batch:
+        """What the store is asked to do."""
+        return Batch(list(self._expects.values()), list(self._changes.values()), list(self._events))

@@ -1,0 +1,261 @@
+"""How a block's rows are sealed and opened: wraps, epochs, statements, contents, shelf rows. No store, no rules.
+
+Keys of one epoch: DEK opens contents and the chain key; H opens the epoch before. A grant with history holds both.
+Contexts name the block and the place in it, so a row that is moved elsewhere does not open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from tallystone import _cbor, crypto
+from tallystone.errors import Tampered
+from tallystone.keystore import Keys
+from tallystone.statements import Leaf, Signed
+
+ACCEPTED, OFFERED = "accepted", "offered"
+
+
+@dataclass(frozen=True)
+class EpochKeys:
+    """The keys of one epoch of one block, 32 bytes each. `history` is None for a grant without history."""
+
+    number: int
+    dek: bytes
+    history: bytes | None
+    chain: bytes
+
+    def __repr__(self) -> str:
+        return f"EpochKeys({self.number})"
+
+
+def new_epoch(number: int) -> EpochKeys:
+    """Fresh keys."""
+    return EpochKeys(number, crypto.random_bytes(), crypto.random_bytes(), crypto.random_bytes())
+
+
+def wrap_epoch(grant_key: bytes, block: str, keys: EpochKeys, *, history: bool) -> bytes:
+    """DEK, and H if the grant has history, for one grant: 40 or 72 bytes."""
+    secret = keys.dek + keys.history if history and keys.history else keys.dek
+    return crypto.wrap(crypto.derive(grant_key, "grant/wrap", block, keys.number), secret)
+
+
+def unwrap_epoch(grant_key: bytes, block: str, number: int, wrapped: bytes) -> tuple[bytes, bytes | None]:
+    """DEK and H (or None)."""
+    secret = crypto.unwrap(crypto.derive(grant_key, "grant/wrap", block, number), wrapped)
+    return secret[:32], secret[32:] or None
+
+
+def epoch_row(keys: EpochKeys, before: EpochKeys | None) -> tuple[int, bytes, bytes | None, bytes | None]:
+    """(number, chain, previous_chain, previous) of the epoch table: the links from this epoch to the one before."""
+    chain = crypto.wrap(crypto.derive(keys.dek, "epoch/chain"), keys.chain)
+    if before is None:
+        return keys.number, chain, None, None
+    previous_chain = crypto.wrap(crypto.derive(keys.chain, "epoch/previous-chain"), before.chain)
+    previous = None
+    if keys.history and before.history:
+        previous = crypto.wrap(crypto.derive(keys.history, "epoch/previous"), before.dek + before.history)
+    return keys.number, chain, previous_chain, previous
+
+
+def open_chain_key(dek: bytes, wrapped: bytes) -> bytes:
+    """The epoch's chain key, from its DEK."""
+    return crypto.unwrap(crypto.derive(dek, "epoch/chain"), wrapped)
+
+
+def previous_chain_key(chain: bytes, wrapped: bytes) -> bytes:
+    """The chain key of the epoch before."""
+    return crypto.unwrap(crypto.derive(chain, "epoch/previous-chain"), wrapped)
+
+
+def previous_epoch(history: bytes, wrapped: bytes) -> tuple[bytes, bytes]:
+    """DEK and H of the epoch before."""
+    secret = crypto.unwrap(crypto.derive(history, "epoch/previous"), wrapped)
+    return secret[:32], secret[32:]
+
+
+def seal_statement(chain: bytes, block: str, number: int, signed: Signed) -> bytes:
+    """A policy statement, signature included, for the chain table."""
+    return crypto.seal(chain, crypto.pae("chain", block, number), signed.encode())
+
+
+def open_statement(chain: bytes, block: str, number: int, sealed: bytes) -> Signed:
+    """The reverse. Raises `Tampered`."""
+    return Signed.decode(crypto.open_sealed(chain, crypto.pae("chain", block, number), sealed))
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a version seals: its signed statement, its payload, and the writer's grant with its proof (none: owner)."""
+
+    signed: Signed
+    payload: bytes
+    leaf: Leaf | None
+    proof: tuple[Any, ...]
+
+
+def seal_content(content_key: bytes, block: str, number: int, content: Content) -> bytes:
+    """The `sealed` column of a version. Its key is used for this version alone."""
+    leaf = content.leaf.encode() if content.leaf else None
+    body = _cbor.encode([content.signed.encode(), content.payload, leaf, list(content.proof)])
+    return crypto.seal(content_key, crypto.pae("version", block, number), body)
+
+
+def open_content(content_key: bytes, block: str, number: int, sealed: bytes) -> Content:
+    """The reverse. Raises `Tampered`."""
+    value = _cbor.decode(crypto.open_sealed(content_key, crypto.pae("version", block, number), sealed))
+    signed, payload, leaf, proof = value
+    return Content(Signed.decode(signed), payload, Leaf.decode(leaf) if leaf else None, tuple(proof))
+
+
+def wrap_content_key(dek: bytes, block: str, number: int, content_key: bytes) -> bytes:
+    """A version's content key under the epoch's DEK, bound to the version: 40 bytes."""
+    return crypto.wrap(crypto.derive(dek, "content/wrap", block, number), content_key)
+
+
+def unwrap_content_key(dek: bytes, block: str, number: int, wrapped: bytes) -> bytes:
+    """The reverse. Raises `Tampered`."""
+    return crypto.unwrap(crypto.derive(dek, "content/wrap", block, number), wrapped)
+
+
+# -- the owner's ledger -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who a grant is to, for those who may read the block: the leaf, and the capsule it travelled in (or empty)."""
+
+    leaf: Leaf
+    capsule: bytes
+
+
+def seal_roster(chain: bytes, block: str, roster: Roster) -> bytes:
+    """The `roster` column of a ledger row."""
+    body = _cbor.encode([roster.leaf.encode(), roster.capsule])
+    return crypto.seal(chain, crypto.pae("roster", block, roster.leaf.grant), body)
+
+
+def open_roster(chain: bytes, block: str, number: int, sealed: bytes) -> Roster:
+    """The reverse. Raises `Tampered`."""
+    leaf, capsule = _cbor.decode(crypto.open_sealed(chain, crypto.pae("roster", block, number), sealed))
+    return Roster(Leaf.decode(leaf), capsule)
+
+
+_BY_OWNER, _BY_GRANTEE = b"\x00", b"\x01"
+
+
+def seal_grant_key(admin: bytes, block: str, number: int, grant_key: bytes) -> bytes:
+    """The `secret` column of a ledger row, by somebody who holds the admin key."""
+    key = crypto.derive(admin, "admin/ledger")
+    return _BY_OWNER + crypto.seal(key, crypto.pae("ledger", block, number), grant_key)
+
+
+def seal_grant_key_to(admin_public: bytes, block: str, number: int, grant_key: bytes) -> bytes:
+    """The same by somebody who only knows the admin key's public half (1216 bytes): HPKE."""
+    return _BY_GRANTEE + crypto.seal_to(admin_public, crypto.pae("ledger", block, number), grant_key)
+
+
+def open_grant_key(admin: bytes, block: str, number: int, secret: bytes) -> bytes:
+    """K_grant of a grant, for holders of the admin key."""
+    context = crypto.pae("ledger", block, number)
+    if secret[:1] == _BY_GRANTEE:
+        return crypto.open_from(crypto.derive(admin, "admin/kem"), context, secret[1:])
+    return crypto.open_sealed(crypto.derive(admin, "admin/ledger"), context, secret[1:])
+
+
+def admin_public(admin: bytes) -> bytes:
+    """The public half (1216 bytes) of a block's admin key."""
+    return crypto.kem_public(crypto.derive(admin, "admin/kem"))
+
+
+# -- shelves ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a shelf row says: where the block is stored, which grant opens it, who owned it when it came here.
+
+    `subject` names the agent for agents' blocks. `root` is the part of an agent's root that its sponsor's shelf
+    carries. `admin` is there for owners, in part two.
+    """
+
+    block: str
+    storage: bytes
+    grant: int
+    key: bytes
+    owner: str
+    kind: str
+    state: str
+    position: int
+    leaf: bytes = b""
+    admin_public: bytes = b""
+    subject: str = ""
+    extra: dict[str, Any] | None = None
+    root_read: bytes = b""
+    admin: bytes = b""
+    root_act: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Held({self.block}, grant {self.grant}, {self.state})"
+
+    def accepted(self) -> Self:
+        """The same, no longer an offer."""
+        return replace(self, state=ACCEPTED)
+
+    @property
+    def own_leaf(self) -> Leaf | None:
+        """The grant's leaf; none for the owner."""
+        return Leaf.decode(self.leaf) if self.leaf else None
+
+
+def shelve(keys: Keys, shelf: bytes, locator: bytes, held: Held) -> tuple[bytes, bytes]:
+    """Parts one and two of a shelf row."""
+    one = [
+        held.block,
+        held.storage,
+        held.grant,
+        held.key,
+        held.owner,
+        held.kind,
+        held.state,
+        held.leaf,
+        held.admin_public,
+        held.subject,
+        held.extra,
+        held.root_read,
+    ]
+    context = crypto.pae("shelf", shelf, locator, held.position)
+    first = crypto.seal(keys.seal, context, _cbor.encode(one))
+    if not held.admin and not held.root_act:
+        return first, b""
+    return first, crypto.seal(keys.act, context, _cbor.encode([held.admin, held.root_act]))
+
+
+def unshelve(keys: Keys, shelf: bytes, locator: bytes, position: int, one: bytes, two: bytes) -> Held:
+    """The reverse; part two only if the caller's token carries the half that opens it. Raises `Tampered`."""
+    context = crypto.pae("shelf", shelf, locator, position)
+    value = _cbor.decode(crypto.open_sealed(keys.seal, context, one))
+    if not isinstance(value, list) or len(value) != 12:
+        raise Tampered("a shelf row is malformed")
+    block, storage, grant, key, owner, kind, state, leaf, public, subject, extra, root_read = value
+    admin, root_act = b"", b""
+    if two and keys.can_act:
+        admin, root_act = _cbor.decode(crypto.open_sealed(keys.act, context, two))
+    return Held(
+        block=block,
+        storage=storage,
+        grant=grant,
+        key=key,
+        owner=owner,
+        kind=kind,
+        state=state,
+        position=position,
+        leaf=leaf,
+        admin_public=public,
+        subject=subject,
+        extra=extra,
+        root_read=root_read,
+        admin=admin,
+        root_act=root_act,
+    )

@@ -1,0 +1,330 @@
+"""Everything that one principal can do (design §3). The HTTP routes, the command line and programs call this.
+
+Each method is one operation: one consistent view, one commit, one leaf in the log, durable before it returns. All
+raise `tallystone.errors`; none ever returns anything that the token's keys do not open. Methods that take a cursor
+(`after`, `before`: ids, exclusive) return the items nearest to it, in the order asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from tallystone.errors import Invalid
+from tallystone.vault import accounts, agents, blocks, journal, sharing
+from tallystone.vault.blocks import Edit
+from tallystone.vault.caller import Caller
+from tallystone.vault.plan import Plan
+from tallystone.vault.replies import Reply
+from tallystone.vault.shelves import agent_keys, empty_inbox, find_agent
+from tallystone.vault.types import (
+    DEFAULT_LIMIT,
+    Access,
+    Agent,
+    AuditEvent,
+    Block,
+    Credentials,
+    Grant,
+    Offer,
+    Principal,
+    Reach,
+    TokenInfo,
+)
+
+
+class Vault:
+    """One caller's view of a workspace. Cheap to make; not to be shared between threads."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        empty_inbox(caller)
+
+    def __repr__(self) -> str:
+        return f"Vault({self.principal_id})"
+
+    @property
+    def principal_id(self) -> str:
+        """Whom the vault acts as."""
+        return self._caller.id
+
+    @property
+    def kind(self) -> str:
+        """`user` or `agent`."""
+        return self._caller.id.partition("-")[0]
+
+    @property
+    def scope(self) -> str:
+        """`full` or `read`."""
+        return self._caller.scope
+
+    @property
+    def under(self) -> str | None:
+        """The user whose token acts as this agent, if one does."""
+        return self._caller.under.id if self._caller.under else None
+
+    def acting_as(self, agent_id: str) -> Vault:
+        """The agent, under this caller's token; what it writes is signed by both. Raises `NotFound`."""
+        if agent_id == self._caller.id:
+            return self
+
+        def action(plan: Plan) -> Vault:
+            held = find_agent(self._caller, plan, agent_id)
+            return Vault(self._caller.as_agent(agent_keys(self._caller, held)))
+
+        with self._caller.workspace.store.snapshot() as snapshot:
+            return action(Plan(snapshot))
+
+    def once(self, key: bytes, attempt: int, render: Callable[[Any], bytes]) -> bytes | None:
+        """For a POST that a client may send again: the first answer if an equal request (`key`) was answered in the
+        last two minutes and this is a retry (`attempt` ≥ 1); else None, and what the next operation returns is
+        rendered and kept in that operation's own transaction."""
+        reply = Reply(key, attempt, render)
+        if attempt:
+            with self._caller.workspace.store.snapshot() as snapshot:
+                found = reply.find(Plan(snapshot), self._caller.keys, self._caller.workspace.now())
+            if found is not None:
+                return found
+        self._caller.reply = reply
+        return None
+
+    # -- blocks -------------------------------------------------------------------------------------------------
+
+    def create_block(
+        self,
+        *,
+        label: str,
+        value: str = "",
+        description: str | None = None,
+        limit: int | None = DEFAULT_LIMIT,
+        read_only: bool = False,
+        locked: bool = False,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Block:
+        """A new block of the caller's. `limit` counts characters. Raises `Invalid` (`over_limit`)."""
+        fields = {
+            "label": label,
+            "value": value,
+            "description": description,
+            "limit": limit,
+            "read_only": read_only,
+            "locked": locked,
+            "tags": list(tags),
+            "metadata": metadata,
+            "extra": extra,
+        }
+        return blocks.create(self._caller, fields)
+
+    def block(self, block_id: str) -> Block:
+        """One block. Raises `NotFound` for anything that was not granted, whether or not it exists."""
+        return blocks.read_block(self._caller, block_id)
+
+    def blocks(
+        self,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        where: Callable[[Block], bool] | None = None,
+        need_agents: bool = True,
+    ) -> list[Block]:
+        """The caller's own and accepted blocks, oldest first. Raises `Rejected` (`bad_cursor`)."""
+        return blocks.list_blocks(
+            self._caller,
+            after=after,
+            before=before,
+            limit=limit,
+            reverse=reverse,
+            where=where,
+            need_agents=need_agents,
+        )
+
+    def edit_block(self, block_id: str, edit: Edit, *, if_version: int | None = None) -> Block:
+        """Apply `edit`, a pure function from the current block to the fields that change; on a concurrent change it
+        is asked again. Raises `Denied`, `Locked`, `Invalid`, `PreconditionFailed`, `NotFound`."""
+        return blocks.edit_block(self._caller, block_id, edit, if_version)
+
+    def delete_block(self, block_id: str) -> None:
+        """Remove a block with everything that belongs to it. Owner only."""
+        blocks.delete_block(self._caller, block_id)
+
+    def tags(self) -> list[str]:
+        """All tags on the caller's blocks and agents, sorted."""
+        on_blocks = {tag for block in self.blocks(need_agents=False) for tag in block.tags}
+        on_agents = {tag for agent in self.agents(with_blocks=False) for tag in agent.state.get("tags", ())}
+        return sorted(on_blocks | on_agents)
+
+    # -- sharing ------------------------------------------------------------------------------------------------
+
+    def share(self, block_id: str, with_: str, can: str = "read") -> Grant:
+        """Grant `read` or `write` to a user (by name or id) or an agent (by id). To others it is an offer."""
+        return sharing.share(self._caller, block_id, with_, can)
+
+    def revoke(self, block_id: str, from_: str) -> list[Reach]:
+        """End a grant and change the block's keys. Returns who still reaches the block, and through what."""
+        return sharing.revoke(self._caller, block_id, from_)
+
+    def grants(self, block_id: str) -> list[Grant]:
+        """The live grants that the caller may know of."""
+        return sharing.grants(self._caller, block_id)
+
+    def offers(self) -> list[Offer]:
+        """What others have shared with the caller or its agents, not yet accepted."""
+        return sharing.offers(self._caller)
+
+    def accept_offer(self, block_id: str) -> Block:
+        """Take an offer."""
+        return sharing.accept(self._caller, block_id)
+
+    def decline_offer(self, block_id: str) -> None:
+        """Put an offer away."""
+        sharing.decline(self._caller, block_id)
+
+    def access(self) -> list[Access]:
+        """The access matrix of the caller's blocks, a cell each."""
+        return sharing.access(self._caller)
+
+    # -- agents -------------------------------------------------------------------------------------------------
+
+    def create_agent(
+        self,
+        state: Mapping[str, Any],
+        *,
+        block_ids: Sequence[str] = (),
+        memory_blocks: Sequence[Mapping[str, Any]] = (),
+        access: str = "write",
+    ) -> Agent:
+        """A new agent with existing blocks and new private ones, all or nothing. `state` needs a `name`."""
+        if access not in agents.RIGHTS:
+            raise Invalid(f"unknown access {access!r}", hint="use read or write", code="bad_right")
+        return agents.create_agent(self._caller, state, block_ids, memory_blocks, access)
+
+    def agent(self, agent_id: str) -> Agent:
+        """One agent with its blocks."""
+        return agents.read_agent(self._caller, agent_id)
+
+    def agents(
+        self,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        where: Callable[[Agent], bool] | None = None,
+        with_blocks: bool = True,
+    ) -> list[Agent]:
+        """The caller's agents, oldest first; an agent sees itself."""
+        return agents.list_agents(
+            self._caller,
+            after=after,
+            before=before,
+            limit=limit,
+            reverse=reverse,
+            where=where,
+            with_blocks=with_blocks,
+        )
+
+    def edit_agent(self, agent_id: str, edit: Callable[[Agent], Mapping[str, Any]]) -> Agent:
+        """Change an agent's state; a `block_ids` among the changes replaces its whole set of blocks."""
+        return agents.edit_agent(self._caller, agent_id, edit)
+
+    def delete_agent(self, agent_id: str) -> None:
+        """End an agent with its tokens, grants and private blocks."""
+        agents.delete_agent(self._caller, agent_id)
+
+    def agent_blocks(
+        self,
+        agent_id: str,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[Block]:
+        """The blocks that an agent sees, in the order they were attached."""
+        return agents.agent_blocks(
+            self._caller, agent_id, after=after, before=before, limit=limit, reverse=reverse
+        )
+
+    def agent_block(self, agent_id: str, label: str) -> Block:
+        """One of an agent's blocks, by label."""
+        return agents.read_by_label(self._caller, agent_id, label)
+
+    def edit_agent_block(
+        self, agent_id: str, label: str, edit: Edit, *, as_agent: bool = False, if_version: int | None = None
+    ) -> Block:
+        """Edit one of an agent's blocks by label. `as_agent`: bound by what the agent may do, as its tools are."""
+        return agents.edit_by_label(
+            self._caller, agent_id, label, edit, as_agent=as_agent, if_version=if_version
+        )
+
+    def attach(self, agent_id: str, block_id: str, can: str = "write") -> Agent:
+        """Give an agent a block, with `read` or `write`."""
+        sharing.right(can)
+        return agents.attach(self._caller, agent_id, block_id, can)
+
+    def detach(self, agent_id: str, block_id: str) -> Agent:
+        """Take a block from an agent; the block's keys change."""
+        return agents.detach(self._caller, agent_id, block_id)
+
+    def block_agents(
+        self,
+        block_id: str,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[Agent]:
+        """The caller's agents that hold a block."""
+        return agents.block_agents(
+            self._caller, block_id, after=after, before=before, limit=limit, reverse=reverse
+        )
+
+    # -- principals and tokens ----------------------------------------------------------------------------------
+
+    def users(self) -> list[Principal]:
+        """The users of the workspace."""
+        return accounts.users(self._caller)
+
+    def add_user(self, name: str) -> Credentials:
+        """A new user, with a token and a recovery kit that exist nowhere else. Only the workspace's first user may."""
+        return accounts.add_user(self._caller, name)
+
+    def tokens(self) -> list[TokenInfo]:
+        """The caller's tokens and its agents'."""
+        return accounts.tokens(self._caller)
+
+    def create_token(self, *, scope: str = "full", expires: datetime | None = None, label: str = "") -> str:
+        """Another token for the caller. `expires` must be aware of its time zone."""
+        return accounts.create_token(self._caller, None, scope, _seconds(expires), label)
+
+    def agent_token(
+        self, agent_id: str, *, scope: str = "full", expires: datetime | None = None, label: str = ""
+    ) -> str:
+        """A token that carries only this agent."""
+        return accounts.create_token(self._caller, agent_id, scope, _seconds(expires), label)
+
+    def revoke_token(self, kid: str) -> None:
+        """End a token of the caller's or its agents'."""
+        accounts.revoke_token(self._caller, kid)
+
+    # -- the log ------------------------------------------------------------------------------------------------
+
+    def events(self, limit: int = 50, after: int | None = None) -> list[AuditEvent]:
+        """The newest log events (or those after leaf `after`) that the caller may open: its own, those about its
+        blocks, and for the workspace's root the unclaimed ones. Oldest first."""
+        return journal.events(self._caller, limit, after)
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise Invalid(
+            "an expiry needs a time zone", hint="for example 2027-01-31T00:00:00Z", code="bad_expiry"
+        )
+    return int(moment.timestamp())

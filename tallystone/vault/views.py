@@ -1,0 +1,83 @@
+"""From an opened block to what a caller sees of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from tallystone.statements import WRITE, Version
+from tallystone.vault.opening import Opened
+from tallystone.vault.shelves import AGENTS, find
+from tallystone.vault.types import Agent, Block
+
+
+def when(milliseconds: int) -> datetime:
+    """A statement's time. What its author claims may be any number; out of range it reads as the epoch."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return datetime.fromtimestamp(0, UTC)
+
+
+def rights_of(opened: Opened) -> str:
+    """`owner`, `write` or `read`."""
+    leaf = opened.held.own_leaf
+    if leaf is None:
+        return "owner"
+    return "write" if leaf.rights & WRITE else "read"
+
+
+def agent_ids(opened: Opened) -> list[str]:
+    """Agents with a live grant: all of them for the owner, else those that the caller sponsors, or is."""
+    caller, owns = opened.caller, opened.held.own_leaf is None
+    found = []
+    for leaf in opened.grants():
+        if not leaf.recipient.startswith("agent-"):
+            continue
+        mine = leaf.recipient == caller.id or owns
+        if mine or find(opened.plan, caller.keys, AGENTS, leaf.recipient) is not None:
+            found.append(leaf.recipient)
+    return found
+
+
+def block_view(opened: Opened, payload: dict[str, Any], version: Version, *, agents: bool = True) -> Block:
+    """The block as its caller sees it."""
+    settings = opened.head.settings
+    return Block(
+        id=opened.id,
+        label=payload["label"],
+        value=payload["value"],
+        description=payload["description"],
+        limit=settings["limit"],
+        read_only=settings["read_only"],
+        locked=settings["locked"],
+        tags=list(payload["tags"]),
+        metadata=dict(payload["metadata"]),
+        extra=dict(payload["extra"]),
+        version=version.number,
+        created_at=when(payload["created"]),
+        updated_at=when(version.time),
+        owner=opened.held.owner,
+        created_by=opened.held.owner,
+        updated_by=version.writer,
+        updated_under=version.under or None,
+        rights=rights_of(opened),
+        agent_ids=agent_ids(opened) if agents else [],
+        position=opened.held.position,
+        offered=opened.held.state == "offered",
+    )
+
+
+def agent_view(opened: Opened, payload: dict[str, Any], version: Version, blocks: list[Block]) -> Agent:
+    """The agent as its caller sees it."""
+    return Agent(
+        id=opened.held.subject,
+        name=payload["state"]["name"],
+        state=payload["state"],
+        blocks=blocks,
+        created_at=when(payload["created"]),
+        updated_at=when(version.time),
+        version=version.number,
+        position=opened.held.position,
+        sponsor=opened.held.owner,
+    )

@@ -1,0 +1,255 @@
+"""A workspace: the data directory, its store, its log, and what holds for everybody in it.
+
+    DIR/tallystone.db            the store
+    DIR/server-keys/log.key      32 bytes: the seed that signs the log's checkpoints; opens nothing
+
+It holds no key of any principal. Vaults come out of it, one for each caller.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from tallystone import _cbor, crypto
+from tallystone.audit.sequencer import LogSequencer
+from tallystone.audit.verify import Report, verify
+from tallystone.errors import NotFound, StoreError, Tampered
+from tallystone.keystore import Identity, Keys, check_principal, parse_token
+from tallystone.statements import PrincipalRecord, Signed, WorkspaceRecord
+from tallystone.store.protocol import Batch, Event, Put, Row, Store
+from tallystone.store.sqlite import SqliteStore
+from tallystone.store.tables import AUDITOR, PRINCIPAL, REPLY, WORKSPACE
+from tallystone.vault import accounts
+from tallystone.vault.caller import Caller, Stripes, authenticate
+from tallystone.vault.events import seal_event
+from tallystone.vault.plan import WS, Plan
+from tallystone.vault.types import Credentials
+from tallystone.vault.vault import Vault
+
+DATABASE = "tallystone.db"
+KEY_FOLDER = "server-keys"
+LOG_KEY = "log.key"
+
+
+class Workspace:
+    """An open workspace. Safe to share between threads; close it when done."""
+
+    def __init__(self, store: Store, workspace_id: bytes, record: WorkspaceRecord, signed: Signed) -> None:
+        self.store = store
+        self.id = workspace_id
+        self.record = record
+        self.trusted: set[bytes] = set()
+        self.clock: Callable[[], float] = time.time
+        self._signed = signed
+        self._stripes = Stripes()
+        self._identities: dict[str, tuple[list[Row], Identity]] = {}
+        self._position = 0
+        self._position_lock = Lock()
+        self._auditor: tuple[int, bytes, bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"Workspace({self.id.hex()[:16]})"
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Workspace:
+        """The workspace in the data directory `path`. Raises `StoreError` with a hint when there is none."""
+        folder = Path(path)
+        if not (folder / DATABASE).is_file():
+            raise StoreError(
+                f"there is no workspace in {folder}",
+                hint="make one with: tallystone init DIR",
+                code="no_workspace",
+            )
+        sequencer = LogSequencer(b"", read_log_key(folder), lambda: int(time.time()))
+        store = SqliteStore(folder / DATABASE, sequencer)
+        try:
+            with store.snapshot() as snapshot:
+                row = snapshot.get(WORKSPACE, (WS,))
+            if row is None:
+                raise StoreError("the workspace was never finished", hint="start again in an empty directory")
+            workspace_id, signed = bytes(row[1]), Signed.decode(bytes(row[2]))
+            sequencer.ws_id = workspace_id
+            return cls(store, workspace_id, WorkspaceRecord.decode(signed.body), signed)
+        except BaseException:
+            store.close()
+            raise
+
+    @classmethod
+    def init(cls, path: str | os.PathLike[str], name: str = "root") -> tuple[Workspace, Credentials]:
+        """Make a workspace in `path`, which must be empty or missing. Returns it with its first user's credentials:
+        they exist nowhere else."""
+        folder, founder = Path(path), accounts.check_name(name)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise StoreError(
+                    f"{folder} is not empty", hint="name an empty or a new directory", code="not_empty"
+                )
+            seed = _write_log_key(folder)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to {folder}: {error.strerror}", hint="check its permissions"
+            ) from error
+        sequencer = LogSequencer(b"", seed, lambda: int(time.time()))
+        store = SqliteStore(folder / DATABASE, sequencer, create=True)
+        with store.snapshot() as snapshot:
+            plan = Plan(snapshot)
+            founding = accounts.found_workspace(plan, crypto.signing_public(seed), int(time.time()))
+            sequencer.ws_id = founding.identity.digest
+            workspace = cls(store, founding.identity.digest, founding.record, founding.signed)
+            made = accounts.welcome_root(workspace, plan, founding, founder)
+        store.commit(plan.batch())
+        return workspace, made
+
+    def vault(self, token: str) -> Vault:
+        """What the holder of `token` can do. Raises `Unauthenticated`."""
+        return Vault(self.caller(token))
+
+    def recover(self, kit_text: str) -> Credentials:
+        """A new token from a recovery kit alone. Raises `Invalid` or `Unauthenticated`."""
+        return accounts.recover(self, kit_text)
+
+    def close(self) -> None:
+        """Finish what is being written, and let go of the files."""
+        self.store.close()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- what callers share -------------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self.clock())
+
+    def now_ms(self) -> int:
+        """Unix milliseconds, for statements: they say when, they order nothing."""
+        return int(self.clock() * 1000)
+
+    def next_position(self) -> int:
+        """A number greater than any given before: the order of a shelf. Nanoseconds, so that processes do not meet."""
+        with self._position_lock:
+            self._position = max(self._position + 1, time.time_ns())
+            return self._position
+
+    def lock_for(self, name: str) -> Lock:
+        """See `Stripes`."""
+        return self._stripes.lock_for(name)
+
+    def caller(self, token_text: str) -> Caller:
+        """The caller that a token opens. Raises `Unauthenticated`."""
+        caller = authenticate(self, parse_token(token_text))
+        self._check_record(caller)
+        return caller
+
+    def _check_record(self, caller: Caller) -> None:
+        """The workspace's record must be the root's own word; a caller knows its root by the pin in its token."""
+        with self.store.snapshot() as snapshot:
+            root = caller.identity(Plan(snapshot), self.record.root)
+        if caller.keys.root.pin != self.id or not root.signed(self._signed, self.id):
+            raise Tampered("the workspace's record is not its root's")
+
+    def identity(self, plan: Plan, principal: str, pin: bytes) -> Identity:
+        """The verified identity of a principal. The verdict is remembered for as long as its rows stay the same."""
+        rows = plan.rows(PRINCIPAL, principal)
+        known = self._identities.get(principal)
+        if known is not None and known[0] == rows:
+            return known[1]
+        if not rows:
+            raise NotFound(f"{principal} not found", hint="list the users with: tallystone user list")
+        chain = [
+            Signed(
+                "principal",
+                bytes(row[3]),
+                tuple((bytes(r), bytes(s)) for r, s in _cbor.decode(bytes(row[4]))),
+            )
+            for row in rows
+        ]
+        sponsor = PrincipalRecord.decode(chain[0].body).sponsor
+        identity = check_principal(
+            principal, chain, self.id, pin, lambda _: self.identity(plan, sponsor, pin)
+        )
+        self._identities[principal] = (rows, identity)
+        return identity
+
+    # -- what belongs to no block -------------------------------------------------------------------------------
+
+    def auditor_key(self, plan: Plan | None = None) -> tuple[bytes, bytes]:
+        """(capsule id, key) that today's unclaimed events of this process are sealed under. Made once a day."""
+        today = self.now() // 86400
+        if self._auditor is None or self._auditor[0] != today:
+            capsule, key = crypto.random_bytes(16), crypto.random_bytes()
+            enc = crypto.seal_to(self.record.auditor, crypto.pae("auditor", self.id, capsule), key)
+            put = Put(AUDITOR, (WS, capsule, today, enc))
+            self.store.commit(Batch([], [put], []))
+            self._auditor = (today, capsule, key)
+        return self._auditor[1], self._auditor[2]
+
+    def log_unclaimed(self, kind: str, content: dict[str, Any], keys: Keys | None = None) -> None:
+        """Log an event that no block's key covers, durably, sealed to the auditor."""
+        detail = seal_event({"kind": kind, **content}, keys, (), self.auditor_key())
+        self.store.commit(Batch([], [], [Event(kind, detail)]))
+
+    def denied(self, content: dict[str, Any]) -> None:
+        """Log a refusal that happened before anybody was known. `content` must hold no secret and no path."""
+        self.log_unclaimed("denied", {"actor": "", "under": "", **content})
+
+    def purge(self) -> int:
+        """Remove what has expired: answers kept for retries. Needs no key. Returns how many rows went."""
+        now = self.now()
+        with self.store.snapshot() as snapshot:
+            plan = Plan(snapshot)
+            for row in plan.rows(REPLY):
+                if int(row[3]) <= now:
+                    plan.delete(REPLY, row[1])
+        batch = plan.batch()
+        if batch.changes:
+            self.store.commit(batch)
+        return len(batch.changes)
+
+    # -- checking -----------------------------------------------------------------------------------------------
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> Report:
+        """Check the log and every row against it. Needs no token (design §9)."""
+        with self.store.snapshot() as snapshot:
+            return verify(snapshot, log_public=self.record.log, progress=progress)
+
+
+def _write_log_key(folder: Path) -> bytes:
+    """Make the log's key where only this user reads it. Raises `OSError` if it exists."""
+    (folder / KEY_FOLDER).mkdir(mode=0o700)
+    seed = crypto.random_bytes()
+    handle = os.open(folder / KEY_FOLDER / LOG_KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(seed)
+        file.flush()
+        os.fsync(file.fileno())
+    return seed
+
+
+def read_log_key(folder: Path) -> bytes:
+    """The seed that signs checkpoints. Raises `StoreError`."""
+    path = folder / KEY_FOLDER / LOG_KEY
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"cannot read the log's key: {error.strerror}",
+            hint=f"it belongs at {KEY_FOLDER}/{LOG_KEY} in the data directory; without it nothing can be logged",
+            code="no_log_key",
+        ) from error
+    if len(key) != crypto.KEY_SIZE:
+        raise StoreError(
+            "the log's key is damaged", hint=f"restore {KEY_FOLDER}/{LOG_KEY}", code="no_log_key"
+        )
+    return key
