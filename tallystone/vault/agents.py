@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from tallystone.errors import Denied, NotFound, Taken, Tampered
-from tallystone.keystore import Keys
-from tallystone.policy import may_write
-from tallystone.statements import READ, WRITE, issue
+from tallystone.statements import READ, issue
 from tallystone.store.tables import IDENTITY, INBOX, SHELF, TOKEN
-from tallystone.vault.blocks import Edit, edit_opened, look, new_block, page, remove
+from tallystone.vault.attaching import RIGHTS, no_twins, place, unplace, users_only, view
+from tallystone.vault.blocks import new_block, page, remove
 from tallystone.vault.caller import Caller
-from tallystone.vault.opening import missing, open_block
+from tallystone.vault.opening import open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import new_principal, put_principal
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.shelves import AGENTS, BLOCKS, SELF, agent_keys, find, find_agent, find_block, walk
-from tallystone.vault.types import Agent, Block
-from tallystone.vault.views import agent_ids, agent_view
-from tallystone.vault.writing import (
-    FirstGrant,
-    add_version,
-    create_block,
-    destroy,
-    place_with_agent,
-    remove_grants,
-    rotate_if_due,
-    subtree,
-)
-
-RIGHTS = {"read": READ, "write": READ | WRITE}
+from tallystone.vault.types import Agent
+from tallystone.vault.writing import FirstGrant, add_version, create_block, destroy
 
 
 def create_agent(
@@ -46,7 +32,7 @@ def create_agent(
 
     def action(plan: Plan) -> Agent:
         caller.must_act()
-        _users_only(caller)
+        users_only(caller)
         me = caller.identity(plan, caller.id)
         sponsor = (caller.id, me.digest, caller.signing_seed(plan))
         identity, keys = new_principal(plan, caller.workspace.id, "agent", caller.keys.root.pin, sponsor)
@@ -73,80 +59,6 @@ def create_agent(
         return agent
 
     return caller.transact(action)
-
-
-def _users_only(caller: Caller) -> None:
-    if caller.id.startswith("agent-"):
-        raise Denied("an agent manages no agents", hint="use its user's token", code="agent_token")
-
-
-def no_twins(blocks: Sequence[Block]) -> None:
-    """Raises `Taken` if two blocks of one agent have one label: by-label access would be ambiguous."""
-    labels = [block.label for block in blocks]
-    twins = sorted({label for label in labels if labels.count(label) > 1})
-    if twins:
-        raise Taken(
-            f"the agent would have two blocks labelled {twins[0]!r}",
-            hint="labels are unique within an agent; rename one of them",
-            code="label_taken",
-        )
-
-
-def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes:
-    """Queue a grant of one of the caller's blocks to its agent. Returns the K_grant that the event is filed under.
-
-    Raises `Denied` when the caller holds less than it would give.
-    """
-    caller.must_act()
-    held = find_block(plan, caller.keys, block_id)
-    opened = open_block(caller, plan, held)
-    own = held.own_leaf
-    if (
-        own is not None
-        and agent.rights & WRITE
-        and not may_write(opened.head, opened.standing(), caller.workspace.now() // 86400)
-    ):
-        agent = FirstGrant(
-            agent.identity, agent.keys, READ, agent.shelf
-        )  # clamped: never more than the giver has
-    rotate_if_due(opened)
-    place_with_agent(opened, agent)
-    return held.key
-
-
-def blocks_of(
-    caller: Caller, plan: Plan, keys: Keys, *, shelf: Iterator[Held] | None = None
-) -> Iterator[tuple[Held, Block]]:
-    """The blocks on an agent's shelf, in the order they were attached, as the agent's caller sees them."""
-    agent = caller if keys is caller.keys else caller.as_agent(keys)
-    for held in walk(plan, keys, BLOCKS) if shelf is None else shelf:
-        if held.state == OFFERED:
-            continue
-        try:
-            block = look(agent, plan, held, agents=False)
-            yield held, with_agents(caller, plan, held, block)
-        except NotFound:
-            continue
-
-
-def with_agents(caller: Caller, plan: Plan, held: Held, block: Block) -> Block:
-    """The block with `agent_ids` as the caller may know them: in full when it is on its own shelf as well."""
-    mine = find(plan, caller.keys, BLOCKS, held.block)
-    if mine is None or mine.state == OFFERED or mine.storage != held.storage:
-        me = held.own_leaf
-        return replace(block, agent_ids=[me.recipient] if me else [])
-    opened = open_block(caller, plan, mine)
-    return replace(block, agent_ids=agent_ids(opened))
-
-
-def view(caller: Caller, plan: Plan, held: Held, *, with_blocks: bool = True) -> Agent:
-    """An agent with its blocks."""
-    opened = open_block(caller, plan, held, what="Agent", shown=held.subject)
-    payload, version, _ = opened.payload()
-    if opened.genesis().subject != held.subject:
-        raise Tampered("an agent's state belongs to another agent")
-    blocks = [b for _, b in blocks_of(caller, plan, agent_keys(caller, held))] if with_blocks else []
-    return agent_view(opened, payload, version, blocks)
 
 
 def read_agent(caller: Caller, agent_id: str) -> Agent:
@@ -201,7 +113,7 @@ def edit_agent(caller: Caller, agent_id: str, edit: Callable[[Agent], Mapping[st
 
     def action(plan: Plan) -> Agent:
         caller.must_act()
-        _users_only(caller)
+        users_only(caller)
         held = find_agent(caller, plan, agent_id)
         current = view(caller, plan, held)
         changes = dict(edit(current))
@@ -230,91 +142,12 @@ def edit_agent(caller: Caller, agent_id: str, edit: Callable[[Agent], Mapping[st
     return caller.transact(action, lock=agent_id)
 
 
-def attach(caller: Caller, agent_id: str, block_id: str, can: str) -> Agent:
-    """Give one of the caller's agents a block. Attaching again with the same right changes nothing."""
-
-    def action(plan: Plan) -> Agent:
-        _users_only(caller)
-        held = find_agent(caller, plan, agent_id)
-        keys = agent_keys(caller, held)
-        mine = find_block(plan, caller.keys, block_id)
-        open_block(caller, plan, mine)
-        there = find(plan, keys, BLOCKS, block_id)
-        leaf = there.own_leaf if there is not None and there.state != OFFERED else None
-        touched = mine.key
-        if (
-            there is not None
-            and leaf is not None
-            and leaf.rights == RIGHTS[can]
-            and _alive(caller, plan, keys, there)
-        ):
-            caller.event(plan, "read", touched, agent=agent_id, block=block_id)
-            return view(caller, plan, held)
-        if there is not None and leaf is not None and _alive(caller, plan, keys, there):
-            unplace(caller, plan, held, block_id)
-        grant = FirstGrant(caller.identity(plan, agent_id), keys, RIGHTS[can])
-        place(caller, plan, block_id, grant)
-        agent = view(caller, plan, held)
-        no_twins(agent.blocks)
-        caller.event(plan, "attach", held.key, touched, agent=agent_id, block=block_id, can=can)
-        return agent
-
-    return caller.transact(action, lock=block_id)
-
-
-def _alive(caller: Caller, plan: Plan, keys: Keys, held: Held) -> bool:
-    try:
-        open_block(caller.as_agent(keys), plan, held)
-    except NotFound:
-        return False
-    return True
-
-
-def detach(caller: Caller, agent_id: str, block_id: str) -> Agent:
-    """Take a block from an agent: its grant is revoked and the block's keys change."""
-
-    def action(plan: Plan) -> Agent:
-        _users_only(caller)
-        caller.must_act()
-        held = find_agent(caller, plan, agent_id)
-        touched = unplace(caller, plan, held, block_id)
-        agent = view(caller, plan, held)
-        caller.event(plan, "detach", held.key, touched, agent=agent_id, block=block_id)
-        return agent
-
-    return caller.transact(action, lock=block_id)
-
-
-def unplace(caller: Caller, plan: Plan, agent: Held, block_id: str) -> bytes:
-    """Queue the end of an agent's grant. Returns the K_grant to file the event under. Raises the uniform miss."""
-    keys = agent_keys(caller, agent)
-    there = find(plan, keys, BLOCKS, block_id)
-    if there is None or there.state == OFFERED:
-        raise missing("Block", block_id)
-    plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(block_id))
-    mine = find(plan, caller.keys, BLOCKS, block_id)
-    leaf = there.own_leaf
-    if mine is None or leaf is None or mine.storage != there.storage:
-        return (
-            there.key
-        )  # given to the agent by somebody else: it leaves the shelf, the giver's grant is the giver's
-    try:
-        opened = open_block(caller, plan, mine)
-    except NotFound:
-        return there.key
-    own = mine.own_leaf
-    gone = subtree(opened.grants(), leaf.grant)
-    if gone and (own is None or leaf.parent == own.grant):
-        remove_grants(opened, gone)
-    return mine.key
-
-
 def delete_agent(caller: Caller, agent_id: str) -> None:
     """End an agent: its grants, tokens, shelf and private blocks go; its record stays, so that what it signed does."""
 
     def action(plan: Plan) -> None:
         caller.must_act()
-        _users_only(caller)
+        users_only(caller)
         held = find_agent(caller, plan, agent_id)
         opened = open_block(caller, plan, held, what="Agent", shown=agent_id)
         keys = agent_keys(caller, held)
@@ -364,87 +197,6 @@ def _end_record(caller: Caller, plan: Plan, agent_id: str) -> None:
     put_principal(
         plan, agent_id, record.serial, issue("principal", caller.workspace.id, record.encode(), signers)
     )
-
-
-# -- by label ---------------------------------------------------------------------------------------------------
-
-
-def by_label(caller: Caller, plan: Plan, held: Held, label: str) -> tuple[Held, Block]:
-    """The agent's block with this label. Raises the miss that names the label, which the caller gave."""
-    for there, block in blocks_of(caller, plan, agent_keys(caller, held)):
-        if block.label == label:
-            return there, block
-    raise NotFound(
-        f"no block labelled {label!r} on agent {held.subject}", hint="list its blocks to see the labels"
-    )
-
-
-def agent_blocks(
-    caller: Caller, agent_id: str, *, after: str | None, before: str | None, limit: int | None, reverse: bool
-) -> list[Block]:
-    """A page of the blocks that an agent sees."""
-
-    def action(plan: Plan) -> list[Block]:
-        held = find_agent(caller, plan, agent_id)
-        open_block(caller, plan, held, what="Agent", shown=agent_id)
-        keys = agent_keys(caller, held)
-        shelf, backwards = page(plan, keys, BLOCKS, after=after, before=before, reverse=reverse)
-        found = list(islice(blocks_of(caller, plan, keys, shelf=shelf), limit))
-        caller.event(plan, "list", held.key, *(there.key for there, _ in found), agent=agent_id)
-        blocks = [block for _, block in found]
-        return blocks[::-1] if backwards else blocks
-
-    return caller.transact(action)
-
-
-def read_by_label(caller: Caller, agent_id: str, label: str) -> Block:
-    """One block of an agent, by its label."""
-
-    def action(plan: Plan) -> Block:
-        there, block = by_label(caller, plan, find_agent(caller, plan, agent_id), label)
-        caller.event(plan, "read", there.key, block=block.id, agent=agent_id, version=block.version)
-        return block
-
-    return caller.transact(action)
-
-
-def edit_by_label(
-    caller: Caller, agent_id: str, label: str, edit: Edit, *, as_agent: bool, if_version: int | None
-) -> Block:
-    """Edit an agent's block, as the agent (memory tools), or as the caller where it holds the block itself."""
-    with caller.workspace.store.snapshot() as snapshot:
-        plan = Plan(snapshot)
-        try:
-            target = by_label(caller, plan, find_agent(caller, plan, agent_id), label)[1].id
-        except NotFound as error:
-            caller.refused(error)
-            raise
-
-    def action(plan: Plan) -> Block:
-        agent = find_agent(caller, plan, agent_id)
-        keys = agent_keys(caller, agent)
-        there = find(plan, keys, BLOCKS, target)
-        if there is None or there.state == OFFERED:
-            raise NotFound(f"no block labelled {label!r} on agent {agent_id}")
-        actor, held = (caller if keys is caller.keys else caller.as_agent(keys)), there
-        if not as_agent:
-            mine = find(plan, caller.keys, BLOCKS, target)
-            if mine is not None and mine.state != OFFERED and mine.storage == there.storage:
-                actor, held = caller, mine
-        block, changed = edit_opened(open_block(actor, plan, held), edit, if_version)
-        if "label" in changed:
-            twins = [b.label for h, b in blocks_of(caller, plan, keys) if h.block != target]
-            if block.label in twins:
-                raise Taken(
-                    f"the agent has a block labelled {block.label!r} already",
-                    hint="choose another",
-                    code="label_taken",
-                )
-        kind = "update" if changed else "read"
-        actor.event(plan, kind, held.key, block=target, agent=agent_id, version=block.version, fields=changed)
-        return with_agents(caller, plan, there, block)
-
-    return caller.transact(action, lock=target)
 
 
 def block_agents(

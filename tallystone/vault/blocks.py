@@ -97,6 +97,7 @@ def read_block(caller: Caller, block_id: str) -> Block:
 
     def action(plan: Plan) -> Block:
         held = find_block(plan, caller.keys, block_id)
+        rotate_if_due(open_block(caller, plan, held))
         block = look(caller, plan, held)
         caller.event(plan, "read", held.key, block=block_id, version=block.version)
         return block

@@ -20,7 +20,7 @@ from tallystone.store.protocol import Row
 from tallystone.store.tables import IDENTITY, PRINCIPAL, TOKEN
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import Plan
-from tallystone.vault.replies import Reply
+from tallystone.vault.replies import Repeated, Reply
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -72,7 +72,8 @@ class Caller:
         """Run `action` on a consistent view, commit what it planned, and return its result once that is durable.
 
         `lock` names a block whose edits queue up inside this process instead of losing races to each other; the
-        compare-and-swap on its row is what makes them right. Raises what the action raises, after logging a refusal.
+        compare-and-swap on its row is what makes them right. Raises what the action raises, after logging a refusal,
+        and `Repeated` for a request that turns out to have been answered.
         """
         reply = self.reply
         guard: Any = self.workspace.lock_for(lock) if lock else nullcontext()
@@ -82,9 +83,13 @@ class Caller:
                     with self.workspace.store.snapshot() as snapshot:
                         plan = Plan(snapshot)
                         self.check(plan)
+                        if reply is not None:
+                            known = reply.find(plan, self.workspace.now())
+                            if known is not None:
+                                raise Repeated(known)
                         result = action(plan)
                         if reply is not None and plan.changes:
-                            reply.keep(plan, self.keys, result, self.workspace.now())
+                            reply.keep(plan, result, self.workspace.now())
                     self.workspace.store.commit(plan.batch())
                 except Conflict as error:
                     if error.code != "conflict":

@@ -65,7 +65,8 @@ class BlockRow:
         return cls(*row[1:])
 
     def write(self, plan: Plan) -> None:
-        """Queue this row."""
+        """Queue this row; the commit fails if anybody else changed it since this plan looked (design §8)."""
+        plan.need(BLOCK, self.storage)
         plan.put(BLOCK, self.storage, self.policy, self.version, self.epoch, self.flags, self.day, self.shred)
 
 

@@ -44,7 +44,11 @@ class Plan:
         width = len(table.key)
         found = {row[:width]: row for row in self.snapshot.scan(table, full, after=after)}
         for (name, key), change in self._changes.items():
-            if name != table.name or key[: len(full)] != full or (after is not None and key[len(full)] <= after):
+            if (
+                name != table.name
+                or key[: len(full)] != full
+                or (after is not None and key[len(full)] <= after)
+            ):
                 continue
             if isinstance(change, Put):
                 found[key] = change.row

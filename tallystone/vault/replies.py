@@ -11,6 +11,7 @@ from typing import Any
 
 from tallystone import crypto
 from tallystone.keystore import Keys
+from tallystone.store.protocol import Row
 from tallystone.store.tables import REPLY
 from tallystone.vault.plan import Plan
 
@@ -18,27 +19,44 @@ WINDOW = 120
 """Seconds for which an answer is kept."""
 
 
-class Reply:
-    """One request that may be sent again: `key` is a digest of it, `attempt` how often the client has tried before."""
+class Repeated(Exception):
+    """The request was answered before; `answer` is what it was told."""
 
-    def __init__(self, key: bytes, attempt: int, render: Callable[[Any], bytes]) -> None:
-        self.key = key
+    def __init__(self, answer: bytes) -> None:
+        super().__init__("this request was answered before")
+        self.answer = answer
+
+
+class Reply:
+    """One request that may be sent again: `key` is a digest of it, `attempt` how often the client has tried before.
+
+    `keys` are the token's principal's, also when the request goes on as one of its agents.
+    """
+
+    def __init__(self, key: bytes, attempt: int, render: Callable[[Any], bytes], keys: Keys) -> None:
         self.attempt = attempt
         self.render = render
+        self._keys = keys
+        self._address = crypto.mac(keys.reply, crypto.pae("reply", key))
+        self._first_seen: Row | None = None
+        self._looked = False
 
-    def _address(self, keys: Keys) -> bytes:
-        return crypto.mac(keys.reply, crypto.pae("reply", self.key))
+    def find(self, plan: Plan, now: int) -> bytes | None:
+        """The answer that was given to an equal request within the window, or None; so it stays until the commit.
 
-    def find(self, plan: Plan, keys: Keys, now: int) -> bytes | None:
-        """The answer that was given to an equal request within the window, or None."""
-        address = self._address(keys)
-        row = plan.need(REPLY, address)
-        if row is None or int(row[3]) <= now:
+        A retry takes any. A first attempt takes only one that its own retry got meanwhile, by overtaking it: an equal
+        request that was answered before this one began is another request.
+        """
+        row = plan.need(REPLY, self._address)
+        if not self._looked:
+            self._looked, self._first_seen = True, row
+        if row is None or row[3] <= now:
             return None
-        return crypto.open_sealed(keys.reply, crypto.pae("reply", address), bytes(row[4]))
+        if not self.attempt and (row == self._first_seen or not row[2]):
+            return None
+        return crypto.open_sealed(self._keys.reply, crypto.pae("reply", self._address), row[4])
 
-    def keep(self, plan: Plan, keys: Keys, result: Any, now: int) -> None:
+    def keep(self, plan: Plan, result: Any, now: int) -> None:
         """Queue the answer to be kept with the plan's own changes."""
-        address = self._address(keys)
-        sealed = crypto.seal(keys.reply, crypto.pae("reply", address), self.render(result))
-        plan.put(REPLY, address, self.attempt, now + WINDOW, sealed)
+        sealed = crypto.seal(self._keys.reply, crypto.pae("reply", self._address), self.render(result))
+        plan.put(REPLY, self._address, self.attempt, now + WINDOW, sealed)

@@ -10,7 +10,7 @@ from tallystone.keystore import Keys
 from tallystone.statements import WRITE, Leaf, Signed
 from tallystone.store.tables import INBOX, SHELF
 from tallystone.vault import accounts
-from tallystone.vault.agents import RIGHTS, place, unplace, view
+from tallystone.vault.attaching import RIGHTS, place, unplace, view
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import Opened, missing, open_block
 from tallystone.vault.plan import Plan
@@ -20,6 +20,7 @@ from tallystone.vault.shelves import (
     BLOCKS,
     agent_keys,
     capsule_info,
+    empty_inbox,
     find,
     find_block,
     seal_capsule_body,
@@ -165,6 +166,9 @@ def _mine_and_my_agents(caller: Caller, plan: Plan) -> list[tuple[str, Keys]]:
 
 def offers(caller: Caller) -> list[Offer]:
     """What others have shared with the caller or its agents, and nobody accepted yet. It is read nowhere else."""
+    with caller.workspace.store.snapshot() as snapshot:
+        for _, keys in _mine_and_my_agents(caller, Plan(snapshot))[1:]:
+            empty_inbox(caller.as_agent(keys))
 
     def action(plan: Plan) -> list[Offer]:
         found, touched = [], []

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from tallystone.errors import Invalid
-from tallystone.vault import accounts, agents, blocks, journal, sharing
+from tallystone.vault import accounts, agents, attaching, blocks, journal, memory, sharing
 from tallystone.vault.blocks import Edit
 from tallystone.vault.caller import Caller
 from tallystone.vault.plan import Plan
@@ -78,15 +78,13 @@ class Vault:
     def once(self, key: bytes, attempt: int, render: Callable[[Any], bytes]) -> bytes | None:
         """For a POST that a client may send again: the first answer if an equal request (`key`) was answered in the
         last two minutes and this is a retry (`attempt` ≥ 1); else None, and what the next operation returns is
-        rendered and kept in that operation's own transaction."""
-        reply = Reply(key, attempt, render)
-        if attempt:
-            with self._caller.workspace.store.snapshot() as snapshot:
-                found = reply.find(Plan(snapshot), self._caller.keys, self._caller.workspace.now())
-            if found is not None:
-                return found
+        rendered and kept in that operation's own transaction. That operation raises `Repeated` if an equal request
+        was answered while this one ran."""
+        reply = Reply(key, attempt, render, self._caller.keys)
+        with self._caller.workspace.store.snapshot() as snapshot:
+            found = reply.find(Plan(snapshot), self._caller.workspace.now())
         self._caller.reply = reply
-        return None
+        return found
 
     # -- blocks -------------------------------------------------------------------------------------------------
 
@@ -198,7 +196,7 @@ class Vault:
         access: str = "write",
     ) -> Agent:
         """A new agent with existing blocks and new private ones, all or nothing. `state` needs a `name`."""
-        if access not in agents.RIGHTS:
+        if access not in attaching.RIGHTS:
             raise Invalid(f"unknown access {access!r}", hint="use read or write", code="bad_right")
         return agents.create_agent(self._caller, state, block_ids, memory_blocks, access)
 
@@ -245,30 +243,34 @@ class Vault:
         reverse: bool = False,
     ) -> list[Block]:
         """The blocks that an agent sees, in the order they were attached."""
-        return agents.agent_blocks(
+        return memory.agent_blocks(
             self._caller, agent_id, after=after, before=before, limit=limit, reverse=reverse
         )
 
     def agent_block(self, agent_id: str, label: str) -> Block:
         """One of an agent's blocks, by label."""
-        return agents.read_by_label(self._caller, agent_id, label)
+        return memory.read_by_label(self._caller, agent_id, label)
 
     def edit_agent_block(
         self, agent_id: str, label: str, edit: Edit, *, as_agent: bool = False, if_version: int | None = None
     ) -> Block:
         """Edit one of an agent's blocks by label. `as_agent`: bound by what the agent may do, as its tools are."""
-        return agents.edit_by_label(
+        return memory.edit_by_label(
             self._caller, agent_id, label, edit, as_agent=as_agent, if_version=if_version
         )
+
+    def change_memory(self, agent_id: str, steps: Sequence[memory.Step]) -> Agent:
+        """Several changes to an agent's blocks, with the agent's rights, all or nothing."""
+        return memory.change_memory(self._caller, agent_id, steps)
 
     def attach(self, agent_id: str, block_id: str, can: str = "write") -> Agent:
         """Give an agent a block, with `read` or `write`."""
         sharing.right(can)
-        return agents.attach(self._caller, agent_id, block_id, can)
+        return attaching.attach(self._caller, agent_id, block_id, can)
 
     def detach(self, agent_id: str, block_id: str) -> Agent:
         """Take a block from an agent; the block's keys change."""
-        return agents.detach(self._caller, agent_id, block_id)
+        return attaching.detach(self._caller, agent_id, block_id)
 
     def block_agents(
         self,

@@ -75,7 +75,7 @@ class Workspace:
             if row is None:
                 raise StoreError("the workspace was never finished", hint="start again in an empty directory")
             workspace_id, signed = bytes(row[1]), Signed.decode(bytes(row[2]))
-            sequencer.ws_id = workspace_id
+            sequencer.bind(workspace_id)
             return cls(store, workspace_id, WorkspaceRecord.decode(signed.body), signed)
         except BaseException:
             store.close()
@@ -102,10 +102,14 @@ class Workspace:
         with store.snapshot() as snapshot:
             plan = Plan(snapshot)
             founding = accounts.found_workspace(plan, crypto.signing_public(seed), int(time.time()))
-            sequencer.ws_id = founding.identity.digest
+            sequencer.bind(founding.identity.digest)
             workspace = cls(store, founding.identity.digest, founding.record, founding.signed)
             made = accounts.welcome_root(workspace, plan, founding, founder)
-        store.commit(plan.batch())
+        try:
+            store.commit(plan.batch())
+        except BaseException:
+            store.close()
+            raise
         return workspace, made
 
     def vault(self, token: str) -> Vault:
@@ -219,10 +223,11 @@ class Workspace:
 
     # -- checking -----------------------------------------------------------------------------------------------
 
-    def verify(self, progress: Callable[[int, int], None] | None = None) -> Report:
-        """Check the log and every row against it. Needs no token (design §9)."""
+    def verify(self, progress: Callable[[int, int], None] | None = None, pin: bytes | None = None) -> Report:
+        """Check the log and every row against it. Needs no token (design §9). `pin` is the checkpoint of an earlier
+        report, kept elsewhere: with it, a rollback of the whole store is found as well."""
         with self.store.snapshot() as snapshot:
-            return verify(snapshot, log_public=self.record.log, progress=progress)
+            return verify(snapshot, log_public=self.record.log, workspace=self.id, pin=pin, progress=progress)
 
 
 def _write_log_key(folder: Path) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tallystone import _cbor, crypto, policy
-from tallystone.errors import Invalid, Locked
+from tallystone.errors import Invalid, Locked, NotFound
 from tallystone.keystore import Identity, Keys, Root
 from tallystone.policy import Standing
 from tallystone.statements import (
@@ -23,7 +23,7 @@ from tallystone.statements import (
     grants_root,
     identifier,
 )
-from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, INBOX, LEDGER, SHELF, VERSION
+from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, INBOX, LEDGER, PRINCIPAL, SHELF, VERSION
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened
 from tallystone.vault.plan import Plan
@@ -96,8 +96,10 @@ def create_block(
     locator_of: str = "",
     root: Root | None = None,
 ) -> Held:
-    """Queue a new block of the caller with its first version, its first grants, and its shelf rows. `root` is an agent's
-    own, for its sponsor's shelf."""
+    """Queue a new block of the caller with its first version, its first grants, and its shelf rows.
+
+    `root` is an agent's own, for its sponsor's shelf.
+    """
     me = caller.identity(plan, caller.id)
     now = caller.workspace.now_ms()
     leaves = {i: new_leaf(i, g.identity, g.rights, 0) for i, g in enumerate(grants, 1)}
@@ -285,7 +287,10 @@ def add_grant(
 
 def place_with_agent(opened: Opened, agent: FirstGrant) -> None:
     """Grant to an agent whose keys the caller holds, and put the block on its shelf: no capsule, no offer."""
-    leaf, grant_key, _ = add_grant(opened, agent.identity, agent.rights)
+    plan, identity = opened.plan, agent.identity
+    if plan.need(PRINCIPAL, identity.id, identity.record.serial + 1) is not None:
+        raise NotFound(f"Agent {identity.id} not found")  # ended meanwhile; the commit repeats this check
+    leaf, grant_key, _ = add_grant(opened, identity, agent.rights)
     held = replace(opened.held, grant=leaf.grant, key=grant_key, leaf=leaf.encode(), state=ACCEPTED)
     _place(opened.plan, agent, held, opened.caller, "")
 
@@ -380,4 +385,5 @@ def destroy(plan: Plan, opened: Opened) -> None:
             plan.delete(INBOX, roster.leaf.recipient, roster.capsule)
     for table in (CHAIN, VERSION, EPOCH, GRANT_WRAP, LEDGER):
         plan.clear(table, opened.row.storage)
+    plan.need(BLOCK, opened.row.storage)
     plan.delete(BLOCK, opened.row.storage)

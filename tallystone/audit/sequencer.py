@@ -1,0 +1,117 @@
+"""Composes the log rows of a transaction: leaves, what lies beside them, the grown tree, the signed
+checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+
+from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, origin_of, sign_checkpoint
+from tallystone.audit.leaf import ROWS, Leaf, encode_manifest, key_hash, row_hash
+from tallystone.audit.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from tallystone.crypto import signing_public
+from tallystone.errors import Invalid, Tampered
+from tallystone.store.protocol import Event, Put, RowChange, Sequencer
+from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, WORKSPACE, WS, Row
+
+_LOG_TABLES = frozenset({LOG_LEAF.name, LOG_MANIFEST.name, LOG_HEAD.name})
+
+
+class LogSequencer(Sequencer):
+    """The `Sequencer` of a workspace's log.
+
+    It continues only a head that verifies: growing one that somebody edited would sign the edit. So a head
+    that it did not write itself must carry a checkpoint of the log's key over just that tree, and a log may
+    begin only in the transaction that writes the workspace's own row.
+    """
+
+    def __init__(self, workspace: bytes, seed: bytes, clock: Callable[[], int]) -> None:
+        """`workspace`: its id. `seed`: the log's Ed25519 seed, 32 bytes. `clock`: unix seconds."""
+        self.ws_id = workspace
+        self._seed = seed
+        self._public = signing_public(seed)
+        self._clock = clock
+        self._written: Row | None = None
+        self._seen = (0, EMPTY_ROOT)
+
+    @property
+    def ws_id(self) -> bytes:
+        """The workspace's id. It may be set after the store is opened, if the store is what says it."""
+        return self._ws_id
+
+    @ws_id.setter
+    def ws_id(self, workspace: bytes) -> None:
+        self._ws_id = workspace
+        self._origin = origin_of(workspace)
+
+    def bind(self, workspace: bytes) -> None:
+        """Say whose log this is, for a caller who learns it from the store that the sequencer opens."""
+        self._origin = origin_of(workspace)
+
+    def sequence(self, head: Row | None, events: Sequence[Event], changes: Sequence[RowChange]) -> list[Put]:
+        """See `Sequencer.sequence`. Raises `Tampered` for a head that does not verify, `Invalid` for bad
+        events.
+
+        The leaf that accounts for the rows comes after those of the events. Of several changes to one key the
+        last counts.
+        """
+        tree = self._continue(head) if head is not None else self._begin(changes)
+        minute = self._clock() // 60
+        puts: list[Put] = []
+        for event in events:
+            if event.kind == ROWS:
+                raise Invalid("no event may call itself a list of rows")
+            puts.append(Put(LOG_DETAIL, (WS, tree.size, event.detail)))
+            puts.append(_grow(tree, minute, event.kind, event.detail))
+        if changes:
+            body = _manifest(changes)
+            puts.append(Put(LOG_MANIFEST, (WS, tree.size, body)))
+            puts.append(_grow(tree, minute, ROWS, body))
+        checkpoint = Checkpoint(self._origin, tree.size, tree.root())
+        # Remembered although the transaction may still fail: it is a head that we would sign either way.
+        self._written = (WS, tree.size, tree.pack(), sign_checkpoint(checkpoint, self._seed, self._public))
+        puts.append(Put(LOG_HEAD, self._written))
+        return puts
+
+    def _continue(self, head: Row) -> Frontier:
+        _, size, packed, note = head
+        if not (isinstance(size, int) and isinstance(packed, bytes) and isinstance(note, bytes)):
+            raise Tampered("the log's head is malformed")
+        try:
+            tree = Frontier(size, packed)
+        except ValueError as error:
+            raise Tampered("the log's head is malformed") from error
+        if head != self._written:  # another process wrote it, or somebody else did
+            signed = open_checkpoint(note, self._origin, self._public)
+            if (signed.size, signed.root) != (size, tree.root()):
+                raise Tampered("the log's head is not what its checkpoint says")
+        seen_size, seen_root = self._seen
+        if size < seen_size or (size == seen_size and tree.root() != seen_root):
+            raise Tampered(
+                "the log was rolled back", hint="restart after restoring a backup, or find out who did"
+            )
+        self._seen = size, tree.root()
+        return tree
+
+    def _begin(self, changes: Sequence[RowChange]) -> Frontier:
+        begins = any(table.name == WORKSPACE.name and row is not None for table, _, row in changes)
+        if self._seen != (0, EMPTY_ROOT) or not begins:
+            raise Tampered("the log's head is missing", hint="restore a backup")
+        return Frontier()
+
+
+def _grow(tree: Frontier, minute: int, kind: str, beside: bytes) -> Put:
+    leaf = Leaf(tree.size, minute, kind, sha256(beside).digest()).encode()
+    put = Put(LOG_LEAF, (WS, tree.size, leaf))
+    tree.append(leaf_hash(leaf))
+    return put
+
+
+def _manifest(changes: Sequence[RowChange]) -> bytes:
+    entries: dict[tuple[str, bytes], bytes | None] = {}
+    for table, key, row in changes:
+        if table.name in _LOG_TABLES or (table.name == LOG_DETAIL.name and row is not None):
+            raise Invalid("the log's own rows are written by the log alone")
+        entries[table.name, key_hash(key)] = None if row is None else row_hash(table.name, row)
+    return encode_manifest((table, key, row) for (table, key), row in entries.items())

@@ -1,0 +1,171 @@
+"""Placing blocks with agents, taking them back, and what an agent then sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from tallystone.errors import Denied, NotFound, Taken, Tampered
+from tallystone.keystore import Keys
+from tallystone.policy import may_write
+from tallystone.statements import READ, WRITE
+from tallystone.store.tables import SHELF
+from tallystone.vault.blocks import look
+from tallystone.vault.caller import Caller
+from tallystone.vault.opening import missing, open_block
+from tallystone.vault.plan import Plan
+from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent, find_block, walk
+from tallystone.vault.types import Agent, Block
+from tallystone.vault.views import agent_ids, agent_view
+from tallystone.vault.writing import FirstGrant, place_with_agent, remove_grants, rotate_if_due, subtree
+
+RIGHTS = {"read": READ, "write": READ | WRITE}
+
+
+def users_only(caller: Caller) -> None:
+    """Raises `Denied` for an agent: agents have no agents."""
+    if caller.id.startswith("agent-"):
+        raise Denied("an agent manages no agents", hint="use its user's token", code="agent_token")
+
+
+def no_twins(blocks: Sequence[Block]) -> None:
+    """Raises `Taken` if two blocks of one agent have one label: by-label access would be ambiguous."""
+    labels = [block.label for block in blocks]
+    twins = sorted({label for label in labels if labels.count(label) > 1})
+    if twins:
+        raise Taken(
+            f"the agent would have two blocks labelled {twins[0]!r}",
+            hint="labels are unique within an agent; rename one of them",
+            code="label_taken",
+        )
+
+
+def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes:
+    """Queue a grant of one of the caller's blocks to its agent; never of more than the caller holds itself. Returns
+    the K_grant that the event is filed under."""
+    caller.must_act()
+    held = find_block(plan, caller.keys, block_id)
+    opened = open_block(caller, plan, held)
+    own = held.own_leaf
+    if (
+        own is not None
+        and agent.rights & WRITE
+        and not may_write(opened.head, opened.standing(), caller.workspace.now() // 86400)
+    ):
+        agent = replace(agent, rights=READ)
+    rotate_if_due(opened)
+    place_with_agent(opened, agent)
+    return held.key
+
+
+def blocks_of(
+    caller: Caller, plan: Plan, keys: Keys, *, shelf: Iterator[Held] | None = None
+) -> Iterator[tuple[Held, Block]]:
+    """The blocks on an agent's shelf, in the order they were attached, as the agent's caller sees them."""
+    agent = caller if keys is caller.keys else caller.as_agent(keys)
+    for held in walk(plan, keys, BLOCKS) if shelf is None else shelf:
+        if held.state == OFFERED:
+            continue
+        try:
+            block = look(agent, plan, held, agents=False)
+            yield held, with_agents(caller, plan, held, block)
+        except NotFound:
+            continue
+
+
+def with_agents(caller: Caller, plan: Plan, held: Held, block: Block) -> Block:
+    """The block with `agent_ids` as the caller may know them: in full when it is on its own shelf as well."""
+    mine = find(plan, caller.keys, BLOCKS, held.block)
+    if mine is None or mine.state == OFFERED or mine.storage != held.storage:
+        me = held.own_leaf
+        return replace(block, agent_ids=[me.recipient] if me else [])
+    opened = open_block(caller, plan, mine)
+    return replace(block, agent_ids=agent_ids(opened))
+
+
+def view(caller: Caller, plan: Plan, held: Held, *, with_blocks: bool = True) -> Agent:
+    """An agent with its blocks."""
+    opened = open_block(caller, plan, held, what="Agent", shown=held.subject)
+    payload, version, _ = opened.payload()
+    if opened.genesis().subject != held.subject:
+        raise Tampered("an agent's state belongs to another agent")
+    blocks = [b for _, b in blocks_of(caller, plan, agent_keys(caller, held))] if with_blocks else []
+    return agent_view(opened, payload, version, blocks)
+
+
+def attach(caller: Caller, agent_id: str, block_id: str, can: str) -> Agent:
+    """Give one of the caller's agents a block. Attaching again with the same right changes nothing."""
+
+    def action(plan: Plan) -> Agent:
+        users_only(caller)
+        held = find_agent(caller, plan, agent_id)
+        keys = agent_keys(caller, held)
+        mine = find_block(plan, caller.keys, block_id)
+        open_block(caller, plan, mine)
+        there = find(plan, keys, BLOCKS, block_id)
+        leaf = there.own_leaf if there is not None and there.state != OFFERED else None
+        touched = mine.key
+        if (
+            there is not None
+            and leaf is not None
+            and leaf.rights == RIGHTS[can]
+            and _alive(caller, plan, keys, there)
+        ):
+            caller.event(plan, "read", touched, agent=agent_id, block=block_id)
+            return view(caller, plan, held)
+        if there is not None and leaf is not None and _alive(caller, plan, keys, there):
+            unplace(caller, plan, held, block_id)
+        grant = FirstGrant(caller.identity(plan, agent_id), keys, RIGHTS[can])
+        place(caller, plan, block_id, grant)
+        agent = view(caller, plan, held)
+        no_twins(agent.blocks)
+        caller.event(plan, "attach", held.key, touched, agent=agent_id, block=block_id, can=can)
+        return agent
+
+    return caller.transact(action, lock=block_id)
+
+
+def _alive(caller: Caller, plan: Plan, keys: Keys, held: Held) -> bool:
+    try:
+        open_block(caller.as_agent(keys), plan, held)
+    except NotFound:
+        return False
+    return True
+
+
+def detach(caller: Caller, agent_id: str, block_id: str) -> Agent:
+    """Take a block from an agent: its grant is revoked and the block's keys change."""
+
+    def action(plan: Plan) -> Agent:
+        users_only(caller)
+        caller.must_act()
+        held = find_agent(caller, plan, agent_id)
+        touched = unplace(caller, plan, held, block_id)
+        agent = view(caller, plan, held)
+        caller.event(plan, "detach", held.key, touched, agent=agent_id, block=block_id)
+        return agent
+
+    return caller.transact(action, lock=block_id)
+
+
+def unplace(caller: Caller, plan: Plan, agent: Held, block_id: str) -> bytes:
+    """Queue the end of an agent's grant. Returns the K_grant to file the event under. Raises the uniform miss."""
+    keys = agent_keys(caller, agent)
+    there = find(plan, keys, BLOCKS, block_id)
+    if there is None or there.state == OFFERED:
+        raise missing("Block", block_id)
+    plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(block_id))
+    mine = find(plan, caller.keys, BLOCKS, block_id)
+    leaf = there.own_leaf
+    if mine is None or leaf is None or mine.storage != there.storage:
+        return there.key  # somebody else gave it: it leaves the shelf; the grant is the giver's to end
+    try:
+        opened = open_block(caller, plan, mine)
+    except NotFound:
+        return there.key
+    own = mine.own_leaf
+    gone = subtree(opened.grants(), leaf.grant)
+    if gone and (own is None or leaf.parent == own.grant):
+        remove_grants(opened, gone)
+    return mine.key

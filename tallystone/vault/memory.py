@@ -1,0 +1,162 @@
+"""An agent's memory: its blocks by label, and changes to several of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from tallystone.errors import NotFound, Taken
+from tallystone.statements import READ, WRITE
+from tallystone.vault.attaching import blocks_of, no_twins, unplace, users_only, view, with_agents
+from tallystone.vault.blocks import Edit, edit_opened, new_block, page
+from tallystone.vault.caller import Caller
+from tallystone.vault.opening import open_block
+from tallystone.vault.plan import Plan
+from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent
+from tallystone.vault.types import Agent, Block
+from tallystone.vault.writing import FirstGrant
+
+
+def by_label(caller: Caller, plan: Plan, held: Held, label: str) -> tuple[Held, Block]:
+    """The agent's block with this label. Raises the miss that names the label, which the caller gave."""
+    for there, block in blocks_of(caller, plan, agent_keys(caller, held)):
+        if block.label == label:
+            return there, block
+    raise NotFound(
+        f"no block labelled {label!r} on agent {held.subject}", hint="list its blocks to see the labels"
+    )
+
+
+def agent_blocks(
+    caller: Caller, agent_id: str, *, after: str | None, before: str | None, limit: int | None, reverse: bool
+) -> list[Block]:
+    """A page of the blocks that an agent sees."""
+
+    def action(plan: Plan) -> list[Block]:
+        held = find_agent(caller, plan, agent_id)
+        open_block(caller, plan, held, what="Agent", shown=agent_id)
+        keys = agent_keys(caller, held)
+        shelf, backwards = page(plan, keys, BLOCKS, after=after, before=before, reverse=reverse)
+        found = list(islice(blocks_of(caller, plan, keys, shelf=shelf), limit))
+        caller.event(plan, "list", held.key, *(there.key for there, _ in found), agent=agent_id)
+        blocks = [block for _, block in found]
+        return blocks[::-1] if backwards else blocks
+
+    return caller.transact(action)
+
+
+def read_by_label(caller: Caller, agent_id: str, label: str) -> Block:
+    """One block of an agent, by its label."""
+
+    def action(plan: Plan) -> Block:
+        there, block = by_label(caller, plan, find_agent(caller, plan, agent_id), label)
+        caller.event(plan, "read", there.key, block=block.id, agent=agent_id, version=block.version)
+        return block
+
+    return caller.transact(action)
+
+
+def edit_by_label(
+    caller: Caller, agent_id: str, label: str, edit: Edit, *, as_agent: bool, if_version: int | None
+) -> Block:
+    """Edit an agent's block, as the agent (memory tools), or as the caller where it holds the block itself."""
+    with caller.workspace.store.snapshot() as snapshot:
+        plan = Plan(snapshot)
+        try:
+            target = by_label(caller, plan, find_agent(caller, plan, agent_id), label)[1].id
+        except NotFound as error:
+            caller.refused(error)
+            raise
+
+    def action(plan: Plan) -> Block:
+        agent = find_agent(caller, plan, agent_id)
+        keys = agent_keys(caller, agent)
+        there = find(plan, keys, BLOCKS, target)
+        if there is None or there.state == OFFERED:
+            raise NotFound(f"no block labelled {label!r} on agent {agent_id}")
+        actor, held = (caller if keys is caller.keys else caller.as_agent(keys)), there
+        if not as_agent:
+            mine = find(plan, caller.keys, BLOCKS, target)
+            if mine is not None and mine.state != OFFERED and mine.storage == there.storage:
+                actor, held = caller, mine
+        block, changed = edit_opened(open_block(actor, plan, held), edit, if_version)
+        if "label" in changed:
+            twins = [b.label for h, b in blocks_of(caller, plan, keys) if h.block != target]
+            if block.label in twins:
+                raise Taken(
+                    f"the agent has a block labelled {block.label!r} already",
+                    hint="choose another",
+                    code="label_taken",
+                )
+        kind = "update" if changed else "read"
+        actor.event(plan, kind, held.key, block=target, agent=agent_id, version=block.version, fields=changed)
+        return with_agents(caller, plan, there, block)
+
+    return caller.transact(action, lock=target)
+
+
+# -- several at once --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AddBlock:
+    """A new private block of the agent's sponsor, on this agent with `write`."""
+
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EditBlock:
+    """A change of the block with this label, by the agent."""
+
+    label: str
+    edit: Edit
+
+
+@dataclass(frozen=True)
+class DropBlock:
+    """The block with this label leaves the agent. `edit` is asked first, with the agent's rights: it may refuse."""
+
+    label: str
+    edit: Edit
+
+
+Step = AddBlock | EditBlock | DropBlock
+
+
+def change_memory(caller: Caller, agent_id: str, steps: Sequence[Step]) -> Agent:
+    """Take the steps in order, as the agent, in one transaction: all of them happen, or none does.
+
+    A step sees what the earlier ones did. Raises what a step raises, and `Taken` if two blocks would share a label.
+    """
+
+    def action(plan: Plan) -> Agent:
+        agent = find_agent(caller, plan, agent_id)
+        touched = [agent.key]
+        for step in steps:
+            touched.append(_take(caller, plan, agent, step))
+        after = view(caller, plan, agent)
+        no_twins(after.blocks)
+        actor = caller if agent.subject == caller.id else caller.as_agent(agent_keys(caller, agent))
+        actor.event(plan, "update", *touched, agent=agent_id, steps=len(steps))
+        return after
+
+    return caller.transact(action, lock=agent_id)
+
+
+def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> bytes:
+    keys = agent_keys(caller, agent)
+    if isinstance(step, AddBlock):
+        users_only(caller)
+        grant = FirstGrant(caller.identity(plan, agent.subject), keys, READ | WRITE)
+        return new_block(caller, plan, step.fields, [grant]).key
+    there, _ = by_label(caller, plan, agent, step.label)
+    actor = caller if keys is caller.keys else caller.as_agent(keys)
+    edit_opened(open_block(actor, plan, there), step.edit, None)
+    if isinstance(step, DropBlock):
+        users_only(caller)
+        return unplace(caller, plan, agent, there.block)
+    return there.key
