@@ -207,6 +207,10 @@ def check_version(cited: Head, current: Head, version: Version, digest: bytes, s
         raise Tampered("a version cites a policy that is not the block's")
     if cited.number > current.number:
         raise Tampered("a version cites a policy after the latest")
+    if version.number < current.version or (
+        cited.number == current.number and version.number == current.version
+    ):
+        raise Tampered("a version is older than the one that the policy was made on")
     if cited.number < current.number:
         if current.version < version.number:
             raise Tampered("a version was written after its policy had ended")

@@ -85,9 +85,13 @@ def create(caller: Caller, fields: Mapping[str, Any]) -> Block:
     return caller.transact(action)
 
 
-def look(caller: Caller, plan: Plan, held: Held, *, agents: bool = True, shown: str = "") -> Block:
+def look(caller: Caller, plan: Plan, held: Held, *, agents: bool = True) -> Block:
     """Open, verify and show one block."""
-    opened = open_block(caller, plan, held, shown=shown)
+    return show(open_block(caller, plan, held), agents=agents)
+
+
+def show(opened: Opened, *, agents: bool = True) -> Block:
+    """Verify and show a block that is open."""
     payload, version, _ = opened.payload()
     return block_view(opened, payload, version, agents=agents)
 
@@ -97,8 +101,9 @@ def read_block(caller: Caller, block_id: str) -> Block:
 
     def action(plan: Plan) -> Block:
         held = find_block(plan, caller.keys, block_id)
-        rotate_if_due(open_block(caller, plan, held))
-        block = look(caller, plan, held)
+        opened = open_block(caller, plan, held)
+        rotate_if_due(opened)
+        block = show(opened)
         caller.event(plan, "read", held.key, block=block_id, version=block.version)
         return block
 

@@ -282,4 +282,7 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
     if epoch is None:
         raise Tampered("a block's epoch is not there")
     chain = open_chain_key(dek, bytes(epoch[3]))
-    return Opened(caller, plan, held, row, EpochKeys(row.epoch, dek, history, chain))
+    opened = Opened(caller, plan, held, row, EpochKeys(row.epoch, dek, history, chain))
+    if opened.head.epoch != row.epoch:
+        raise Tampered("a block's keys and its policy are of different epochs")
+    return opened

@@ -87,26 +87,34 @@ def open_statement(chain: bytes, block: str, number: int, sealed: bytes) -> Sign
 
 @dataclass(frozen=True)
 class Content:
-    """What a version seals: its signed statement, its payload, and the writer's grant with its proof (none: owner)."""
+    """What a version seals: its signed statement, its payload, and the writer's grant with its proof (none: owner).
+
+    `via` is empty for a grant to the writer itself; a writer through a role will prove its membership there.
+    """
 
     signed: Signed
     payload: bytes
     leaf: Leaf | None
     proof: tuple[Any, ...]
+    via: tuple[Any, ...] = ()
 
 
 def seal_content(content_key: bytes, block: str, number: int, content: Content) -> bytes:
     """The `sealed` column of a version. Its key is used for this version alone."""
     leaf = content.leaf.encode() if content.leaf else None
-    body = _cbor.encode([content.signed.encode(), content.payload, leaf, list(content.proof)])
+    body = _cbor.encode(
+        [content.signed.encode(), content.payload, leaf, list(content.proof), list(content.via)]
+    )
     return crypto.seal(content_key, crypto.pae("version", block, number), body)
 
 
 def open_content(content_key: bytes, block: str, number: int, sealed: bytes) -> Content:
     """The reverse. Raises `Tampered`."""
     value = _cbor.decode(crypto.open_sealed(content_key, crypto.pae("version", block, number), sealed))
-    signed, payload, leaf, proof = value
-    return Content(Signed.decode(signed), payload, Leaf.decode(leaf) if leaf else None, tuple(proof))
+    signed, payload, leaf, proof, via = value
+    return Content(
+        Signed.decode(signed), payload, Leaf.decode(leaf) if leaf else None, tuple(proof), tuple(via)
+    )
 
 
 def wrap_content_key(dek: bytes, block: str, number: int, content_key: bytes) -> bytes:

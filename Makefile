@@ -1,0 +1,68 @@
+# make demo | test | lint: each sets up what it needs first, from Python 3.11 (or newer) and make alone.
+# Set-up happens once: it is repeated only when pyproject.toml or uv.lock changed, so later runs need no network.
+
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.synced
+# Tests may be told more, e.g.  make test PYTEST_ARGS="-k audit"
+PYTEST_ARGS ?=
+WORKERS ?= 2
+
+# The user's own uv settings, indexes and Pythons stay out of it; certificates are the machine's, as for pip.
+export UV_NO_CONFIG := 1
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
+
+.PHONY: all setup demo test lint format clean
+.DEFAULT_GOAL := all
+
+all:
+	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
+	@echo "make test    lint, strict types and all tests"
+	@echo "make lint    lint and strict types only"
+	@echo "make format  let ruff format the code"
+	@echo "make clean   remove the virtual environment and caches"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml uv.lock
+	@set -e; \
+	if ! $(BIN)/python -c 'import pip' >/dev/null 2>&1; then \
+	  found=; \
+	  for python in "$$PYTHON" python3.11 python3 python3.12 python3.13 python3.14; do \
+	    [ -n "$$python" ] || continue; \
+	    if "$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	    then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "error: no Python 3.11 or newer that can make a virtual environment"; \
+	    echo "hint: install python3.11 and python3.11-venv, or say which: make PYTHON=/path/to/python"; exit 1; \
+	  fi; \
+	  echo "setting up $(VENV) with $$found"; \
+	  rm -rf $(VENV); "$$found" -m venv $(VENV); \
+	fi
+	@test -x $(BIN)/uv && $(BIN)/uv --version | grep -qF ' $(UV_VERSION)' || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(UV_SYNC) --system-certs || $(UV_SYNC)
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/tallystone demo
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+	@$(BIN)/mypy
+
+test: lint
+	@$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

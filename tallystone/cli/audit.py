@@ -1,0 +1,77 @@
+"""`tallystone audit`: check the log without a key, and read one's own part of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tallystone.cli.group import command, group
+from tallystone.cli.place import Keyless, Place, Usage
+from tallystone.cli.terminal import emit, moment, plain, progress, say, stdout, table
+from tallystone.vault.types import AuditEvent
+
+app = group("audit", "Check the audit log, and read your part of it.")
+
+
+@command(app, "verify", "tallystone audit verify --data ./data", "tallystone audit verify --json")
+def verify(*, place: Keyless = Keyless()) -> int:
+    """Recompute the log's tree and compare every row of the database with it. Needs no key.
+
+    Exit status 0 when all agrees, 1 when something was changed, dropped, swapped or added; each finding names the
+    place.
+    """
+    with place.workspace() as workspace, progress("checking") as step:
+        report = workspace.verify(progress=step)
+    found = [{"where": finding.where, "what": finding.what} for finding in report.findings]
+    if place.as_json:
+        summary = {"ok": not found, "leaves": report.leaves, "rows": report.rows, "root": report.root}
+        emit({**summary, "findings": found})
+    else:
+        for finding in found:
+            stdout().print(f"{plain(finding['where'])}: {plain(finding['what'])}", style="red")
+        verdict = f"{len(found)} found" if found else "ok"
+        stdout().print(
+            f"{verdict}: {report.leaves} leaves, {report.rows} rows, root {report.root.hex()[:16]}…",
+            style="bold red" if found else "bold green",
+        )
+        if found:
+            say(
+                "hint: restore the place from a backup, or ask who had the database file in hand",
+                style="cyan",
+            )
+    return 1 if found else 0
+
+
+@command(app, "tail", "tallystone audit tail", "tallystone audit tail --lines 100 --json")
+def tail(*, lines: Annotated[int, Parameter(alias="-n", metavar="N")] = 20, place: Place = Place()) -> int:
+    """Show the newest events that you may open: your own, and those on blocks that you own.
+
+    Parameters
+    ----------
+    lines
+        How many events at most.
+    """
+    if lines < 1:
+        raise Usage("--lines must be at least 1")
+    with place.local("audit tail") as vault:
+        events = vault.events(limit=lines)
+    if place.as_json:
+        emit([{**_known(event), "detail": event.detail} for event in events])
+    else:
+        columns = ("SEQ", "TIME", "KIND", "ACTOR", "UNDER", "BLOCK")
+        table(
+            columns, (list(_known(event).values()) for event in events), empty="no events that you may open"
+        )
+    return 0
+
+
+def _known(event: AuditEvent) -> dict[str, object]:
+    return {
+        "seq": event.seq,
+        "time": moment(event.minute * 60),
+        "kind": event.kind,
+        "actor": event.actor,
+        "under": event.under,
+        "block": event.detail.get("block", ""),
+    }

@@ -1,0 +1,348 @@
+"""`tallystone block`: memory blocks, in a data directory or behind a URL."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from tallystone.cli.group import command, group
+from tallystone.cli.place import Place, Usage
+from tallystone.cli.terminal import body, confirm, emit, jsonable, line, moment, pairs, say, table
+from tallystone.vault.types import Block
+
+app = group("block", "List, read, write and share memory blocks.")
+
+BlockId = Annotated[str, Parameter(metavar="BLOCK")]
+File = Annotated[Path | None, Parameter(metavar="FILE", allow_leading_hyphen=True)]
+Text = Annotated[str | None, Parameter(metavar="TEXT", allow_leading_hyphen=True)]
+Tags = Annotated[list[str] | None, Parameter(name="--tag", metavar="TAG", negative="--no-tags")]
+Flag = Annotated[bool | None, Parameter(show_default=False)]
+
+
+@command(app, "list", "tallystone block list", "tallystone block list --tag team --json")
+def list_blocks(
+    *,
+    label: Annotated[str | None, Parameter(metavar="LABEL")] = None,
+    tag: Annotated[str | None, Parameter(metavar="TAG")] = None,
+    place: Place = Place(),
+) -> int:
+    """List the blocks that you can read.
+
+    Parameters
+    ----------
+    label
+        Only blocks with exactly this label.
+    tag
+        Only blocks with this tag.
+    """
+    with place.vault() as vault:
+        found = [
+            block
+            for block in vault.blocks()
+            if (label is None or block.label == label) and (tag is None or tag in block.tags)
+        ]
+    if place.as_json:
+        emit([_json(block) for block in found])
+    else:
+        columns = ("ID", "LABEL", "RIGHTS", "VERSION", "SIZE", "UPDATED")
+        rows = (
+            [b.id, b.label, b.rights, b.version, f"{len(b.value)}/{b.limit}", moment(b.updated_at)]
+            for b in found
+        )
+        table(columns, rows, empty="no blocks yet")
+    return 0
+
+
+@command(
+    app, "show", "tallystone block show block-2f4d8c1a-…", "tallystone block show block-2f4d8c1a-… --value"
+)
+def show(
+    block: BlockId,
+    /,
+    *,
+    value: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    place: Place = Place(),
+) -> int:
+    """Show a block, and to its owner the grants on it.
+
+    Parameters
+    ----------
+    block
+        The block's id.
+    value
+        Print the value alone.
+    """
+    with place.vault() as vault:
+        found = vault.block(block)
+        grants = [] if value or found.rights != "owner" else _grants(vault, block)
+    if place.as_json:
+        emit({**_json(found), "grants": jsonable(grants)})
+    elif value:
+        body(found.value)
+    else:
+        pairs(
+            {
+                "id": found.id,
+                "label": found.label,
+                "description": found.description,
+                "rights": found.rights,
+                "owner": found.owner,
+                "version": found.version,
+                "updated": f"{moment(found.updated_at)} by {found.updated_by}",
+                "size": f"{len(found.value)} of {found.limit} characters",
+                "read-only": "yes" if found.read_only else "no",
+                "locked": "yes" if found.locked else "no",
+                "tags": ", ".join(found.tags),
+            }
+        )
+        if grants:
+            line("")
+            table(("GRANT", "TO", "NAME", "CAN"), ([g.number, g.recipient, g.name, g.can] for g in grants))
+        line("")
+        body(found.value)
+    return 0
+
+
+def _grants(vault: object, block: str) -> list[Any]:
+    listed = getattr(vault, "grants", None)  # a vault behind a URL does not tell them yet
+    return list(listed(block)) if listed is not None else []
+
+
+@command(
+    app,
+    "create",
+    "tallystone block create team_knowledge --file notes.md --limit 5000",
+    "echo 'be kind' | tallystone block create policies --file - --read-only --tag team",
+)
+def create(
+    label: Annotated[str, Parameter(metavar="LABEL")],
+    /,
+    *,
+    value: Text = None,
+    file: File = None,
+    description: Text = None,
+    limit: Annotated[int | None, Parameter(metavar="N")] = None,
+    read_only: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    tags: Tags = None,
+    place: Place = Place(),
+) -> int:
+    """Create a block. Its id goes to stdout.
+
+    Parameters
+    ----------
+    label
+        What agents call it.
+    value
+        The text. Other users of this machine can see command lines: use --file for anything that matters.
+    file
+        Take the text from this file; - is standard input.
+    description
+        What the block is for.
+    limit
+        Characters that the value may have. Default: 100000.
+    read_only
+        Agents may read it, whatever they are granted.
+    tags
+        A tag; may be repeated.
+    """
+    given: dict[str, Any] = {"label": label, "value": _text(value, file) or "", "read_only": read_only}
+    optional = {"description": description, "limit": limit, "tags": tags}
+    given.update({name: field for name, field in optional.items() if field is not None})
+    with place.vault() as vault:
+        made = vault.create_block(**given)
+    if place.as_json:
+        emit(_json(made))
+    else:
+        line(made.id)
+    return 0
+
+
+@command(
+    app,
+    "edit",
+    "tallystone block edit block-2f4d8c1a-… --file notes.md",
+    "tallystone block edit block-2f4d8c1a-… --append 'checked the build' --if-version 7",
+    "tallystone block edit block-2f4d8c1a-… --locked",
+)
+def edit(
+    block: BlockId,
+    /,
+    *,
+    value: Text = None,
+    file: File = None,
+    append: Text = None,
+    label: Text = None,
+    description: Text = None,
+    limit: Annotated[int | None, Parameter(metavar="N")] = None,
+    tags: Tags = None,
+    read_only: Flag = None,
+    locked: Flag = None,
+    if_version: Annotated[int | None, Parameter(metavar="N")] = None,
+    place: Place = Place(),
+) -> int:
+    """Change a block. What is not named stays as it is.
+
+    Parameters
+    ----------
+    block
+        The block's id.
+    value
+        The new text.
+    file
+        Take the new text from this file; - is standard input.
+    append
+        Add a line at the end. Lines that others append at the same moment all stay.
+    label
+        A new label.
+    description
+        A new description.
+    limit
+        A new limit in characters. Owner only.
+    tags
+        Tags that replace the present ones; may be repeated. --no-tags takes all away.
+    read_only
+        Whether agents may only read it. Owner only.
+    locked
+        Whether nobody may change it, its owner included. Owner only.
+    if_version
+        Only if the block is still at this version.
+    """
+    if append is not None and (value is not None or file is not None):
+        raise Usage("--append goes with neither --value nor --file")
+    optional = {
+        "value": _text(value, file),
+        "label": label,
+        "description": description,
+        "limit": limit,
+        "tags": tags,
+        "read_only": read_only,
+        "locked": locked,
+    }
+    changes: dict[str, object] = {name: field for name, field in optional.items() if field is not None}
+    if not changes and append is None:
+        raise Usage(
+            "nothing to change", hint="name a change, like --append TEXT; see tallystone block edit --help"
+        )
+
+    def change(current: Block) -> dict[str, object]:
+        if append is None:
+            return changes
+        joint = "\n" if current.value and not current.value.endswith("\n") else ""
+        return {**changes, "value": current.value + joint + append}
+
+    with place.vault() as vault:
+        done = vault.edit_block(block, change, if_version=if_version)
+    if place.as_json:
+        emit(_json(done))
+    else:
+        say(f"{done.id} is at version {done.version}")
+    return 0
+
+
+@command(app, "share", "tallystone block share block-2f4d8c1a-… --with ada --can write")
+def share(
+    block: BlockId,
+    /,
+    *,
+    to: Annotated[str, Parameter(name="--with", metavar="WHOM")],
+    can: Literal["read", "write"] = "read",
+    place: Place = Place(),
+) -> int:
+    """Grant a block to a user or an agent. To other users it is an offer until they accept it.
+
+    Parameters
+    ----------
+    block
+        The block's id.
+    to
+        A user's name or id, or an agent's id.
+    can
+        What they may do with it; write implies read.
+    """
+    with place.local("block share") as vault:
+        grant = vault.share(block, to, can)
+    if place.as_json:
+        emit(grant)
+    else:
+        say(f"{grant.name or grant.recipient} can {grant.can} {block} (grant {grant.number})")
+    return 0
+
+
+@command(app, "revoke", "tallystone block revoke block-2f4d8c1a-… --from ada")
+def revoke(
+    block: BlockId,
+    /,
+    *,
+    whom: Annotated[str, Parameter(name="--from", metavar="WHOM")],
+    place: Place = Place(),
+) -> int:
+    """Take a grant back, with all that was passed on through it, and renew the block's key. Lists who can still read.
+
+    Parameters
+    ----------
+    block
+        The block's id.
+    whom
+        A user's name or id, or an agent's id.
+    """
+    with place.local("block revoke") as vault:
+        left = vault.revoke(block, whom)
+    if place.as_json:
+        emit({"revoked": whom, "still_reachable": jsonable(left)})
+    else:
+        say(f"revoked: {whom} on {block}. Who can still reach it:")
+        rows = ([reach.principal, reach.can, reach.through or "ownership"] for reach in left)
+        table(("PRINCIPAL", "CAN", "THROUGH"), rows, empty="nobody else")
+    return 0
+
+
+@command(app, "delete", "tallystone block delete block-2f4d8c1a-… --yes")
+def delete(
+    block: BlockId,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(alias="-y", negative=(), show_default=False)] = False,
+    place: Place = Place(),
+) -> int:
+    """Delete a block for everybody. Owner only.
+
+    Parameters
+    ----------
+    block
+        The block's id.
+    yes
+        Do not ask.
+    """
+    if not yes and not confirm(f"delete {block} for everybody?"):
+        raise Usage("not deleted", hint="say --yes to delete without being asked")
+    with place.vault() as vault:
+        vault.delete_block(block)
+    if place.as_json:
+        emit({"deleted": block})
+    else:
+        say(f"deleted {block}")
+    return 0
+
+
+def _text(value: str | None, file: Path | None) -> str | None:
+    if file is None:
+        return value
+    if value is not None:
+        raise Usage("--value and --file exclude each other")
+    try:
+        if str(file) == "-":
+            return sys.stdin.read()
+        return file.read_text(encoding="utf-8")
+    except OSError as problem:
+        raise Usage(f"cannot read {file}: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise Usage(f"{file} is not UTF-8 text", hint="blocks hold text") from None
+
+
+def _json(block: Block) -> dict[str, Any]:
+    values: dict[str, Any] = jsonable(block)
+    del values["position"], values["offered"]
+    return values

@@ -1,0 +1,210 @@
+"""Where a command works and as whom: `--data DIR` or `--url URL`, and the token.
+
+A token never comes from the command line: other users of the machine can read that.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from tallystone.cli.terminal import warn
+from tallystone.errors import TallystoneError
+from tallystone.vault import Vault, Workspace
+from tallystone.vault.workspace import DATABASE
+
+if TYPE_CHECKING:
+    from tallystone.cli.remote import RemoteVault
+
+WHERE = Group("Where", sort_key=50)
+SHAPE = Group("Output", sort_key=60)
+
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), group=SHAPE, show_default=False)]
+DataDir = Annotated[Path | None, Parameter(name="--data", metavar="DIR", group=WHERE)]
+
+
+class Usage(TallystoneError):
+    """The command was called the wrong way: exit status 2."""
+
+    code = "usage"
+    status = 400
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Keyless:
+    """Options of commands that need a data directory and no token."""
+
+    data: DataDir = None
+    """The data directory. Also: TALLYSTONE_DATA."""
+    as_json: AsJson = False
+    """Print JSON."""
+
+    def directory(self) -> Path:
+        """The data directory. `Usage` when none is named."""
+        named = self.data or _from_environment("TALLYSTONE_DATA")
+        if named is None:
+            raise Usage("no data directory named", hint="give --data DIR or set TALLYSTONE_DATA")
+        return Path(named)
+
+    @contextmanager
+    def workspace(self) -> Iterator[Workspace]:
+        """The workspace in the data directory, closed at the end."""
+        workspace = Workspace.open(self.directory())
+        try:
+            yield workspace
+        finally:
+            workspace.close()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Options of commands that act for somebody."""
+
+    data: DataDir = None
+    """The data directory. Also: TALLYSTONE_DATA."""
+    url: Annotated[str | None, Parameter(name="--url", metavar="URL", group=WHERE)] = None
+    """A running server instead of a directory. Also: TALLYSTONE_URL."""
+    token_file: Annotated[
+        Path | None, Parameter(name="--token-file", metavar="FILE", group=WHERE, allow_leading_hyphen=True)
+    ] = None
+    """File that holds the token; - is standard input. Also: the token itself in TALLYSTONE_TOKEN."""
+    as_json: AsJson = False
+    """Print JSON."""
+
+    @contextmanager
+    def vault(self) -> Iterator[Vault | RemoteVault]:
+        """The caller's vault, wherever it is."""
+        data, url = self._where()
+        if url is not None:
+            from tallystone.cli.remote import RemoteVault
+
+            yield RemoteVault(url, read_token(self.token_file))
+            return
+        with self._opened(data) as vault:
+            yield vault
+
+    @contextmanager
+    def local(self, what: str) -> Iterator[Vault]:
+        """The caller's vault in a data directory. `Usage` for a URL: `what` is not served there yet."""
+        data, url = self._where()
+        if url is not None:
+            raise Usage(
+                f"{what} is not served over HTTP yet",
+                hint="run it where the data is: --data DIR (beside a running server is fine)",
+            )
+        with self._opened(data) as vault:
+            yield vault
+
+    def directory(self) -> Path:
+        """The data directory. `Usage` when a URL is named."""
+        data, _ = self._where()
+        return Keyless(data=data).directory()
+
+    def _where(self) -> tuple[Path | None, str | None]:
+        data, url = self.named()
+        if data is None and url is None:
+            raise Usage("no place named", hint="give --data DIR or --url URL, or set TALLYSTONE_DATA")
+        return data, url
+
+    @contextmanager
+    def _opened(self, data: Path | None) -> Iterator[Vault]:
+        token = read_token(self.token_file)
+        with Keyless(data=data).workspace() as workspace:
+            yield workspace.vault(token)
+
+    def named(self) -> tuple[Path | None, str | None]:
+        """The data directory or URL that was named; for commands that can do without (`Usage` for both)."""
+        if self.data is not None and self.url is not None:
+            raise Usage("--data and --url exclude each other", hint="name one place")
+        if self.data is not None or self.url is not None:
+            return self.data, self.url
+        data, url = _from_environment("TALLYSTONE_DATA"), _from_environment("TALLYSTONE_URL")
+        if data is not None and url is not None:
+            raise Usage(
+                "TALLYSTONE_DATA and TALLYSTONE_URL are both set",
+                hint="unset one, or choose with --data or --url",
+            )
+        return (Path(data) if data else None), url
+
+
+def _from_environment(name: str) -> str | None:
+    return os.environ.get(name) or None
+
+
+def read_token(file: Path | None) -> str:
+    """The caller's token from `file`, standard input (`-`) or TALLYSTONE_TOKEN. `Usage` when there is none."""
+    if file is None:
+        token = (os.environ.get("TALLYSTONE_TOKEN") or "").strip()
+        if not token:
+            raise Usage("no token", hint="set TALLYSTONE_TOKEN or give --token-file FILE")
+        return token
+    token = sys.stdin.readline(4096).strip() if str(file) == "-" else _read_secret(file)
+    if not token or len(token.split()) != 1:
+        raise Usage(f"{file} does not hold one token", hint="the file should hold the token and nothing else")
+    return token
+
+
+def _read_secret(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8") as opened:
+            if stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
+                warn(f"others on this machine can read {file}: chmod 600 {file}")
+            return opened.read(65536).strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = getattr(problem, "strerror", None) or "not a text file"
+        raise Usage(f"cannot read {file}: {reason}") from None
+
+
+def secret_file(path: Path, *, outside: Path, what: str) -> Path:
+    """`path`, checked: a new file for a secret, not in the data directory `outside`. `Usage` otherwise.
+
+    A backup of the data directory takes along what lies in it, and a key beside the data it opens protects nothing.
+    """
+    target = path.expanduser()
+    resolved = target.parent.resolve() / target.name
+    base = outside.expanduser().resolve()
+    if base in (resolved, *resolved.parents) or any((up / DATABASE).exists() for up in resolved.parents):
+        raise Usage(
+            f"the {what} must not lie in a data directory",
+            hint=f"name a file outside {outside}, best on another disk",
+        )
+    if target.exists() or target.is_symlink():
+        raise Usage(
+            f"{target} exists already", hint=f"name another file for the {what}, or move this one away"
+        )
+    if not target.parent.is_dir():
+        raise Usage(f"{target.parent} is no folder", hint="make it first")
+    return target
+
+
+@contextmanager
+def written_secret(path: Path) -> Iterator[list[str]]:
+    """Reserve the new file `path` (mode 0600), then write what the body puts into the list. A failing body leaves none.
+
+    It is opened before the body runs: a key that cannot be written down must not come to be.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as problem:
+        raise Usage(f"cannot write {path}: {problem.strerror}") from None
+    content: list[str] = []
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as opened:
+            yield content
+            opened.write("".join(content))
+            opened.flush()
+            os.fsync(opened.fileno())
+    except BaseException:
+        if not content:
+            path.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,122 @@
+"""`tallystone serve`: the server on a data directory, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from tallystone.cli.place import DataDir, Usage, secret_file, written_secret
+from tallystone.cli.terminal import line, say, warn, watched
+from tallystone.cli.user import KitFile
+from tallystone.cli.workspace import create
+from tallystone.errors import TallystoneError
+from tallystone.vault import Workspace
+
+FIRST_START = Group("First start", sort_key=70)
+
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+def serve(
+    *,
+    data: DataDir = None,
+    host: Annotated[str | None, Parameter(metavar="ADDRESS")] = None,
+    port: Annotated[int | None, Parameter(metavar="N")] = None,
+    config: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    max_body: Annotated[int | None, Parameter(metavar="BYTES")] = None,
+    threads: Annotated[int | None, Parameter(metavar="N")] = None,
+    grace: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
+    check_every: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
+    log_format: Literal["text", "json"] | None = None,
+    key_file: Annotated[Path | None, Parameter(metavar="FILE", group=FIRST_START)] = None,
+    kit: Annotated[KitFile, Parameter(group=FIRST_START)] = None,
+) -> int:
+    """Serve a data directory to letta-client and to tallystone --url. Stops gracefully on SIGINT and SIGTERM.
+
+    Each setting can also stand in the environment (TALLYSTONE_PORT) or in a TOML file; an option beats the
+    environment, the environment beats the file. An empty directory becomes a workspace only when a person watches, or
+    with --key-file: a key is never printed into a service's log.
+
+    Parameters
+    ----------
+    data
+        The data directory.
+    host
+        Address to listen on. Default: 127.0.0.1.
+    port
+        Port to listen on; 0 takes a free one. Default: 8283.
+    config
+        TOML file with settings. Also: TALLYSTONE_CONFIG.
+    max_body
+        Bytes that the body of a request may have. Default: 10485760.
+    threads
+        Requests worked on at once. Default: 16.
+    grace
+        Seconds that requests under way get to finish at a stop. Default: 30.
+    check_every
+        Seconds between checks of the log; 0 checks at the start only. Default: 3600.
+    log_format
+        How the log on stderr is written. Default: text.
+    key_file
+        New file for the first user's key, outside the data directory, should the directory be empty.
+    kit
+        New file for the recovery kit, outside the data directory. Default: tallystone-recovery-kit.txt here.
+    """
+    try:
+        from tallystone.server import run
+        from tallystone.server.settings import load
+    except ModuleNotFoundError as missing:
+        raise TallystoneError(
+            f"the server is not installed ({missing.name})", hint="pip install 'tallystone[server]'"
+        ) from None
+    flags: dict[str, object] = {
+        "data": data,
+        "host": host,
+        "port": port,
+        "max_body": max_body,
+        "threads": threads,
+        "grace": grace,
+        "check_every": check_every,
+        "log_format": log_format,
+    }
+    settings = load(flags, os.environ, config)
+    if settings.data is None:
+        raise Usage("no data directory named", hint="give --data DIR or set TALLYSTONE_DATA")
+    if _is_empty(settings.data):
+        _first_start(settings.data, key_file, kit)
+    if not settings.host.startswith(_LOOPBACK):
+        warn(f"{settings.host} is reachable from outside, and tokens cross it unencrypted: put TLS in front")
+    with Workspace.open(settings.data) as workspace:
+        run.serve(workspace, settings)
+    say("stopped")
+    return 0
+
+
+def _is_empty(directory: Path) -> bool:
+    return not directory.exists() or (directory.is_dir() and next(directory.iterdir(), None) is None)
+
+
+def _first_start(data: Path, key_file: Path | None, kit: Path | None) -> None:
+    if key_file is None and not watched():
+        raise Usage(
+            f"there is no workspace in {data}, and nobody watches to take its key",
+            hint=f"run tallystone init {data} first, or give --key-file FILE",
+        )
+    with ExitStack() as secrets:
+        if key_file is not None:
+            key = secrets.enter_context(written_secret(secret_file(key_file, outside=data, what="key")))
+            target, credentials = create(data, kit)
+            key.append(credentials.token + "\n")
+            say(
+                f"Made the workspace {data}. The first user's key is in {key_file}, the recovery kit in {target}."
+            )
+        else:
+            target, credentials = create(data, kit)
+            say(f"Made the workspace {data}. This is your key, shown once:")
+            line(credentials.token)
+            say(f"The recovery kit is {target}: print it or store it away from this machine.")
+    say("Whoever loses both has lost the data: there is no master key.")

@@ -1,0 +1,119 @@
+"""`tallystone token`: the caller's bearer tokens. A token is a key; the store keeps nothing that shows it again."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from tallystone.cli.group import command, group
+from tallystone.cli.place import Place, Usage
+from tallystone.cli.terminal import emit, jsonable, line, moment, say, table
+from tallystone.vault.types import TokenInfo
+
+app = group("token", "Create, list and revoke tokens.")
+
+_SPAN = re.compile(r"(\d{1,6})([mhdw])")
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def deadline(text: str | None, now: datetime) -> datetime | None:
+    """`30d`, `12h`, `2027-01-31` or a full ISO time as a moment (UTC unless it says otherwise); `Usage` if past."""
+    if text is None:
+        return None
+    span = _SPAN.fullmatch(text)
+    if span:
+        return now + int(span[1]) * _UNITS[span[2]]
+    try:
+        moment_named = datetime.fromisoformat(text)
+    except ValueError:
+        raise Usage(
+            f"not a time: {text}", hint="like 30d, 12h, 2027-01-31 or 2027-01-31T18:00+01:00"
+        ) from None
+    if moment_named.tzinfo is None:
+        moment_named = moment_named.replace(tzinfo=UTC)
+    if moment_named <= now:
+        raise Usage(f"{text} is in the past", hint="name a time to come")
+    return moment_named
+
+
+@command(
+    app,
+    "create",
+    "tallystone token create --label laptop > laptop.token",
+    "tallystone token create --scope read --expires 30d",
+)
+def create(
+    *,
+    scope: Literal["full", "read"] = "full",
+    expires: Annotated[str | None, Parameter(metavar="WHEN")] = None,
+    label: str = "",
+    place: Place = Place(),
+) -> int:
+    """Make another token for yourself. The token alone goes to stdout, once.
+
+    Parameters
+    ----------
+    scope
+        full, or read: without the keys to write, share or act as an agent.
+    expires
+        When it ends: a span (30d, 12h) or a time (2027-01-31). Without it, never.
+    label
+        A note to tell it from others. It is sealed.
+    """
+    ends = deadline(expires, datetime.now(UTC))
+    with place.local("token create") as vault:
+        token = vault.create_token(scope=scope, expires=ends, label=label)
+    show(token, place)
+    return 0
+
+
+def show(token: str, place: Place) -> None:
+    """A new token on stdout: alone, or as JSON."""
+    if place.as_json:
+        emit({"token": token})
+    else:
+        line(token)
+    say("Keep it safe: it is shown once, and it opens what it stands for.", style="dim")
+
+
+@command(app, "list", "tallystone token list", "tallystone token list --json")
+def list_tokens(*, place: Place = Place()) -> int:
+    """List your tokens, and those of your agents. The secret part of a token is nowhere to be listed."""
+    with place.local("token list") as vault:
+        tokens = vault.tokens()
+    if place.as_json:
+        emit([_json(token) for token in tokens])
+    else:
+        columns = ("KID", "FOR", "SCOPE", "CREATED", "EXPIRES", "LABEL")
+        table(
+            columns,
+            ([t.kid, t.principal, t.scope, moment(t.created), moment(t.expires), t.label] for t in tokens),
+        )
+    return 0
+
+
+def _json(token: TokenInfo) -> dict[str, object]:
+    times = {"created": moment(token.created), "expires": moment(token.expires) or None}
+    return {**jsonable(token), **times}
+
+
+@command(app, "revoke", "tallystone token revoke k3v7qd2mtx5rw6ba")
+def revoke(kid: Annotated[str, Parameter(metavar="KID")], /, *, place: Place = Place()) -> int:
+    """End a token, from this moment on.
+
+    Parameters
+    ----------
+    kid
+        The token's public part, as `token list` shows it.
+    """
+    with place.local("token revoke") as vault:
+        vault.revoke_token(kid)
+    if place.as_json:
+        emit({"revoked": kid})
+    else:
+        say(f"revoked {kid}")
+    say("A copy of the database from its lifetime still opens with it: see README, limits.", style="dim")
+    return 0

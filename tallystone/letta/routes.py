@@ -1,0 +1,91 @@
+"""The one route table. Paths, tests of who may see what, docs/compat.md and the server are all made from it.
+
+A template's `{name}` stands for one segment of the *raw* path, decoded after the split: so a label with a slash, sent
+as `%2F`, stays one segment. `{name...}` takes the rest of the path as well, for clients and proxies that send the slash
+itself. Earlier rows win, so `attach/{block_id}` stands above `{block_label...}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from tallystone.errors import TallystoneError
+from tallystone.letta import (
+    routes_agent_blocks,
+    routes_agents,
+    routes_blocks,
+    routes_lists,
+    routes_tools,
+)
+from tallystone.letta.call import Answer, Call
+from tallystone.letta.not_served import NOT_SERVED
+
+
+class NotServed(TallystoneError):
+    """A method of the client that this server knows of and does not serve."""
+
+    code = "not_served"
+    status = 501
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method on one path. `client` is the name of the client's method."""
+
+    method: str
+    path: str
+    run: Callable[[Call], Answer]
+    client: str = ""
+    kind: Literal["served", "501"] = "served"
+
+
+def _not_served(client: str) -> Callable[[Call], Answer]:
+    def refuse(call: Call) -> Answer:
+        raise NotServed(
+            f"client.{client} is not served by this server",
+            hint="docs/compat.md lists what is; this method has no effect here",
+        )
+
+    return refuse
+
+
+_BLOCKS, _BLOCK = "/v1/blocks/", "/v1/blocks/{block_id}"
+_AGENTS, _AGENT = "/v1/agents/", "/v1/agents/{agent_id}"
+_MEMORY, _TOOLS = _AGENT + "/core-memory/blocks", _AGENT + "/tools"
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", _BLOCKS, routes_blocks.create, "blocks.create"),
+    Route("GET", _BLOCKS, routes_blocks.list_, "blocks.list"),
+    Route("GET", _BLOCK, routes_blocks.retrieve, "blocks.retrieve"),
+    Route("PATCH", _BLOCK, routes_blocks.update, "blocks.update"),
+    Route("DELETE", _BLOCK, routes_blocks.delete, "blocks.delete"),
+    Route("GET", _BLOCK + "/agents", routes_blocks.agents, "blocks.agents.list"),
+    Route("POST", _AGENTS, routes_agents.create, "agents.create"),
+    Route("GET", _AGENTS, routes_agents.list_, "agents.list"),
+    Route("GET", _AGENT, routes_agents.retrieve, "agents.retrieve"),
+    Route("PATCH", _AGENT, routes_agents.update, "agents.update"),
+    Route("DELETE", _AGENT, routes_agents.delete, "agents.delete"),
+    Route("GET", _MEMORY, routes_agent_blocks.list_, "agents.blocks.list"),
+    Route("PATCH", _MEMORY + "/attach/{block_id}", routes_agent_blocks.attach, "agents.blocks.attach"),
+    Route("PATCH", _MEMORY + "/detach/{block_id}", routes_agent_blocks.detach, "agents.blocks.detach"),
+    Route("GET", _MEMORY + "/{block_label...}", routes_agent_blocks.retrieve, "agents.blocks.retrieve"),
+    Route("PATCH", _MEMORY + "/{block_label...}", routes_agent_blocks.update, "agents.blocks.update"),
+    Route("GET", _TOOLS, routes_tools.agent_list, "agents.tools.list"),
+    Route("PATCH", _TOOLS + "/attach/{tool_id}", routes_tools.attach, "agents.tools.attach"),
+    Route("PATCH", _TOOLS + "/detach/{tool_id}", routes_tools.detach, "agents.tools.detach"),
+    Route("POST", _TOOLS + "/{tool_name}/run", routes_tools.run, "agents.tools.run"),
+    Route("GET", "/v1/tools/", routes_tools.list_, "tools.list"),
+    Route("GET", "/v1/tools/{tool_id}", routes_tools.retrieve, "tools.retrieve"),
+    Route("GET", "/v1/models/", routes_lists.models, "models.list"),
+    Route("GET", "/v1/models/embedding", routes_lists.models, "models.embeddings.list"),
+    Route("GET", "/v1/tags/", routes_lists.tags, "tags.list"),
+    *(Route(method, path, _not_served(client), client, "501") for client, method, path in NOT_SERVED),
+    # ours, and promised: until then a caller hears that it is not there yet, not that the block is missing
+    Route("POST", _BLOCK + "/share", _not_served("blocks.share"), "", "501"),
+)
+"""Every route behind a token."""
+
+OPEN_PATHS = ("/v1/health/", "/v1/ready/")
+"""Paths that answer `GET` without a token; `client.health` is the first."""

@@ -1,0 +1,78 @@
+"""`/v1/blocks/…`: what `client.blocks` and `client.blocks.agents` call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tallystone.errors import Taken
+from tallystone.letta import edits, filters
+from tallystone.letta.bodies import BlockCreate, BlockUpdate, decode
+from tallystone.letta.call import Answer, Call
+from tallystone.letta.paging import page
+from tallystone.letta.wire import agents_answer, block_answer, blocks_answer
+from tallystone.vault import Vault
+from tallystone.vault.types import Block
+
+
+def create(call: Call) -> Answer:
+    """`POST /v1/blocks/`: a new block of the caller's."""
+    body = decode(call.body, BlockCreate)
+    fields = edits.created_fields(body)
+    return call.once(lambda: call.vault.create_block(**fields), block_answer)
+
+
+def retrieve(call: Call) -> Answer:
+    """`GET /v1/blocks/{block_id}`: its current value, with its version as `ETag`."""
+    return block_answer(call.vault.block(call.id("block")))
+
+
+def list_(call: Call) -> Answer:
+    """`GET /v1/blocks/`: the caller's blocks, oldest first unless asked otherwise."""
+    wanted = page(call.query, limit=50, order="asc")
+    where = filters.blocks(call.query)
+    return blocks_answer(
+        call.vault.blocks(
+            after=wanted.after, before=wanted.before, limit=wanted.limit, reverse=wanted.reverse, where=where
+        )
+    )
+
+
+def update(call: Call) -> Answer:
+    """`PATCH /v1/blocks/{block_id}`: fields that are null or absent stay; `If-Match` is honoured."""
+    identity = call.id("block")
+    body = decode(call.body, BlockUpdate)
+
+    def label_is_free(block: Block, changed: Mapping[str, Any]) -> None:
+        if "label" in changed:
+            check_label(call.vault, block, str(changed["label"]))
+
+    return block_answer(call.vault.edit_block(identity, edits.update(call, body, label_is_free)))
+
+
+def delete(call: Call) -> Answer:
+    """`DELETE /v1/blocks/{block_id}`: for everybody. Answers `null`."""
+    call.vault.delete_block(call.id("block"))
+    return Answer(None)
+
+
+def agents(call: Call) -> Answer:
+    """`GET /v1/blocks/{block_id}/agents`: the agents with a grant on it that the caller may see, newest first."""
+    identity = call.id("block")
+    wanted = page(call.query, limit=50, order="desc")
+    return agents_answer(
+        call.vault.block_agents(
+            identity, after=wanted.after, before=wanted.before, limit=wanted.limit, reverse=wanted.reverse
+        )
+    )
+
+
+def check_label(vault: Vault, block: Block, label: str) -> None:
+    """Raise `Taken` if an agent that holds `block`, and that the caller may see, holds another of this label."""
+    for agent in vault.block_agents(block.id):
+        if any(other.label == label and other.id != block.id for other in agent.blocks):
+            raise Taken(
+                "an agent that holds this block has another one of that label",
+                hint="choose another label, or detach one of the two first",
+                code="label_taken",
+            )

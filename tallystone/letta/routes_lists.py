@@ -1,0 +1,38 @@
+"""`/v1/models/`, `/v1/models/embedding`, `/v1/tags/`, and the two that need no token: health and readiness."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from tallystone.letta.call import Answer, Call
+from tallystone.letta.paging import page, window
+
+
+def server_version() -> str:
+    """This package's version, or `0` when it runs from a folder that was never installed."""
+    try:
+        return version("tallystone")
+    except PackageNotFoundError:
+        return "0"
+
+
+def health() -> Answer:
+    """`GET /v1/health/`: the process answers."""
+    return Answer({"status": "ok", "version": server_version()})
+
+
+def models(call: Call) -> Answer:
+    """`GET /v1/models/` and `/v1/models/embedding`: none, this server runs no model. Agents may name any."""
+    return Answer([])
+
+
+def tags(call: Call) -> Answer:
+    """`GET /v1/tags/`: the tags of the caller's blocks and agents, by name."""
+    wanted = page(call.query, limit=50, order="asc", order_by=("name",))
+    name, text = call.query.text("name"), call.query.text("query_text")
+    found = [
+        tag
+        for tag in sorted(set(call.vault.tags()))
+        if (name is None or tag == name) and (text is None or text.casefold() in tag.casefold())
+    ]
+    return Answer(window(found, wanted, lambda tag: tag))

@@ -1,0 +1,189 @@
+"""The ASGI application: one request in, one answer out.
+
+Path, token, body, vault, route, answer, in this order. Each refusal of somebody who was never known is logged before
+it is answered; what a known caller is refused, the vault logs itself.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import quote
+
+import anyio
+import anyio.to_thread
+import structlog
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tallystone.errors import TallystoneError, Unauthenticated
+from tallystone.letta.call import Answer, Call, Query, Retry
+from tallystone.letta.routes import OPEN_PATHS, ROUTES
+from tallystone.letta.routes_lists import health
+from tallystone.server import errors
+from tallystone.server.auth import Turnstile, bearer
+from tallystone.server.limits import Gone, check_head, read_body
+from tallystone.server.paths import Match, Paths
+from tallystone.server.retries import Flights, retry_of
+from tallystone.vault import Workspace
+
+MAX_BODY = 10 * 1024 * 1024
+"""Bytes of a request's body, unless the settings say otherwise."""
+THREADS = 16
+"""Requests that are worked on at once; the others wait."""
+
+T = TypeVar("T")
+_OPEN = frozenset(path.encode() for path in OPEN_PATHS)
+_log = structlog.get_logger("tallystone.server")
+
+
+class App:
+    """An ASGI application over one open workspace."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        max_body: int = MAX_BODY,
+        threads: int = THREADS,
+        turnstile: Turnstile | None = None,
+    ) -> None:
+        self._workspace = workspace
+        self._max_body = max_body
+        self._threads = threads
+        self._paths = Paths(ROUTES)
+        self._turnstile = turnstile or Turnstile()
+        self._flights = Flights()
+        self._limiter: anyio.CapacityLimiter | None = None
+        self.ready = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection's request, or the server's lifespan."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await self._http(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        request = _Request(scope, receive)
+        try:
+            answer = await self._answer(request)
+        except Gone:
+            return
+        except Exception as error:
+            if not isinstance(error, TallystoneError):
+                _log_crash(error, request.template)
+            answer = errors.answer(error)
+        headers = {"cache-control": "no-store", **answer.headers}
+        await Response(answer.content(), answer.status, headers, media_type="application/json")(
+            scope, receive, send
+        )
+        _log.info(
+            "request",
+            method=request.method,
+            route=request.template,
+            status=answer.status,
+            ms=round((time.perf_counter() - began) * 1000, 1),
+        )
+
+    async def _answer(self, request: _Request) -> Answer:
+        check_head(request.raw_path, request.query, request.raw_headers)
+        if request.raw_path.rstrip(b"/") + b"/" in _OPEN:
+            return self._open(request)
+        found = self._paths.match(request.method, request.raw_path)
+        if isinstance(found, tuple):
+            raise errors.wrong_method(found)
+        if found is None:
+            await self._denied(request, "unknown_path")
+            raise errors.unknown_path()
+        request.template = found.route.path
+        try:
+            token = bearer(request.headers)
+        except TallystoneError:
+            await self._denied(request, "unauthenticated")
+            raise
+        body = await read_body(request.receive, request.headers, self._max_body)
+        retry = retry_of(request.method, request.raw_path, request.query, request.headers, body)
+        async with self._flights.flight(token, retry):
+            try:
+                return await self._thread(lambda: self._work(found, request, token, body, retry))
+            except _Stranger as stranger:
+                await self._denied(request, "unauthenticated")
+                raise stranger.error from None
+
+    def _open(self, request: _Request) -> Answer:
+        if request.method != "GET":
+            raise errors.wrong_method(("GET",))
+        request.template = request.raw_path.decode("ascii")
+        if not self.ready and b"ready" in request.raw_path:
+            raise errors.Refusal(
+                503, "stopping", "the server is stopping", hint="ask another", headers={"retry-after": "1"}
+            )
+        return health()
+
+    def _work(self, found: Match, request: _Request, token: str, body: bytes, retry: Retry | None) -> Answer:
+        """In a thread: open the caller's vault, run the route."""
+        try:
+            vault = self._workspace.vault(token)
+        except Unauthenticated as error:
+            raise _Stranger(error) from None
+        call = Call(vault, found.params, Query(request.query.decode("latin-1")), request.headers, body, retry)
+        return found.route.run(call)
+
+    async def _denied(self, request: _Request, code: str) -> None:
+        """Log a refusal durably. Raises `Refusal` (429) when there are too many."""
+        self._turnstile.enter()
+        content = {"code": code, "method": request.method[:10], "route": request.template}
+        await self._thread(lambda: self._workspace.denied(content))
+
+    async def _thread(self, work: Callable[[], T]) -> T:
+        if self._limiter is None:  # belongs to the running loop, so it cannot be made before
+            self._limiter = anyio.CapacityLimiter(self._threads)
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+
+class _Request:
+    """What of the ASGI scope is used, decoded once. `template` is all that a log may say of the path."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        raw = scope.get("raw_path")
+        # the raw path of some servers includes the query
+        self.raw_path: bytes = raw.split(b"?", 1)[0] if raw is not None else quote(scope["path"]).encode()
+        self.query: bytes = scope.get("query_string", b"")
+        self.raw_headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        self.headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self.raw_headers
+        }
+        self.receive = receive
+        self.template = "-"
+
+
+class _Stranger(Exception):
+    """The token opened nothing: nobody has logged this refusal yet."""
+
+    def __init__(self, error: Unauthenticated) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _log_crash(error: BaseException, template: str) -> None:
+    """Say where it broke, and not with what: messages of foreign exceptions may quote data."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [
+        f"{frame.filename.rpartition('tallystone/')[2]}:{frame.lineno}:{frame.name}" for frame in frames[-6:]
+    ]
+    _log.error("crash", route=template, error=type(error).__name__, where=where)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

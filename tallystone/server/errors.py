@@ -1,0 +1,96 @@
+"""From an error to an answer: `{"detail": "…", "error": {"code", "hint"}}`, and whether a retry may help.
+
+Texts come from `tallystone.errors` alone, which hold no value, no SQL and nothing about another principal. Whatever
+else is raised becomes one sentence that says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tallystone.errors import Locked, StoreError, StoreFull, Taken, TallystoneError, Tampered, Unauthenticated
+from tallystone.letta.call import Answer
+
+NO_RETRY = {"x-should-retry": "false"}
+"""Tells the client not to send the same again: by default it repeats 408, 409, 429 and each 5xx."""
+
+
+class Refusal(TallystoneError):
+    """An error of HTTP itself, with its own status and headers."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        hint: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.status = status
+        self.headers = dict(headers or {})
+
+
+def unknown_path() -> Refusal:
+    """404: no route has this path."""
+    return Refusal(
+        404, "unknown_path", "Not Found", hint="docs/http.md lists the paths; labels are sent as one segment"
+    )
+
+
+def wrong_method(allowed: tuple[str, ...]) -> Refusal:
+    """405: the path is there, the method is not."""
+    methods = ", ".join(sorted(allowed))
+    return Refusal(
+        405,
+        "wrong_method",
+        "Method Not Allowed",
+        hint=f"this path takes {methods}",
+        headers={"allow": methods},
+    )
+
+
+def no_token() -> Refusal:
+    """401: no token was sent."""
+    return Refusal(
+        401,
+        "unauthenticated",
+        "Unauthorized",
+        hint="send the token as: Authorization: Bearer tally_…",
+        headers={"www-authenticate": "Bearer"},
+    )
+
+
+def too_large(limit: int) -> Refusal:
+    """413: the body is longer than the server takes."""
+    return Refusal(
+        413,
+        "too_large",
+        f"the body is larger than {limit} bytes",
+        hint="split it, or raise max_body on the server",
+    )
+
+
+def answer(error: BaseException) -> Answer:
+    """The answer that stands for an error."""
+    if not isinstance(error, TallystoneError):
+        body = {
+            "detail": "internal error",
+            "error": {"code": "internal", "hint": "the server's log says where"},
+        }
+        return Answer(body, 500, dict(NO_RETRY))
+    body = {"detail": error.message, "error": {"code": error.code, "hint": error.hint}}
+    return Answer(body, error.status, _headers(error))
+
+
+def _headers(error: TallystoneError) -> dict[str, str]:
+    if isinstance(error, Refusal):
+        return dict(error.headers)
+    if isinstance(error, Unauthenticated):
+        return {"www-authenticate": "Bearer"}
+    if isinstance(error, Taken | Tampered | StoreFull | Locked):
+        return dict(NO_RETRY)
+    if isinstance(error, StoreError):
+        return {"retry-after": "1"}
+    return dict(NO_RETRY) if error.status >= 500 else {}

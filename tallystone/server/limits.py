@@ -1,0 +1,55 @@
+"""Bounds on what is read from a socket, before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import anyio
+from starlette.types import Receive
+
+from tallystone.server.errors import Refusal, too_large
+
+MAX_TARGET = 16 * 1024
+"""Bytes of path and query."""
+MAX_HEADERS = 32 * 1024
+"""Bytes of all header names and values."""
+BODY_SECONDS = 50
+"""Seconds that a body may take to arrive; below the 60 that clients wait."""
+
+
+class Gone(Exception):
+    """The client went away before its request was whole."""
+
+
+def check_head(raw_path: bytes, query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raises `Refusal` for a path (414) or headers (431) beyond the bounds."""
+    if len(raw_path) + len(query) > MAX_TARGET:
+        raise Refusal(
+            414, "target_too_long", f"path and query are longer than {MAX_TARGET} bytes", hint="shorten them"
+        )
+    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS:
+        raise Refusal(
+            431, "headers_too_large", f"the headers are larger than {MAX_HEADERS} bytes", hint="send fewer"
+        )
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
+    """The whole body. Raises `Refusal` as soon as it is known to exceed `limit` (413) or comes too slowly (408)."""
+    declared = headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    with anyio.move_on_after(BODY_SECONDS):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise too_large(limit)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+    raise Refusal(408, "slow_body", "the body took too long to arrive", hint="send it again")

@@ -1,0 +1,39 @@
+"""What the server writes to stderr: routes' templates, statuses, durations. Never a path, a query, a header, a body."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def configure(log_format: str = "text", log_level: str = "info") -> None:
+    """Send all log lines of the server to stderr, as text for people or as JSON, one object a line."""
+    renderer: structlog.types.Processor
+    if log_format == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(log_level),
+        logger_factory=lambda *_: _Stderr(),
+        cache_logger_on_first_use=False,
+    )
+    # uvicorn's own lines may quote what a client sent
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+
+
+class _Stderr:
+    """Writes to whatever stderr is at that moment; a line is one write, so lines of threads do not mix."""
+
+    def msg(self, message: str) -> None:
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+
+    log = debug = info = warning = error = critical = msg

@@ -1,0 +1,116 @@
+"""The server's settings: a flag wins over the environment, the environment over the TOML file, the file over defaults.
+
+| setting    | environment           | default     | meaning                                                       |
+| data       | TALLYSTONE_DATA       |             | the data directory                                            |
+| host       | TALLYSTONE_HOST       | 127.0.0.1   | address to listen on                                          |
+| port       | TALLYSTONE_PORT       | 8283        | port to listen on; 0 takes a free one                         |
+| max_body   | TALLYSTONE_MAX_BODY   | 10485760    | bytes of a request's body                                     |
+| threads    | TALLYSTONE_THREADS    | 16          | requests worked on at once                                    |
+| grace      | TALLYSTONE_GRACE      | 30          | seconds that requests under way get to finish at a stop       |
+| check_every| TALLYSTONE_CHECK_EVERY| 3600        | seconds between checks of the log; 0: only at the start       |
+| refusals   | TALLYSTONE_REFUSALS   | 50          | requests a second without a good token; beyond, 429           |
+| log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
+| log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
+
+The file is the one that `--config` or TALLYSTONE_CONFIG names.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from tallystone.errors import Invalid
+
+PREFIX = "TALLYSTONE_"
+CONFIG = "TALLYSTONE_CONFIG"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `serve` runs with. See the module's table for units."""
+
+    data: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8283
+    max_body: int = 10 * 1024 * 1024
+    threads: int = 16
+    grace: int = 30
+    check_every: int = 3600
+    refusals: int = 50
+    log_format: str = "text"
+    log_level: str = "info"
+
+
+_BOUNDS = {
+    "port": (0, 65535),
+    "max_body": (1024, 2**31 - 1),
+    "threads": (1, 256),
+    "grace": (0, 3600),
+    "check_every": (0, 10**9),
+    "refusals": (1, 10**6),
+}
+_WORDS = {"log_format": ("text", "json"), "log_level": ("info", "warning", "error")}
+NAMES = tuple(field.name for field in fields(Settings))
+"""All settings."""
+
+
+def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Path | None = None) -> Settings:
+    """The settings in force. A flag that is None was not given. Raises `Invalid` and says which source is wrong."""
+    chosen: dict[str, object] = {}
+    if config is None and environment.get(CONFIG):
+        config = Path(environment[CONFIG])
+    if config is not None:
+        chosen.update(_from_file(config))
+    for name in NAMES:
+        variable = PREFIX + name.upper()
+        if environment.get(variable):
+            chosen[name] = _typed(name, environment[variable], variable)
+    for name, value in flags.items():
+        if value is not None:
+            chosen[name] = _typed(name, value, f"--{name.replace('_', '-')}")
+    return Settings(**chosen)  # type: ignore[arg-type]
+
+
+def _from_file(config: Path) -> dict[str, object]:
+    try:
+        with config.open("rb") as opened:
+            table = tomllib.load(opened)
+    except OSError as error:
+        raise Invalid(
+            f"cannot read {config}: {error.strerror}", hint="check --config or TALLYSTONE_CONFIG"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Invalid(
+            f"{config} is not TOML: {error}", hint="a line reads, for example: port = 8283"
+        ) from None
+    unknown = sorted(set(table) - set(NAMES))
+    if unknown:
+        raise Invalid(
+            f"{config} has unknown settings: {', '.join(unknown)}", hint=f"known are {', '.join(NAMES)}"
+        )
+    return {name: _typed(name, value, f"{name} in {config}") for name, value in table.items()}
+
+
+def _typed(name: str, value: object, source: str) -> object:
+    """`value` as the setting's type. Strings come from the environment, other types from TOML and flags."""
+    if name == "data":
+        return Path(str(value))
+    if name in _BOUNDS:
+        low, high = _BOUNDS[name]
+        try:
+            number = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+        except ValueError:
+            number = None
+        if number is None or not low <= number <= high:
+            raise Invalid(
+                f"{source} should be a whole number from {low} to {high}",
+                hint=f"the default is {getattr(Settings, name)}",
+            )
+        return number
+    if not isinstance(value, str) or (name in _WORDS and value not in _WORDS[name]):
+        words = " or ".join(_WORDS.get(name, ("a name", "an address")))
+        raise Invalid(f"{source} should be {words}", hint=f"the default is {getattr(Settings, name)}")
+    return value
