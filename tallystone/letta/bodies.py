@@ -147,7 +147,9 @@ def decode(body: bytes, kind: type[S]) -> S:
 def _check_depth(value: Any, name: str, left: int) -> None:
     """Raise `Invalid` for free-form fields that could not be stored: nested too deeply, or with numbers too large."""
     if left == 0:
-        raise Invalid(f"{name} is nested more than {MAX_DEPTH} levels deep", hint="flatten it, or store it as text")
+        raise Invalid(
+            f"{name} is nested more than {MAX_DEPTH} levels deep", hint="flatten it, or store it as text"
+        )
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise Invalid(f"{name} has a number beyond 64 bits", hint="send it as text")
     if isinstance(value, dict):

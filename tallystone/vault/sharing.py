@@ -256,6 +256,8 @@ def access(caller: Caller) -> list[Access]:
             for leaf in opened.grants():
                 if own is None or own.grant in (leaf.grant, leaf.parent):
                     can = _grant(leaf, "").can
+                    if opened.head.settings["read_only"] and leaf.recipient.startswith("agent-"):
+                        can = "read"  # design §7.10: whatever it was granted
                     name = names.get(leaf.recipient, "")
                     cells.append(Access(leaf.recipient, name, held.block, label, can))
         caller.event(plan, "list", *touched, access=len(cells))

@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from tallystone.errors import Invalid
-from tallystone.vault import accounts, agents, attaching, blocks, journal, memory, sharing
+from tallystone.vault import accounts, agents, attaching, blocks, inspection, journal, memory, sharing
 from tallystone.vault.blocks import Edit
 from tallystone.vault.caller import Caller
+from tallystone.vault.inspection import Inspection
 from tallystone.vault.plan import Plan
 from tallystone.vault.replies import Reply
 from tallystone.vault.shelves import agent_keys, empty_inbox, find_agent
@@ -320,6 +321,11 @@ class Vault:
         """The newest log events (or those after leaf `after`) that the caller may open: its own, those about its
         blocks, and for the workspace's root the unclaimed ones. Oldest first."""
         return journal.events(self._caller, limit, after)
+
+    def inspect(self, progress: Callable[[int], None] | None = None) -> Inspection:
+        """Verify signatures, rights and newest contents of everything that the caller reaches. Complements
+        `Workspace.verify`, which needs no token and opens nothing."""
+        return inspection.inspect(self._caller, progress)
 
 
 def _seconds(moment: datetime | None) -> int | None:
