@@ -74,14 +74,29 @@ def pae(*parts: bytes | str | int) -> bytes:
     """
     out = [len(parts).to_bytes(8, "big")]
     for part in parts:
-        raw = part.encode() if isinstance(part, str) else part.to_bytes(8, "big") if isinstance(part, int) else part
+        raw = part if isinstance(part, bytes) else _part(part)
         out.append(len(raw).to_bytes(8, "big"))
         out.append(raw)
     return b"".join(out)
 
 
+def _part(part: str | int) -> bytes:
+    try:
+        return part.encode() if isinstance(part, str) else part.to_bytes(8, "big")
+    except UnicodeEncodeError as error:
+        raise Invalid("a text is not valid Unicode", hint="send valid UTF-8") from error
+    except OverflowError as error:  # no number of ours is negative: it was read from a row that somebody edited
+        raise Tampered("a stored number is out of range") from error
+
+
 def derive(secret: bytes, label: str, *parts: bytes | str | int) -> bytes:
-    """A 32-byte key for the purpose `label`, bound to `parts` (HKDF-SHA256, no salt: `secret` is uniform already)."""
+    """A 32-byte key for the purpose `label`, bound to `parts` (HKDF-SHA256, no salt: `secret` is uniform already).
+
+    Raises `Tampered` unless `secret` has 32 bytes: an empty one, where a row lost its key, would make a key that
+    anybody can derive.
+    """
+    if len(secret) != KEY_SIZE:
+        raise Tampered("a key does not have its length")
     info = b"tallystone/" + label.encode() if not parts else pae("tallystone/" + label, *parts)
     return HKDF(hashes.SHA256(), KEY_SIZE, salt=None, info=info).derive(secret)
 

@@ -104,10 +104,7 @@ class Root:
     @classmethod
     def decode(cls, data: bytes) -> Root:
         """Raises `Tampered`."""
-        value = _cbor.decode(data)
-        if not isinstance(value, list) or len(value) != 3:
-            raise Tampered("a sealed root is malformed")
-        return cls(*value)
+        return cls(*_cbor.unpack(data, "a sealed root", bytes, (bytes, type(None)), bytes))
 
 
 def new_root(pin: bytes) -> Root:
@@ -259,8 +256,9 @@ def check_principal(
 
     Rules: the first record's digest is the id; each record names its predecessor and counts on; each is signed by the
     keys it names and, but for the workspace root, by its sponsor's current key, the sponsor being the workspace root
-    for a user and a user for an agent. `pin` is the digest of the root's first record: nothing that the store says
-    can put another root there. Public-key work is remembered by hash (`crypto.verify_once`).
+    for a user and a user for an agent; new keys are signed by the old ones as well, under the record that named them.
+    `pin` is the digest of the root's first record: nothing that the store says can put another root there, nor other
+    keys behind it. Public-key work is remembered by hash (`crypto.verify_once`).
     """
     if not chain or principal_id(chain[0]) != identity:
         raise Tampered("a principal's record does not make its id")
@@ -289,9 +287,13 @@ def check_principal(
             and record.sponsor == first.sponsor
         )
         own = signed.signed_by(home, EMPTY, record.signing)
+        # Whoever held the keys before says so too: else a sponsor, or for the root anybody at all, could name new ones.
+        followed = serial == 0 or signed.signed_by(home, previous, signers[previous])
         vouched = sponsor is None or sponsor.signed(signed, home)
-        # A sponsor alone may end or suspend what it sponsors; new keys need the old holder's word as well.
-        if not consistent or not vouched or not (own or (serial and record.status != "active")):
+        # A sponsor alone may end or suspend what it sponsors, with the keys it had. Nobody sponsors the root.
+        same_keys = serial > 0 and record.signing == signers[previous]
+        ended = sponsor is not None and same_keys and record.status != "active"
+        if not consistent or not vouched or not ((own and followed) or ended):
             raise Tampered("a principal's record is not signed by those who must")
         previous = signed.digest
         signers[previous] = record.signing

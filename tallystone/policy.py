@@ -9,7 +9,8 @@ The rules kept here, numbered as in design §7:
 2. `write` and `share` imply `read`; a grant never exceeds its granter's rights, expiry or depth.
 3. Settings (limit, read_only, locked, …) are the owner's: a link by anybody else must leave them as they were.
 4. The owner revokes anything; a grantee only what its own grant is the parent of.
-5. A grantee may place the block with others below itself (`parent` = its own grant, with these rights or less).
+5. A grantee may place the block with agents below itself (`parent` = its own grant, with these rights or less).
+   That it sponsors them is for the caller to check, who knows the records of principals.
 6. A version names its predecessor and the policy it was written under; a link names the link before it and the
    version it was made on. A version after that one may not cite an earlier link.
 7. A version counts if its writer held `write` under the link it cites.
@@ -163,12 +164,12 @@ def _check_grantee(head: Head, kind: str, link: Link, today: int) -> None:
         raise Tampered("a policy statement changes what is the owner's alone")
     try:
         own = Leaf.decode(link.authority["leaf"])
-        own_proof = link.authority["proof"]
+        own_proof = tuple(link.authority["proof"])
         place, path = int(link.change["grant"]), link.change["proof"]
         target = Leaf.decode(link.change["leaf"])
     except (KeyError, TypeError, ValueError) as error:
         raise Tampered("a policy statement lacks its proof") from error
-    held = rights(head, Standing(link.issuer, own, tuple(own_proof)), today)
+    held = rights(head, Standing(link.issuer, own, own_proof), today)
     if not held or target.grant != place or target.parent != own.grant:
         raise Tampered("a policy statement was issued by somebody who was not allowed to")
     if kind == "grant":
@@ -177,7 +178,8 @@ def _check_grantee(head: Head, kind: str, link: Link, today: int) -> None:
             closure(target.rights) & ~(held & ~SHARE) == 0 and target.depth == 0 and not target.rights & SHARE
         )
         lasting = own.until is None or (target.until is not None and target.until <= own.until)
-        if not (fresh and within and lasting and (own.history or not target.history)):
+        placed = target.recipient.startswith("agent-") and (own.history or not target.history)
+        if not (fresh and within and lasting and placed):
             raise Tampered("a grant exceeds what its issuer holds")
         before, after = EMPTY, target.digest
     elif kind == "revocation":
@@ -218,3 +220,9 @@ def check_version(cited: Head, current: Head, version: Version, digest: bytes, s
             raise Tampered("a version is not the one that the policy was made on")
     if version.writer != standing.principal or not rights(cited, standing, today=0) & WRITE:
         raise Tampered("a version was written by somebody without the right to")
+    if version.writer == cited.owner:
+        return  # the owner's change of settings makes a version that cites the very link which locks
+    if cited.settings.get("locked") or (
+        cited.settings.get("read_only") and version.writer.startswith("agent-")
+    ):
+        raise Tampered("a version was written while the block took none from its writer")

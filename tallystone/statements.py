@@ -43,15 +43,8 @@ class Signed:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """The reverse of `encode`. Raises `Tampered`."""
-        value = _cbor.decode(data)
-        try:
-            kind, body, signatures = value
-            pairs = tuple((bytes(record), bytes(signature)) for record, signature in signatures)
-        except (TypeError, ValueError) as error:
-            raise Tampered("a stored statement is malformed") from error
-        if not isinstance(kind, str) or not isinstance(body, bytes):
-            raise Tampered("a stored statement is malformed")
-        return cls(kind, body, pairs)
+        kind, body, signatures = _cbor.unpack(data, "a stored statement", str, bytes, list)
+        return cls(kind, body, signature_pairs(signatures))
 
     @property
     def digest(self) -> bytes:
@@ -65,6 +58,15 @@ class Signed:
             crypto.equal(record, record_hash) and crypto.verify_once(public, signature, message)
             for record, signature in self.signatures
         )
+
+
+def signature_pairs(value: object) -> tuple[tuple[bytes, bytes], ...]:
+    """The (record hash, signature) pairs in a decoded list. Raises `Tampered`."""
+    if not isinstance(value, list) or not all(
+        isinstance(pair, list) and _cbor.fits(pair, (bytes, bytes)) for pair in value
+    ):
+        raise Tampered("a statement's signatures are malformed")
+    return tuple((record, signature) for record, signature in value)
 
 
 def signing_input(kind: str, workspace: bytes, body: bytes) -> bytes:
@@ -262,10 +264,8 @@ class Leaf:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Raises `Tampered`."""
-        value = _cbor.decode(data)
-        if not isinstance(value, list) or len(value) != 9:
-            raise Tampered("a grant leaf is malformed")
-        return cls(*value)
+        types = (int, str, bytes, int, bool, (int, type(None)), int, int, bytes)
+        return cls(*_cbor.unpack(data, "a grant leaf", *types))
 
     @property
     def digest(self) -> bytes:

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, origin_of, sign_checkpoint
 from tallystone.audit.leaf import ROWS, Leaf, encode_manifest, key_hash, row_hash
-from tallystone.audit.merkle import EMPTY_ROOT, Frontier, leaf_hash
+from tallystone.audit.merkle import Frontier, leaf_hash
 from tallystone.crypto import signing_public
 from tallystone.errors import Invalid, Tampered
 from tallystone.store.protocol import Event, Put, RowChange, Sequencer
@@ -28,22 +28,12 @@ class LogSequencer(Sequencer):
 
     def __init__(self, workspace: bytes, seed: bytes, clock: Callable[[], int]) -> None:
         """`workspace`: its id. `seed`: the log's Ed25519 seed, 32 bytes. `clock`: unix seconds."""
-        self.ws_id = workspace
+        self._origin = origin_of(workspace)
         self._seed = seed
         self._public = signing_public(seed)
         self._clock = clock
         self._written: Row | None = None
-        self._seen = (0, EMPTY_ROOT)
-
-    @property
-    def ws_id(self) -> bytes:
-        """The workspace's id. It may be set after the store is opened, if the store is what says it."""
-        return self._ws_id
-
-    @ws_id.setter
-    def ws_id(self, workspace: bytes) -> None:
-        self._ws_id = workspace
-        self._origin = origin_of(workspace)
+        self._seen = (0, b"")
 
     def bind(self, workspace: bytes) -> None:
         """Say whose log this is, for a caller who learns it from the store that the sequencer opens."""
@@ -86,17 +76,17 @@ class LogSequencer(Sequencer):
             signed = open_checkpoint(note, self._origin, self._public)
             if (signed.size, signed.root) != (size, tree.root()):
                 raise Tampered("the log's head is not what its checkpoint says")
-        seen_size, seen_root = self._seen
-        if size < seen_size or (size == seen_size and tree.root() != seen_root):
+        seen_size, seen_packed = self._seen
+        if size < seen_size or (size == seen_size and packed != seen_packed):
             raise Tampered(
                 "the log was rolled back", hint="restart after restoring a backup, or find out who did"
             )
-        self._seen = size, tree.root()
+        self._seen = size, packed
         return tree
 
     def _begin(self, changes: Sequence[RowChange]) -> Frontier:
         begins = any(table.name == WORKSPACE.name and row is not None for table, _, row in changes)
-        if self._seen != (0, EMPTY_ROOT) or not begins:
+        if self._seen != (0, b"") or not begins:
             raise Tampered("the log's head is missing", hint="restore a backup")
         return Frontier()
 

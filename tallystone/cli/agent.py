@@ -103,7 +103,7 @@ def token(
     agent
         The agent's id.
     scope
-        full, or read: without the keys to write.
+        full, or read: without the keys to write or share.
     expires
         When it ends: a span (30d, 12h) or a time (2027-01-31). Without it, never.
     label

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tallystone.cli.group import command, group
-from tallystone.cli.place import Keyless, Place, Usage
+from tallystone.cli.place import Keyless, Place, TokenFile, Usage, offered_token
 from tallystone.cli.terminal import emit, moment, plain, progress, say, stdout, table
 from tallystone.vault.types import AuditEvent
 
@@ -15,31 +15,41 @@ app = group("audit", "Check the audit log, and read your part of it.")
 
 
 @command(app, "verify", "tallystone audit verify --data ./data", "tallystone audit verify --json")
-def verify(*, place: Keyless = Keyless()) -> int:
+def verify(*, token_file: TokenFile = None, place: Keyless = Keyless()) -> int:
     """Recompute the log's tree and compare every row of the database with it. Needs no key.
 
-    Exit status 0 when all agrees, 1 when something was changed, dropped, swapped or added; each finding names the
-    place.
+    With a token it also opens everything that you reach, and checks signatures and rights. Exit status 0 when all
+    agrees, 1 when something was changed, dropped, swapped or added; each finding names the place.
+
+    Parameters
+    ----------
+    token_file
+        File that holds a token; - is standard input. Also: the token itself in TALLYSTONE_TOKEN.
     """
-    with place.workspace() as workspace, progress("checking") as step:
-        report = workspace.verify(progress=step)
-    found = [{"where": finding.where, "what": finding.what} for finding in report.findings]
+    token = offered_token(token_file)
+    opened: int | None = None
+    with place.workspace() as workspace:
+        with progress("checking") as step:
+            report = workspace.verify(progress=step)
+        found = [{"where": finding.where, "what": finding.what} for finding in report.findings]
+        if token is not None:
+            inspected = workspace.vault(token).inspect()
+            opened = inspected.blocks
+            found += [{"where": where, "what": what} for where, what in inspected.findings]
     if place.as_json:
-        summary = {"ok": not found, "leaves": report.leaves, "rows": report.rows, "root": report.root}
-        emit({**summary, "findings": found})
-    else:
-        for finding in found:
-            stdout().print(f"{plain(finding['where'])}: {plain(finding['what'])}", style="red")
-        verdict = f"{len(found)} found" if found else "ok"
-        stdout().print(
-            f"{verdict}: {report.leaves} leaves, {report.rows} rows, root {report.root.hex()[:16]}…",
-            style="bold red" if found else "bold green",
-        )
-        if found:
-            say(
-                "hint: restore the place from a backup, or ask who had the database file in hand",
-                style="cyan",
-            )
+        counts = {"leaves": report.leaves, "rows": report.rows, "opened": opened, "root": report.root}
+        emit({"ok": not found, **counts, "findings": found})
+        return 1 if found else 0
+    for finding in found:
+        stdout().print(f"{plain(finding['where'])}: {plain(finding['what'])}", style="red")
+    verdict = f"{len(found)} found" if found else "ok"
+    with_token = "" if opened is None else f", {opened} opened with your token"
+    stdout().print(
+        f"{verdict}: {report.leaves} leaves, {report.rows} rows{with_token}, root {report.root.hex()}",
+        style="bold red" if found else "bold green",
+    )
+    if found:
+        say("hint: restore the place from a backup, or ask who had the database file in hand", style="cyan")
     return 1 if found else 0
 
 

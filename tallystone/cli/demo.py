@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -14,7 +13,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from tallystone.cli.access import matrix
-from tallystone.cli.place import AsJson, Place, read_token
+from tallystone.cli.place import AsJson, Place, offered_token
 from tallystone.cli.terminal import drawn, emit, plain, say, stdout
 from tallystone.tooling import demo as tooling_demo
 from tallystone.tooling.doctor import Check, examine
@@ -109,7 +108,7 @@ def doctor(*, place: Place = Place()) -> int:
     With a token it also checks that the token opens something.
     """
     data, url = place.named()
-    token = read_token(place.token_file) if place.token_file or os.environ.get("TALLYSTONE_TOKEN") else None
+    token = offered_token(place.token_file)
     checks: list[Check] = []
     for check in examine(data, url, token):
         checks.append(check)

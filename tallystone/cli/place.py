@@ -29,6 +29,9 @@ SHAPE = Group("Output", sort_key=60)
 
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), group=SHAPE, show_default=False)]
 DataDir = Annotated[Path | None, Parameter(name="--data", metavar="DIR", group=WHERE)]
+TokenFile = Annotated[
+    Path | None, Parameter(name="--token-file", metavar="FILE", group=WHERE, allow_leading_hyphen=True)
+]
 
 
 class Usage(TallystoneError):
@@ -74,9 +77,7 @@ class Place:
     """The data directory. Also: TALLYSTONE_DATA."""
     url: Annotated[str | None, Parameter(name="--url", metavar="URL", group=WHERE)] = None
     """A running server instead of a directory. Also: TALLYSTONE_URL."""
-    token_file: Annotated[
-        Path | None, Parameter(name="--token-file", metavar="FILE", group=WHERE, allow_leading_hyphen=True)
-    ] = None
+    token_file: TokenFile = None
     """File that holds the token; - is standard input. Also: the token itself in TALLYSTONE_TOKEN."""
     as_json: AsJson = False
     """Print JSON."""
@@ -139,6 +140,11 @@ class Place:
 
 def _from_environment(name: str) -> str | None:
     return os.environ.get(name) or None
+
+
+def offered_token(file: Path | None) -> str | None:
+    """The token, for commands that need none: None when neither a file nor TALLYSTONE_TOKEN names one."""
+    return read_token(file) if file is not None or _from_environment("TALLYSTONE_TOKEN") else None
 
 
 def read_token(file: Path | None) -> str:

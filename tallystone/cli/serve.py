@@ -31,7 +31,9 @@ def serve(
     threads: Annotated[int | None, Parameter(metavar="N")] = None,
     grace: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
     check_every: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
+    refusals: Annotated[int | None, Parameter(metavar="N")] = None,
     log_format: Literal["text", "json"] | None = None,
+    log_level: Literal["info", "warning", "error"] | None = None,
     key_file: Annotated[Path | None, Parameter(metavar="FILE", group=FIRST_START)] = None,
     kit: Annotated[KitFile, Parameter(group=FIRST_START)] = None,
 ) -> int:
@@ -59,8 +61,12 @@ def serve(
         Seconds that requests under way get to finish at a stop. Default: 30.
     check_every
         Seconds between checks of the log; 0 checks at the start only. Default: 3600.
+    refusals
+        Requests a second without a good token that are answered; those beyond get 429. Default: 50.
     log_format
         How the log on stderr is written. Default: text.
+    log_level
+        What is logged: info logs each request. Default: info.
     key_file
         New file for the first user's key, outside the data directory, should the directory be empty.
     kit
@@ -81,7 +87,9 @@ def serve(
         "threads": threads,
         "grace": grace,
         "check_every": check_every,
+        "refusals": refusals,
         "log_format": log_format,
+        "log_level": log_level,
     }
     settings = load(flags, os.environ, config)
     if settings.data is None:

@@ -69,7 +69,9 @@ def agents(call: Call) -> Answer:
 
 def check_label(vault: Vault, block: Block, label: str) -> None:
     """Raise `Taken` if an agent that holds `block`, and that the caller may see, holds another of this label."""
-    for agent in vault.block_agents(block.id):
+    if not block.agent_ids:
+        return
+    for agent in vault.agents(where=lambda agent: agent.id in block.agent_ids):
         if any(other.label == label and other.id != block.id for other in agent.blocks):
             raise Taken(
                 "an agent that holds this block has another one of that label",

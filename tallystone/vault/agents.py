@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from tallystone.errors import NotFound
 from tallystone.statements import READ, issue
 from tallystone.store.tables import IDENTITY, INBOX, SHELF, TOKEN
 from tallystone.vault.attaching import RIGHTS, no_twins, place, unplace, users_only, view
@@ -157,6 +159,10 @@ def delete_agent(caller: Caller, agent_id: str) -> None:
             if mine is not None and mine.own_leaf is None and _private(caller, plan, mine, agent_id):
                 touched.append(mine.key)
                 remove(caller, plan, mine)
+            elif there.own_leaf is None and there.state != OFFERED:
+                touched.append(there.key)
+                with suppress(NotFound):  # its own: nobody else could ever end it
+                    destroy(plan, open_block(caller.as_agent(keys), plan, there))
             elif there.state != OFFERED:
                 touched.append(unplace(caller, plan, held, there.block))
         for shelf in (BLOCKS, SELF):

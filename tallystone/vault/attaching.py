@@ -12,12 +12,12 @@ from tallystone.statements import READ, WRITE
 from tallystone.store.tables import SHELF
 from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller
-from tallystone.vault.opening import missing, open_block
+from tallystone.vault.opening import Opened, missing, open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent, find_block, walk
 from tallystone.vault.types import Agent, Block
-from tallystone.vault.views import agent_ids, agent_view
+from tallystone.vault.views import agent_view
 from tallystone.vault.writing import FirstGrant, place_with_agent, remove_grants, rotate_if_due, subtree
 
 RIGHTS = {"read": READ, "write": READ | WRITE}
@@ -47,20 +47,21 @@ def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes
     caller.must_act()
     held = find_block(plan, caller.keys, block_id)
     opened = open_block(caller, plan, held)
-    own = held.own_leaf
-    if (
-        own is not None
-        and agent.rights & WRITE
-        and not may_write(opened.head, opened.standing(), caller.workspace.now() // 86400)
-    ):
-        agent = replace(agent, rights=READ)
     rotate_if_due(opened)
-    place_with_agent(opened, agent)
+    place_with_agent(opened, replace(agent, rights=_clamped(opened, agent.rights)))
     return held.key
 
 
+def _clamped(opened: Opened, rights: int) -> int:
+    """`rights`, or the less that the caller holds itself."""
+    today = opened.caller.workspace.now() // 86400
+    if opened.held.own_leaf is None or not rights & WRITE or may_write(opened.head, opened.standing(), today):
+        return rights
+    return READ
+
+
 def blocks_of(
-    caller: Caller, plan: Plan, keys: Keys, *, shelf: Iterator[Held] | None = None
+    caller: Caller, plan: Plan, keys: Keys, *, shelf: Iterator[Held] | None = None, agents: bool = True
 ) -> Iterator[tuple[Held, Block]]:
     """The blocks on an agent's shelf, in the order they were attached, as the agent's caller sees them."""
     agent = caller if keys is caller.keys else caller.as_agent(keys)
@@ -68,20 +69,9 @@ def blocks_of(
         if held.state == OFFERED:
             continue
         try:
-            block = look(agent, plan, held, agents=False)
-            yield held, with_agents(caller, plan, held, block)
+            yield held, look(agent, plan, held, agents=agents, viewer=caller)
         except NotFound:
-            continue
-
-
-def with_agents(caller: Caller, plan: Plan, held: Held, block: Block) -> Block:
-    """The block with `agent_ids` as the caller may know them: in full when it is on its own shelf as well."""
-    mine = find(plan, caller.keys, BLOCKS, held.block)
-    if mine is None or mine.state == OFFERED or mine.storage != held.storage:
-        me = held.own_leaf
-        return replace(block, agent_ids=[me.recipient] if me else [])
-    opened = open_block(caller, plan, mine)
-    return replace(block, agent_ids=agent_ids(opened))
+            continue  # revoked or deleted since it was put here: as if it had never been
 
 
 def view(caller: Caller, plan: Plan, held: Held, *, with_blocks: bool = True) -> Agent:
@@ -102,21 +92,16 @@ def attach(caller: Caller, agent_id: str, block_id: str, can: str) -> Agent:
         held = find_agent(caller, plan, agent_id)
         keys = agent_keys(caller, held)
         mine = find_block(plan, caller.keys, block_id)
-        open_block(caller, plan, mine)
+        rights = _clamped(open_block(caller, plan, mine), RIGHTS[can])
         there = find(plan, keys, BLOCKS, block_id)
-        leaf = there.own_leaf if there is not None and there.state != OFFERED else None
         touched = mine.key
-        if (
-            there is not None
-            and leaf is not None
-            and leaf.rights == RIGHTS[can]
-            and _alive(caller, plan, keys, there)
-        ):
-            caller.event(plan, "read", touched, agent=agent_id, block=block_id)
-            return view(caller, plan, held)
-        if there is not None and leaf is not None and _alive(caller, plan, keys, there):
+        if there is not None and there.state != OFFERED and _alive(caller, plan, keys, there):
+            leaf = there.own_leaf
+            if leaf is None or leaf.rights == rights:  # the agent owns it, or holds just this
+                caller.event(plan, "read", touched, agent=agent_id, block=block_id)
+                return view(caller, plan, held)
             unplace(caller, plan, held, block_id)
-        grant = FirstGrant(caller.identity(plan, agent_id), keys, RIGHTS[can])
+        grant = FirstGrant(caller.identity(plan, agent_id), keys, rights)
         place(caller, plan, block_id, grant)
         agent = view(caller, plan, held)
         no_twins(agent.blocks)
@@ -155,9 +140,13 @@ def unplace(caller: Caller, plan: Plan, agent: Held, block_id: str) -> bytes:
     there = find(plan, keys, BLOCKS, block_id)
     if there is None or there.state == OFFERED:
         raise missing("Block", block_id)
+    leaf = there.own_leaf
+    if leaf is None and _alive(caller, plan, keys, there):
+        raise Denied(
+            "the agent owns this block", hint="delete the block, or have the agent do it", code="agent_owns"
+        )
     plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(block_id))
     mine = find(plan, caller.keys, BLOCKS, block_id)
-    leaf = there.own_leaf
     if mine is None or leaf is None or mine.storage != there.storage:
         return there.key  # somebody else gave it: it leaves the shelf; the grant is the giver's to end
     try:

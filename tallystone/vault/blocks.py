@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -85,15 +86,17 @@ def create(caller: Caller, fields: Mapping[str, Any]) -> Block:
     return caller.transact(action)
 
 
-def look(caller: Caller, plan: Plan, held: Held, *, agents: bool = True) -> Block:
-    """Open, verify and show one block."""
-    return show(open_block(caller, plan, held), agents=agents)
+def look(
+    caller: Caller, plan: Plan, held: Held, *, agents: bool = True, viewer: Caller | None = None
+) -> Block:
+    """Open, verify and show one block; `viewer` is who will see it, if that is not who opens it."""
+    return show(open_block(caller, plan, held), agents=agents, viewer=viewer)
 
 
-def show(opened: Opened, *, agents: bool = True) -> Block:
+def show(opened: Opened, *, agents: bool = True, viewer: Caller | None = None) -> Block:
     """Verify and show a block that is open."""
     payload, version, _ = opened.payload()
-    return block_view(opened, payload, version, agents=agents)
+    return block_view(opened, payload, version, agents=agents, viewer=viewer)
 
 
 def read_block(caller: Caller, block_id: str) -> Block:
@@ -165,11 +168,13 @@ def list_blocks(
     return caller.transact(action)
 
 
-def edit_opened(opened: Opened, edit: Edit, if_version: int | None) -> tuple[Block, list[str]]:
+def edit_opened(
+    opened: Opened, edit: Edit, if_version: int | None, viewer: Caller | None = None
+) -> tuple[Block, list[str]]:
     """Queue what `edit` makes of an opened block. Returns the block as it will be, and the names of what changed."""
     caller, head = opened.caller, opened.head
     payload, version, digest = opened.payload()
-    before = block_view(opened, payload, version)
+    before = block_view(opened, payload, version, viewer=viewer)
     if if_version is not None and if_version != version.number:
         raise PreconditionFailed(
             f"the block is at version {version.number}, not {if_version}",
@@ -192,8 +197,9 @@ def edit_opened(opened: Opened, edit: Edit, if_version: int | None) -> tuple[Blo
         add_link(opened, "policy", {"settings": sorted(owner)}, settings={**head.settings, **owner})
     # A change of settings alone makes a version too: the number is what clients compare (ETag, If-Match).
     payload = {**payload, **content}
-    add_version(opened, payload, digest, opened.standing())
-    return block_view(opened, payload, opened.content()[1]), sorted(fields)
+    written = add_version(opened, payload, digest, opened.standing())
+    after = block_view(opened, payload, written, agents=False)
+    return replace(after, agent_ids=before.agent_ids), sorted(fields)
 
 
 def _allowed(opened: Opened, before: Block, content: Mapping[str, Any], owner: Mapping[str, Any]) -> None:

@@ -17,9 +17,9 @@ from tallystone.errors import Conflict, Denied, Locked, NotFound, TallystoneErro
 from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
 from tallystone.statements import Signed, issue
 from tallystone.store.protocol import Row
-from tallystone.store.tables import IDENTITY, PRINCIPAL, TOKEN
+from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, TOKEN
 from tallystone.vault.events import seal_event
-from tallystone.vault.plan import Plan
+from tallystone.vault.plan import WS, Plan
 from tallystone.vault.replies import Repeated, Reply
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Caller:
         self.keys = keys
         self.under = under
         self.reply: Reply | None = None
+        self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
 
@@ -197,7 +198,9 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
         principal, scope, created = str(row[2]), str(row[3]), int(row[4])
         root = open_root(token, bytes(row[7]), principal, scope, created, expires)
         caller = Caller(workspace, Keys(principal, root), row)
+        workspace.check_record(plan, root.pin)
         caller.standing(plan)
+        caller.has_mail = bool(snapshot.scan(INBOX, (WS, principal), limit=1))
         return caller
 
 

@@ -42,15 +42,18 @@ def seal_event(
 
 def open_own(detail: bytes, keys: Keys) -> dict[str, Any] | None:
     """The content, if this principal caused the event; else None."""
-    sealed, _, own, _ = _cbor.decode(detail)
+    sealed, _, own, _ = _take_apart(detail)
     return _try(keys.own, own, sealed) if own else None
 
 
 def open_granted(detail: bytes, grant: bytes) -> dict[str, Any] | None:
     """The content, if the event concerns the block of this K_grant; else None."""
-    sealed, entries, _, _ = _cbor.decode(detail)
+    sealed, entries, _, _ = _take_apart(detail)
     key, mac_key = crypto.derive(grant, "grant/event"), crypto.derive(grant, "grant/read-mac")
-    for wrapped, tag in entries:
+    for entry in entries:
+        if not isinstance(entry, list) or not _cbor.fits(entry, (bytes, bytes)):
+            raise Tampered("an event's details are malformed")
+        wrapped, tag = entry
         content = _try(key, wrapped, sealed)
         if content is not None and crypto.equal(tag, crypto.mac(mac_key, crypto.sha256(sealed))):
             return content
@@ -59,14 +62,21 @@ def open_granted(detail: bytes, grant: bytes) -> dict[str, Any] | None:
 
 def auditor_capsule(detail: bytes) -> bytes | None:
     """The id of the capsule whose key opens this event, if it was sealed to the auditor."""
-    _, _, _, capsule = _cbor.decode(detail)
-    return bytes(capsule[0]) if capsule else None
+    _, _, _, capsule = _take_apart(detail)
+    return capsule[0] if capsule else None
 
 
 def open_audited(detail: bytes, day_key: bytes) -> dict[str, Any] | None:
     """The content, with the key out of the auditor's capsule."""
-    sealed, _, _, capsule = _cbor.decode(detail)
+    sealed, _, _, capsule = _take_apart(detail)
     return _try(crypto.derive(day_key, "auditor/event"), capsule[1], sealed) if capsule else None
+
+
+def _take_apart(detail: bytes) -> tuple[bytes, list[Any], bytes, list[bytes]]:
+    sealed, entries, own, capsule = _cbor.unpack(detail, "an event's details", bytes, list, bytes, list)
+    if capsule and not _cbor.fits(capsule, (bytes, bytes)):
+        raise Tampered("an event's details are malformed")
+    return sealed, entries, own, capsule
 
 
 def _try(key: bytes, wrapped: bytes, sealed: bytes) -> dict[str, Any] | None:

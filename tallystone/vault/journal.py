@@ -30,7 +30,9 @@ def events(caller: Caller, limit: int, after: int | None) -> list[AuditEvent]:
             content = reader.open(detail)
             if content is None:
                 continue
-            _, _, minute, kind, _ = _cbor.decode(leaf)
+            _, number, minute, kind, digest = _cbor.unpack(leaf, "a log leaf", str, int, int, str, bytes)
+            if number != seq or not crypto.equal(digest, crypto.sha256(detail)):
+                raise Tampered("an event's details are not those that the log counts")
             actor, under = str(content.pop("actor", "")), str(content.pop("under", ""))
             content.pop("kind", None)
             found.append(AuditEvent(seq, minute, kind, actor, under, content))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tallystone.errors import NotFound, Taken
 from tallystone.statements import READ, WRITE
-from tallystone.vault.attaching import blocks_of, no_twins, unplace, users_only, view, with_agents
+from tallystone.vault.attaching import blocks_of, no_twins, unplace, users_only, view
 from tallystone.vault.blocks import Edit, edit_opened, new_block, page
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import open_block
@@ -22,7 +22,7 @@ from tallystone.vault.writing import FirstGrant
 
 def by_label(caller: Caller, plan: Plan, held: Held, label: str) -> tuple[Held, Block]:
     """The agent's block with this label. Raises the miss that names the label, which the caller gave."""
-    for there, block in blocks_of(caller, plan, agent_keys(caller, held)):
+    for there, block in blocks_of(caller, plan, agent_keys(caller, held), agents=False):
         if block.label == label:
             return there, block
     raise NotFound(
@@ -82,9 +82,9 @@ def edit_by_label(
             mine = find(plan, caller.keys, BLOCKS, target)
             if mine is not None and mine.state != OFFERED and mine.storage == there.storage:
                 actor, held = caller, mine
-        block, changed = edit_opened(open_block(actor, plan, held), edit, if_version)
+        block, changed = edit_opened(open_block(actor, plan, held), edit, if_version, viewer=caller)
         if "label" in changed:
-            twins = [b.label for h, b in blocks_of(caller, plan, keys) if h.block != target]
+            twins = [b.label for h, b in blocks_of(caller, plan, keys, agents=False) if h.block != target]
             if block.label in twins:
                 raise Taken(
                     f"the agent has a block labelled {block.label!r} already",
@@ -93,7 +93,7 @@ def edit_by_label(
                 )
         kind = "update" if changed else "read"
         actor.event(plan, kind, held.key, block=target, agent=agent_id, version=block.version, fields=changed)
-        return with_agents(caller, plan, there, block)
+        return block
 
     return caller.transact(action, lock=target)
 

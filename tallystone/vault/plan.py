@@ -21,6 +21,20 @@ class Plan:
         self._expects: dict[tuple[str, Row], Expect] = {}
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
         self._events: list[Event] = []
+        self._gets: dict[tuple[str, Row], Row | None] = {}
+        self._scans: dict[tuple[str, Row, int | None], list[Row]] = {}
+
+    # A snapshot never changes, so what it said once is what it would say again.
+
+    def _stored(self, table: Table, key: Row) -> Row | None:
+        if (table.name, key) not in self._gets:
+            self._gets[table.name, key] = self.snapshot.get(table, key)
+        return self._gets[table.name, key]
+
+    def _scanned(self, table: Table, prefix: Row, after: int | None) -> list[Row]:
+        if (table.name, prefix, after) not in self._scans:
+            self._scans[table.name, prefix, after] = self.snapshot.scan(table, prefix, after=after)
+        return self._scans[table.name, prefix, after]
 
     def get(self, table: Table, *key: int | bytes | str) -> Row | None:
         """A row as this plan would leave it: its own changes first, then the store."""
@@ -28,13 +42,13 @@ class Plan:
         change = self._changes.get((table.name, full))
         if change is not None:
             return change.row if isinstance(change, Put) else None
-        return self.snapshot.get(table, full)
+        return self._stored(table, full)
 
     def need(self, table: Table, *key: int | bytes | str) -> Row | None:
         """Like `get`, and the commit fails unless the row is still exactly this (or still absent)."""
         full = (WS, *key)
         if (table.name, full) not in self._expects:
-            self._expects[table.name, full] = Expect(table, full, self.snapshot.get(table, full))
+            self._expects[table.name, full] = Expect(table, full, self._stored(table, full))
         return self.get(table, *key)
 
     def rows(self, table: Table, *prefix: int | bytes | str, after: int | None = None) -> list[Row]:
@@ -42,7 +56,7 @@ class Plan:
         key column is greater."""
         full = (WS, *prefix)
         width = len(table.key)
-        found = {row[:width]: row for row in self.snapshot.scan(table, full, after=after)}
+        found = {row[:width]: row for row in self._scanned(table, full, after)}
         for (name, key), change in self._changes.items():
             if (
                 name != table.name

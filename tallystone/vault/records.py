@@ -110,11 +110,35 @@ def seal_content(content_key: bytes, block: str, number: int, content: Content) 
 
 def open_content(content_key: bytes, block: str, number: int, sealed: bytes) -> Content:
     """The reverse. Raises `Tampered`."""
-    value = _cbor.decode(crypto.open_sealed(content_key, crypto.pae("version", block, number), sealed))
-    signed, payload, leaf, proof, via = value
+    body = crypto.open_sealed(content_key, crypto.pae("version", block, number), sealed)
+    signed, payload, leaf, proof, via = _cbor.unpack(
+        body, "a version", bytes, bytes, (bytes, type(None)), list, list
+    )
     return Content(
         Signed.decode(signed), payload, Leaf.decode(leaf) if leaf else None, tuple(proof), tuple(via)
     )
+
+
+_BLOCK_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "label": str, "value": str, "description": (str, type(None)), "tags": list, "metadata": dict, "extra": dict,
+    "created": int,
+}  # fmt: skip
+_AGENT_FIELDS: dict[str, type | tuple[type, ...]] = {"state": dict, "created": int}
+
+
+def open_payload(kind: str, payload: bytes) -> dict[str, Any]:
+    """A content's map, with the fields of its kind of block. Its writer had the right to write, and may still have
+    written nonsense: raises `Tampered`."""
+    value = _cbor.decode(payload)
+    wanted = _AGENT_FIELDS if kind == "agent" else _BLOCK_FIELDS
+    if (
+        not isinstance(value, dict)
+        or not _cbor.fits([value.get(name, ...) for name in wanted], tuple(wanted.values()))
+        or not all(isinstance(tag, str) for tag in value.get("tags", ()))
+        or (kind == "agent" and not isinstance(value["state"].get("name"), str))
+    ):
+        raise Tampered("a content does not have the fields of its kind")
+    return value
 
 
 def wrap_content_key(dek: bytes, block: str, number: int, content_key: bytes) -> bytes:
@@ -146,7 +170,8 @@ def seal_roster(chain: bytes, block: str, roster: Roster) -> bytes:
 
 def open_roster(chain: bytes, block: str, number: int, sealed: bytes) -> Roster:
     """The reverse. Raises `Tampered`."""
-    leaf, capsule = _cbor.decode(crypto.open_sealed(chain, crypto.pae("roster", block, number), sealed))
+    body = crypto.open_sealed(chain, crypto.pae("roster", block, number), sealed)
+    leaf, capsule = _cbor.unpack(body, "a grant's entry", bytes, bytes)
     return Roster(Leaf.decode(leaf), capsule)
 
 
@@ -240,16 +265,21 @@ def shelve(keys: Keys, shelf: bytes, locator: bytes, held: Held) -> tuple[bytes,
     return first, crypto.seal(keys.act, context, _cbor.encode([held.admin, held.root_act]))
 
 
+_PART_ONE = (str, bytes, int, bytes, str, str, str, bytes, bytes, str, (dict, type(None)), bytes)
+
+
 def unshelve(keys: Keys, shelf: bytes, locator: bytes, position: int, one: bytes, two: bytes) -> Held:
     """The reverse; part two only if the caller's token carries the half that opens it. Raises `Tampered`."""
     context = crypto.pae("shelf", shelf, locator, position)
-    value = _cbor.decode(crypto.open_sealed(keys.seal, context, one))
-    if not isinstance(value, list) or len(value) != 12:
-        raise Tampered("a shelf row is malformed")
+    value = _cbor.unpack(crypto.open_sealed(keys.seal, context, one), "a shelf row", *_PART_ONE)
     block, storage, grant, key, owner, kind, state, leaf, public, subject, extra, root_read = value
     admin, root_act = b"", b""
     if two and keys.can_act:
-        admin, root_act = _cbor.decode(crypto.open_sealed(keys.act, context, two))
+        second = crypto.open_sealed(keys.act, context, two)
+        admin, root_act = _cbor.unpack(second, "a shelf row", bytes, bytes)
+    elif not two and not leaf and kind in ("block", "agent"):
+        # An owner without the admin key would seal the next grants under a key that is none.
+        raise Tampered("a shelf row has lost its second part")
     return Held(
         block=block,
         storage=storage,

@@ -54,9 +54,12 @@ class Reply:
             return None
         if not self.attempt and (row == self._first_seen or not row[2]):
             return None
-        return crypto.open_sealed(self._keys.reply, crypto.pae("reply", self._address), row[4])
+        return crypto.open_sealed(
+            self._keys.reply, crypto.pae("reply", self._address, row[2], row[3]), row[4]
+        )
 
     def keep(self, plan: Plan, result: Any, now: int) -> None:
         """Queue the answer to be kept with the plan's own changes."""
-        sealed = crypto.seal(self._keys.reply, crypto.pae("reply", self._address), self.render(result))
+        context = crypto.pae("reply", self._address, self.attempt, now + WINDOW)
+        sealed = crypto.seal(self._keys.reply, context, self.render(result))
         plan.put(REPLY, self._address, self.attempt, now + WINDOW, sealed)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tallystone import crypto
-from tallystone.errors import Denied, Invalid, NotFound
+from tallystone.errors import Denied, Invalid, NotFound, Tampered
 from tallystone.keystore import Keys
 from tallystone.statements import WRITE, Leaf, Signed
 from tallystone.store.tables import INBOX, SHELF
 from tallystone.vault import accounts
-from tallystone.vault.attaching import RIGHTS, place, unplace, view
+from tallystone.vault.attaching import RIGHTS, place, view
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import Opened, missing, open_block
 from tallystone.vault.plan import Plan
@@ -54,11 +54,11 @@ def share(caller: Caller, block_id: str, recipient: str, can: str) -> Grant:
         opened = open_block(caller, plan, held)
         if held.own_leaf is not None and find(plan, caller.keys, AGENTS, principal) is None:
             raise Denied("only the owner shares this block", hint="ask its owner", code="not_owner")
-        known = next((leaf for leaf in opened.grants() if leaf.recipient == principal), None)
-        if known is not None and known.rights == rights:
+        known = _given(opened, principal)
+        if known and all(leaf.rights == rights for leaf in known):
             caller.event(plan, "read", held.key, block=block_id)
-            return _grant(known, name)
-        if known is not None:
+            return _grant(known[0], name)
+        if known:
             _end(caller, plan, opened, known)
             opened = open_block(caller, plan, held)
         agent = find(plan, caller.keys, AGENTS, principal)
@@ -113,15 +113,14 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
         _, principal = accounts.resolve(caller, plan, recipient)
         if principal == held.owner:
             raise Invalid("an owner cannot be revoked", hint="delete the block instead", code="owner_revoke")
-        leaf = next((one for one in opened.grants() if one.recipient == principal), None)
-        if leaf is None:
+        if not any(leaf.recipient == principal for leaf in opened.grants()):
             raise NotFound(
                 f"{recipient} holds no grant on this block", hint="list them with: tallystone block show"
             )
-        own = held.own_leaf
-        if own is not None and leaf.parent != own.grant:
+        given = _given(opened, principal)
+        if not given:
             raise Denied("only the owner ends this grant", hint="ask its owner", code="not_owner")
-        _end(caller, plan, opened, leaf)
+        _end(caller, plan, opened, given)
         caller.event(plan, "revoke", held.key, block=block_id, principal=principal)
         rest = open_block(caller, plan, held)
         return [
@@ -132,12 +131,24 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
     return caller.transact(action, lock=block_id)
 
 
-def _end(caller: Caller, plan: Plan, opened: Opened, leaf: Leaf) -> None:
-    agent = find(plan, caller.keys, AGENTS, leaf.recipient)
-    if agent is not None and find(plan, agent_keys(caller, agent), BLOCKS, opened.id) is not None:
-        unplace(caller, plan, agent, opened.id)
-    else:
-        remove_grants(opened, subtree(opened.grants(), leaf.grant))
+def _given(opened: Opened, principal: str) -> list[Leaf]:
+    """A principal's grants, as far as the caller may end them: all for the owner, for others what came through them."""
+    own = opened.held.own_leaf
+    mine = [leaf for leaf in opened.grants() if leaf.recipient == principal]
+    return mine if own is None else [leaf for leaf in mine if leaf.parent == own.grant]
+
+
+def _end(caller: Caller, plan: Plan, opened: Opened, leaves: list[Leaf]) -> None:
+    """Queue the end of these grants of one principal; from an agent of the caller's the block goes at once."""
+    everything = opened.grants()
+    gone = {leaf.grant: leaf for one in leaves for leaf in subtree(everything, one.grant)}
+    agent = find(plan, caller.keys, AGENTS, leaves[0].recipient)
+    if agent is not None:
+        keys = agent_keys(caller, agent)
+        there = find(plan, keys, BLOCKS, opened.id)
+        if there is not None and there.grant in gone:
+            plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(opened.id))
+    remove_grants(opened, list(gone.values()))
 
 
 def grants(caller: Caller, block_id: str) -> list[Grant]:
@@ -181,8 +192,8 @@ def offers(caller: Caller) -> list[Offer]:
                 try:
                     opened = open_block(actor, plan, held)
                     payload, version, _ = opened.payload()
-                except NotFound:
-                    continue
+                except (NotFound, Tampered):
+                    continue  # gone, or not what it should be: nobody's bad offer may hide the others
                 block = block_view(opened, payload, version, agents=False)
                 owner = names.get(held.owner, "")
                 found.append(Offer(block.id, principal, block.label, block.owner, owner, block.rights))

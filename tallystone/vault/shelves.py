@@ -116,7 +116,7 @@ def seal_capsule_body(
 
 def empty_inbox(caller: Caller) -> None:
     """Move what others have sent onto the shelf, as offers. At most 64 at once; a read-only token opens none."""
-    if not caller.keys.can_act:
+    if not caller.keys.can_act or not caller.has_mail:
         return
     with caller.workspace.store.snapshot() as snapshot:
         waiting = snapshot.scan(INBOX, (WS, caller.id), limit=1)
@@ -161,9 +161,8 @@ def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: b
             continue
     if key is None:
         raise Tampered("a capsule does not open")
-    value = _cbor.decode(
-        crypto.open_sealed(key, crypto.pae("capsule/body", workspace, crypto.sha256(enc)), sealed)
-    )
+    body = crypto.open_sealed(key, crypto.pae("capsule/body", workspace, crypto.sha256(enc)), sealed)
+    value = _cbor.unpack(body, "a capsule", str, bytes, int, bytes, str, str, bytes, bytes, bytes, bytes)
     block, storage, number, grant_key, owner, kind, leaf_bytes, admin, genesis_bytes, grant_bytes = value
     first, signed, leaf = Signed.decode(genesis_bytes), Signed.decode(grant_bytes), Leaf.decode(leaf_bytes)
     genesis, link = Genesis.decode(first.body), Link.decode(signed.body)
@@ -171,6 +170,8 @@ def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: b
     sound = (
         first.type == "genesis"
         and identifier("block", first.digest) == block
+        and kind == genesis.kind == "block"
+        and len(grant_key) == crypto.KEY_SIZE
         and genesis.owner == owner
         and caller.identity(plan, owner).signed(first, workspace, genesis.owner_record)
         and signed.type == "grant"

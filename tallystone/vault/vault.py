@@ -39,10 +39,15 @@ class Vault:
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
-        empty_inbox(caller)
+        self._open_mail()
 
     def __repr__(self) -> str:
         return f"Vault({self.principal_id})"
+
+    def _open_mail(self) -> None:
+        """Move what others sent to the shelf. A vault may live long, so its lists look again."""
+        empty_inbox(self._caller)
+        self._caller.has_mail = True
 
     @property
     def principal_id(self) -> str:
@@ -131,6 +136,7 @@ class Vault:
         need_agents: bool = True,
     ) -> list[Block]:
         """The caller's own and accepted blocks, oldest first. Raises `Rejected` (`bad_cursor`)."""
+        self._open_mail()
         return blocks.list_blocks(
             self._caller,
             after=after,
@@ -172,10 +178,12 @@ class Vault:
 
     def offers(self) -> list[Offer]:
         """What others have shared with the caller or its agents, not yet accepted."""
+        self._open_mail()
         return sharing.offers(self._caller)
 
     def accept_offer(self, block_id: str) -> Block:
         """Take an offer."""
+        self._open_mail()
         return sharing.accept(self._caller, block_id)
 
     def decline_offer(self, block_id: str) -> None:

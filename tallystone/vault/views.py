@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tallystone.statements import WRITE, Version
+from tallystone.vault.caller import Caller
 from tallystone.vault.opening import Opened
 from tallystone.vault.shelves import AGENTS, find
 from tallystone.vault.types import Agent, Block
@@ -27,21 +28,30 @@ def rights_of(opened: Opened) -> str:
     return "write" if leaf.rights & WRITE else "read"
 
 
-def agent_ids(opened: Opened) -> list[str]:
-    """Agents with a live grant: all of them for the owner, else those that the caller sponsors, or is."""
-    caller, owns = opened.caller, opened.held.own_leaf is None
-    found = []
-    for leaf in opened.grants():
-        if not leaf.recipient.startswith("agent-"):
-            continue
-        mine = leaf.recipient == caller.id or owns
-        if mine or find(opened.plan, caller.keys, AGENTS, leaf.recipient) is not None:
-            found.append(leaf.recipient)
-    return found
+def agent_ids(opened: Opened, viewer: Caller) -> list[str]:
+    """Agents with a live grant: all of them for the owner, else those that the viewer sponsors, or is."""
+    owns = opened.head.owner == viewer.id
+    return [
+        leaf.recipient
+        for leaf in opened.grants()
+        if leaf.recipient.startswith("agent-")
+        and (
+            owns
+            or leaf.recipient in (viewer.id, opened.caller.id)
+            or find(opened.plan, viewer.keys, AGENTS, leaf.recipient) is not None
+        )
+    ]
 
 
-def block_view(opened: Opened, payload: dict[str, Any], version: Version, *, agents: bool = True) -> Block:
-    """The block as its caller sees it."""
+def block_view(
+    opened: Opened,
+    payload: dict[str, Any],
+    version: Version,
+    *,
+    agents: bool = True,
+    viewer: Caller | None = None,
+) -> Block:
+    """The block as its caller sees it, or as `viewer` does for whom it was opened."""
     settings = opened.head.settings
     return Block(
         id=opened.id,
@@ -62,7 +72,7 @@ def block_view(opened: Opened, payload: dict[str, Any], version: Version, *, age
         updated_by=version.writer,
         updated_under=version.under or None,
         rights=rights_of(opened),
-        agent_ids=agent_ids(opened) if agents else [],
+        agent_ids=agent_ids(opened, viewer or opened.caller) if agents else [],
         position=opened.held.position,
         offered=opened.held.state == "offered",
     )

@@ -20,7 +20,7 @@ from tallystone.audit.sequencer import LogSequencer
 from tallystone.audit.verify import Report, verify
 from tallystone.errors import NotFound, StoreError, Tampered
 from tallystone.keystore import Identity, Keys, check_principal, parse_token
-from tallystone.statements import PrincipalRecord, Signed, WorkspaceRecord
+from tallystone.statements import PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
 from tallystone.store.protocol import Batch, Event, Put, Row, Store
 from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import AUDITOR, PRINCIPAL, REPLY, WORKSPACE
@@ -152,15 +152,11 @@ class Workspace:
 
     def caller(self, token_text: str) -> Caller:
         """The caller that a token opens. Raises `Unauthenticated`."""
-        caller = authenticate(self, parse_token(token_text))
-        self._check_record(caller)
-        return caller
+        return authenticate(self, parse_token(token_text))
 
-    def _check_record(self, caller: Caller) -> None:
-        """The workspace's record must be the root's own word; a caller knows its root by the pin in its token."""
-        with self.store.snapshot() as snapshot:
-            root = caller.identity(Plan(snapshot), self.record.root)
-        if caller.keys.root.pin != self.id or not root.signed(self._signed, self.id):
+    def check_record(self, plan: Plan, pin: bytes) -> None:
+        """Raises `Tampered` unless the workspace's record is the word of the root that a token is pinned to."""
+        if pin != self.id or not self.identity(plan, self.record.root, pin).signed(self._signed, self.id):
             raise Tampered("the workspace's record is not its root's")
 
     def identity(self, plan: Plan, principal: str, pin: bytes) -> Identity:
@@ -175,7 +171,7 @@ class Workspace:
             Signed(
                 "principal",
                 bytes(row[3]),
-                tuple((bytes(r), bytes(s)) for r, s in _cbor.decode(bytes(row[4]))),
+                signature_pairs(_cbor.decode(bytes(row[4]))),
             )
             for row in rows
         ]

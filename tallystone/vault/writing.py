@@ -177,8 +177,8 @@ def _put_grant(
     )
 
 
-def add_version(opened: Opened, payload: Mapping[str, Any], previous: bytes, standing: Standing) -> None:
-    """Queue the next version. Raises `Locked` while a rotation is due."""
+def add_version(opened: Opened, payload: Mapping[str, Any], previous: bytes, standing: Standing) -> Version:
+    """Queue the next version, and return its statement. Raises `Locked` while a rotation is due."""
     caller, plan, row = opened.caller, opened.plan, opened.row
     if row.flags & FLAG_ROTATE:
         raise Locked(
@@ -210,6 +210,7 @@ def add_version(opened: Opened, payload: Mapping[str, Any], previous: bytes, sta
     plan.put(VERSION, row.storage, number, row.epoch, wrap, sealed)
     opened.row = replace(row, version=number)
     opened.row.write(plan)
+    return version
 
 
 def add_link(
@@ -247,7 +248,8 @@ def add_link(
     signed = caller.sign(plan, kind, link.encode())
     sealed = seal_statement(opened.keys.chain, opened.id, link.number, signed)
     plan.put(CHAIN, opened.row.storage, link.number, opened.row.epoch, sealed)
-    opened.know(policy.snapshot(link, signed.digest))
+    # Asked before it is written: a link that readers refuse would close the block for everybody.
+    opened.know(policy.follow(head, kind, link, signed.digest, caller.workspace.now() // 86400))
     opened.row = replace(opened.row, policy=link.number)
     opened.row.write(plan)
     return signed
