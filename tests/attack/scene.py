@@ -1,0 +1,232 @@
+"""A small workspace in which every table has rows and every field a canary, and what each principal sees of it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tallystone.errors import NotFound, TallystoneError
+from tallystone.store.tables import TABLES
+from tallystone.vault import Vault, Workspace
+from tallystone.vault.types import Agent, Block
+
+DATABASE = "tallystone.db"
+REPLY_KEY = b"an equal request"
+CANARY = "Zinnober"
+"""Every canary begins so, in text. Only sealed fields hold one."""
+
+
+@dataclass
+class Scene:
+    """Where the workspace lies, who gets in how, what exists, and an older copy of the database."""
+
+    folder: Path
+    older: Path
+    tokens: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    kits: dict[str, str] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
+    leaves: int = 0
+
+    def canary(self, what: str) -> str:
+        """A text that is found nowhere else."""
+        text = f"{CANARY}{what}Q{len(self.secrets)}x"
+        self.secrets.append(text)
+        return text
+
+
+def build(folder: Path) -> Scene:
+    """The scene, closed again."""
+    scene = Scene(folder, folder.with_name(folder.name + "-older"))
+    s = scene.canary
+    workspace, alice_made = Workspace.init(folder, s("alice"))
+    made = {"alice": alice_made}
+    v = workspace.vault(alice_made.token)
+    for name in ("bob", "carol", "dave"):
+        made[name] = v.add_user(s(name))
+    bob, dave = workspace.vault(made["bob"].token), workspace.vault(made["dave"].token)
+
+    def block(vault: Vault, name: str, **more: Any) -> str:
+        one = vault.create_block(
+            label=s("label"), value=s("value"), description=s("description"), tags=[s("tag")],
+            metadata={s("key"): [s("item"), 7, None, 1.5]}, extra={"project_id": s("extra")}, **more,
+        )  # fmt: skip
+        scene.ids[name] = one.id
+        return one.id
+
+    team, private = block(v, "team"), block(v, "private")
+    block(v, "fixed", read_only=True)
+    block(v, "gone")
+    v.revoke_token(v.create_token(label=s("token"))[6:22])
+    scene.tokens["alice-read"] = v.create_token(
+        scope="read", label=s("token"), expires=datetime.now(UTC) + timedelta(days=900)
+    )
+    state = {"system": s("prompt"), "description": s("agent"), "tags": [s("tag")], "tools": ["memory_insert"],
+             "llm_config": {"model": s("model")}}  # fmt: skip
+    memory = [{"label": s("persona"), "value": s("value"), "description": s("description")}]
+    a1 = v.create_agent({**state, "name": s("agent")}, block_ids=[team, scene.ids["fixed"]], memory_blocks=memory)
+    a2 = v.create_agent({"name": s("agent")}, block_ids=[team], access="read")
+    a3 = v.create_agent({"name": s("agent")}, block_ids=[private])
+    scene.ids |= {"a1": a1.id, "a2": a2.id, "a3": a3.id}
+    scene.tokens["a1"] = v.agent_token(a1.id, label=s("token"))
+    v.share(team, made["bob"].principal, "write")
+    v.share(team, made["dave"].principal, "write")
+    dave = workspace.vault(made["dave"].token)
+    dave.accept_offer(team)
+    bob = workspace.vault(made["bob"].token)
+    bob.accept_offer(team)
+    v.edit_agent_block(a1.id, v.block(team).label, lambda b: {"value": s("value")}, as_agent=True)
+    dave.edit_block(team, lambda b: {"value": s("value")})
+    b1 = bob.create_agent({**state, "name": s("agent")}, block_ids=[team])
+    scene.ids["b1"] = b1.id
+    block(bob, "bobs")
+    bob.edit_agent_block(b1.id, v.block(team).label, lambda b: {"value": s("value")}, as_agent=True)
+    workspace.close()
+    shutil.copytree(folder, scene.older)
+    workspace = Workspace.open(folder)
+    v, bob = workspace.vault(made["alice"].token), workspace.vault(made["bob"].token)
+    v.revoke(team, made["dave"].principal)
+    v.detach(a3.id, private)
+    v.edit_block(private, lambda b: {"value": s("value"), "label": s("label")})
+    bob.edit_block(team, lambda b: {"value": s("value"), "description": s("description")})
+    v.edit_agent(a1.id, lambda a: {"system": s("prompt")})
+    v.delete_agent(a3.id)
+    v.delete_block(scene.ids["gone"])
+    v.share(private, made["bob"].principal, "read")  # an offer on bob's shelf
+    workspace.vault(made["bob"].token)
+    v.share(private, made["carol"].principal, "write")  # a capsule that waits
+    bob.share(scene.ids["bobs"], made["carol"].principal, "write")
+    v.edit_block(team, lambda b: {"limit": 5000})
+    for vault, what in ((bob, scene.ids["fixed"]), (v, scene.ids["bobs"])):
+        try:
+            vault.block(what)
+        except NotFound:
+            pass
+    again = workspace.vault(made["alice"].token)
+    again.once(REPLY_KEY, 0, lambda result: result.value.encode())
+    again.edit_block(private, lambda b: {"value": s("value")})
+    workspace.denied({"code": "unauthenticated"})
+    for name, credentials in made.items():
+        scene.tokens[name], scene.kits[name], scene.ids[name] = (
+            credentials.token, credentials.kit, credentials.principal,
+        )  # fmt: skip
+    workspace.close()
+    empty = [t.name for t in TABLES if not rows(folder / DATABASE, f"SELECT count(*) FROM {t.name}")[0][0]]
+    scene.leaves = rows(folder / DATABASE, "SELECT size FROM log_head")[0][0]
+    assert not empty, f"the scene leaves tables empty: {empty}"
+    return scene
+
+
+def rows(database: Path, sql: str, *bound: Any) -> list[tuple[Any, ...]]:
+    """What a plain SQLite connection reads."""
+    connection = sqlite3.connect(database)
+    try:
+        return connection.execute(sql, bound).fetchall()
+    finally:
+        connection.close()
+
+
+@contextmanager
+def raw(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to write with, past everything that Tallystone checks."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+# -- what a principal sees --------------------------------------------------------------------------------------
+
+
+def _content(block: Block) -> tuple[Any, ...]:
+    return (
+        block.label, block.value, block.description, tuple(block.tags), repr(block.metadata), repr(block.extra),
+        block.version, block.created_at, block.updated_at, block.updated_by, block.updated_under,
+    )  # fmt: skip
+
+
+def _settings(block: Block) -> tuple[Any, ...]:
+    return block.id, block.limit, block.read_only, block.locked, block.owner, block.rights, block.offered
+
+
+def _block(block: Block) -> tuple[Any, ...]:
+    return _settings(block), _content(block)
+
+
+def _agent(agent: Agent) -> tuple[Any, ...]:
+    return agent.id, agent.name, repr(sorted(agent.state.items())), agent.version, agent.sponsor
+
+
+Seen = dict[str, Any]
+"""{question: answer}: a set of facts, or the error that refused it."""
+
+
+def look(workspace: Workspace, scene: Scene, *, events: bool = False) -> Seen:
+    """Ask everything as every principal. Facts are sets, so that what is missing and what is wrong can be told apart."""
+    seen: Seen = {}
+    for who, token in scene.tokens.items():
+        try:
+            vault = workspace.vault(token)
+        except TallystoneError as error:
+            seen[who] = error
+            continue
+        for name, question in _questions(vault, scene, who).items():
+            if (name == "events") > events:
+                continue
+            try:
+                seen[f"{who} {name}"] = question()
+            except TallystoneError as error:
+                seen[f"{who} {name}"] = error
+    return seen
+
+
+def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[Any]]]:
+    blocks = [scene.ids[n] for n in ("team", "private", "fixed", "bobs")]
+    agents = [scene.ids[n] for n in ("a1", "a2", "b1")]
+
+    def read() -> set[Any]:
+        found = set()
+        for one in blocks:
+            try:
+                found.add(_block(block := v.block(one)))
+                found |= {("agent_ids", one, tuple(block.agent_ids))}
+            except NotFound:
+                pass
+        return found
+
+    def of_agents() -> set[Any]:
+        found = set()
+        for one in agents:
+            try:
+                agent = v.agent(one)
+            except NotFound:
+                continue
+            found |= {_agent(agent), *((one, _block(b)) for b in agent.blocks)}
+        return found
+
+    questions: dict[str, Callable[[], set[Any]]] = {
+        "block": read,
+        "blocks": lambda: {_block(b) for b in v.blocks(need_agents=False)},
+        "agent": of_agents,
+        "agents": lambda: {_agent(a) for a in v.agents(with_blocks=False)},
+        "events": lambda: {(e.seq, e.kind, e.actor, e.under, repr(e.detail)) for e in v.events(200, after=0) if e.seq < scene.leaves},
+    }
+    if v.kind == "user" and v.scope == "full":
+        questions |= {
+            "users": lambda: {(u.id, u.name, u.status) for u in v.users()},
+            "tokens": lambda: {(t.kid, t.principal, t.scope, t.created, t.expires, t.label) for t in v.tokens()},
+            "offers": lambda: {(o.block_id, o.label, o.owner, o.owner_name, o.can) for o in v.offers()},
+            "access": lambda: set(v.access()),
+        }
+    if who == "alice":
+        questions["grants"] = lambda: {(one, *vars(g).values()) for one in blocks[:2] for g in v.grants(one)}
+        questions["once"] = lambda: {v.once(REPLY_KEY, 1, lambda _: b"")} - {None}
+    return questions

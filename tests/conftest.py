@@ -1,0 +1,54 @@
+"""What most tests start from: a workspace on a real store, its first user, and a second one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tallystone.vault import Vault, Workspace
+from tallystone.vault.types import Credentials
+
+# A slow machine is no failure; each machine keeps the examples that failed on it.
+settings.register_profile("tallystone", deadline=None)
+settings.load_profile("tallystone")
+
+
+@pytest.fixture
+def founded(tmp_path: Path) -> Iterator[tuple[Workspace, Credentials]]:
+    """A new workspace in an empty directory, and its first user's credentials."""
+    workspace, credentials = Workspace.init(tmp_path / "data", "alice")
+    yield workspace, credentials
+    workspace.close()
+
+
+@pytest.fixture
+def workspace(founded: tuple[Workspace, Credentials]) -> Workspace:
+    """An open workspace."""
+    return founded[0]
+
+
+@pytest.fixture
+def alice_credentials(founded: tuple[Workspace, Credentials]) -> Credentials:
+    """The first user's token and kit."""
+    return founded[1]
+
+
+@pytest.fixture
+def alice(workspace: Workspace, alice_credentials: Credentials) -> Vault:
+    """The workspace's first user."""
+    return workspace.vault(alice_credentials.token)
+
+
+@pytest.fixture
+def bob_credentials(alice: Vault) -> Credentials:
+    """The second user's token and kit."""
+    return alice.add_user("bob")
+
+
+@pytest.fixture
+def bob(workspace: Workspace, bob_credentials: Credentials) -> Vault:
+    """The second user, who shares nothing with the first."""
+    return workspace.vault(bob_credentials.token)

@@ -1,0 +1,177 @@
+"""The rooms of the code and the arrows between them (design §4)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "tallystone"
+
+LEAVES = {"errors", "_cbor", "bech32"}
+"""Modules without dependencies of ours; every room may use them."""
+ALLOWED = {
+    "crypto": set(),
+    "statements": {"crypto"},
+    "policy": {"statements", "crypto"},
+    "keystore": {"statements", "crypto"},
+    "audit": {"store", "statements", "crypto"},
+    "store": set(),
+    "vault": {"policy", "audit", "keystore", "store", "statements", "crypto"},
+    "letta": {"vault"},
+    "server": {"letta", "vault", "keystore"},
+    "tooling": {"server", "letta", "vault", "audit", "keystore", "store", "statements", "crypto"},
+    "cli": {"tooling", "server", "letta", "vault", "audit"},
+    "_embedded": {"vault"},
+    "__init__": {"_embedded", "vault"},
+}
+"""Which other rooms each room may import. `audit` reads the store through its protocol and tables alone."""
+LONGEST = 400
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    inside = path.relative_to(PACKAGE)
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Every imported module of a file, in functions too, as a dotted name and its line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            assert node.module is not None
+            yield node.module, node.lineno
+            if node.module == "tallystone":
+                for name in node.names:
+                    yield f"tallystone.{name.name}", node.lineno
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downwards_only(path: Path) -> None:
+    here = room(path)
+    for name, line in imports(path):
+        if not name.startswith("tallystone."):
+            continue
+        there = name.split(".")[1]
+        if not (PACKAGE / there).is_dir() and not (PACKAGE / f"{there}.py").is_file():
+            continue  # a name out of the package's own front: `from tallystone import open`
+        fine = there == here or there in LEAVES or there in ALLOWED.get(here, set())
+        assert fine, f"{path.relative_to(ROOT)}:{line}: {here} must not import {there}"
+
+
+def test_every_room_has_its_arrows() -> None:
+    rooms = {room(path) for path in modules()} - LEAVES
+    assert rooms <= ALLOWED.keys(), "a new room: draw its arrows"
+
+
+def test_only_crypto_imports_cryptography() -> None:
+    importers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in modules()
+        for name, _ in imports(path)
+        if name.partition(".")[0] == "cryptography"
+    }
+    assert importers == {"crypto.py"}
+
+
+def test_the_audit_log_knows_the_store_by_its_protocol_alone() -> None:
+    known = {
+        name
+        for path in modules()
+        if room(path) == "audit"
+        for name, _ in imports(path)
+        if name.startswith("tallystone.store")
+    }
+    assert known <= {"tallystone.store.protocol", "tallystone.store.tables"}
+
+
+def test_the_embedded_library_pulls_in_no_server_and_no_command_line() -> None:
+    script = (
+        "import sys, tallystone\n"
+        "heavy = {'starlette', 'uvicorn', 'cyclopts', 'rich', 'structlog', 'msgspec', 'httpx', 'letta_client'}\n"
+        "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_module_is_longer_than_one_idea() -> None:
+    too_long = {
+        path.relative_to(ROOT).as_posix(): lines
+        for path in modules()
+        if (lines := path.read_text(encoding="utf-8").count("\n")) > LONGEST
+    }
+    assert too_long == {}
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    bare = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in modules()
+        for node in _public(ast.parse(path.read_text(encoding="utf-8")).body)
+        if ast.get_docstring(node) is None
+        and not any(ast.unparse(decorator).endswith(".setter") for decorator in node.decorator_list)
+    ]
+    assert bare == []
+
+
+def _public(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    for node in body:
+        if isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        ) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from _public(node.body)
+
+
+VAGUE = re.compile(r"(^|_)(manager|helpers?|utils?|misc|common)(_|$)")
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert [path.name for path in modules() if VAGUE.search(path.stem)] == []
+
+
+def test_no_file_names_the_machine_it_was_written_on() -> None:
+    home = re.compile(r"/(?:root|home/\w+|Users/\w+)/\.?\w|/work/|file:///")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout: nothing says which files are ours")
+    found = []
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path == Path(__file__).resolve() or not path.is_file():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{name}:{number}" for number, line in enumerate(text.splitlines(), 1) if home.search(line)]
+    assert found == []
+
+
+def test_the_lock_file_names_the_public_index_alone() -> None:
+    lock = (ROOT / "uv.lock").read_text(encoding="utf-8")
+    sources = set(re.findall(r"^source = (.*)$", lock, re.MULTILINE))
+    assert sources == {'{ registry = "https://pypi.org/simple" }', '{ editable = "." }'}
+    hosts = set(re.findall(r'url = "(https?://[^/]+)/', lock))
+    assert hosts == {"https://files.pythonhosted.org"}

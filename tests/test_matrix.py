@@ -1,0 +1,264 @@
+"""Every route × every kind of caller: whoever was not granted a thing learns nothing about it, on any route.
+
+The cases are generated from the route table. `CASES` says how a route is called; a route without a case fails
+`test_every_route_has_a_case`, so a new route cannot forget to be in here. For each route that names a thing, a
+stranger's call with the owner's real ids and one with random ids must be answered alike: status, body and headers,
+except for the echoed id and the date.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+import pytest
+from server_fixtures import Served, server  # noqa: F401
+
+from tallystone.letta.routes import OPEN_PATHS, ROUTES, Route
+from tallystone.letta.tools import BY_NAME
+
+RANDOM = random.Random(8)
+Key = tuple[str, str]
+
+# What a route is called with: path parameters, body, query. `BLOCK`, `AGENT` and `LABEL` are filled in.
+CASES: dict[Key, dict[str, Any]] = {
+    ("POST", "/v1/blocks/"): {"body": {"label": "x", "value": "y"}},
+    ("GET", "/v1/blocks/"): {},
+    ("GET", "/v1/blocks/{block_id}"): {},
+    ("PATCH", "/v1/blocks/{block_id}"): {"body": {"value": "STOLEN"}},
+    ("DELETE", "/v1/blocks/{block_id}"): {},
+    ("GET", "/v1/blocks/{block_id}/agents"): {},
+    ("POST", "/v1/agents/"): {"body": {"block_ids": ["BLOCK"], "name": "thief"}, "ids": True},
+    ("GET", "/v1/agents/"): {},
+    ("GET", "/v1/agents/{agent_id}"): {},
+    ("PATCH", "/v1/agents/{agent_id}"): {"body": {"block_ids": ["BLOCK"], "name": "stolen"}},
+    ("DELETE", "/v1/agents/{agent_id}"): {},
+    ("GET", "/v1/agents/{agent_id}/core-memory/blocks"): {},
+    ("GET", "/v1/agents/{agent_id}/core-memory/blocks/{block_label...}"): {},
+    ("PATCH", "/v1/agents/{agent_id}/core-memory/blocks/{block_label...}"): {"body": {"value": "STOLEN"}},
+    ("PATCH", "/v1/agents/{agent_id}/core-memory/blocks/attach/{block_id}"): {},
+    ("PATCH", "/v1/agents/{agent_id}/core-memory/blocks/detach/{block_id}"): {},
+    ("GET", "/v1/agents/{agent_id}/tools"): {},
+    ("PATCH", "/v1/agents/{agent_id}/tools/attach/{tool_id}"): {},
+    ("PATCH", "/v1/agents/{agent_id}/tools/detach/{tool_id}"): {},
+    ("POST", "/v1/agents/{agent_id}/tools/{tool_name}/run"): {
+        "body": {"args": {"label": "LABEL", "content": "STOLEN"}}
+    },
+    ("GET", "/v1/tools/"): {},
+    ("GET", "/v1/tools/{tool_id}"): {},
+    ("GET", "/v1/models/"): {},
+    ("GET", "/v1/models/embedding"): {},
+    ("GET", "/v1/tags/"): {},
+}
+SERVED = [route for route in ROUTES if route.kind == "served"]
+NAMES_A_THING = [
+    route
+    for route in SERVED
+    if "{block_id}" in route.path
+    or "{agent_id}" in route.path
+    or CASES.get((route.method, route.path), {}).get("ids")
+]
+LISTS = [route for route in SERVED if route.method == "GET" and "{" not in route.path]
+LABEL = "secret_label"
+TOOL = BY_NAME["core_memory_append"]
+
+
+@dataclass
+class World:
+    """An owner with a block and an agent, a stranger with a block and an agent of its own, a reader, and tokens."""
+
+    served: Served
+    block: str
+    agent: str
+    tokens: dict[str, str]
+    own_block: dict[str, str]
+    own_agent: dict[str, str]
+    loose: str
+
+    def call(self, principal: str, route: Route, **ids: str) -> httpx.Response:
+        """Call a route as somebody, with these ids in path and body."""
+        case = CASES[route.method, route.path]
+        known = {"block_label": LABEL, "tool_id": TOOL.id, "tool_name": TOOL.name, **ids}
+        path = route.path.replace("...", "")
+        for name, value in known.items():
+            path = path.replace("{" + name + "}", quote(value, safe=""))
+        body = case.get("body")
+        content = None
+        if body is not None:
+            text = (
+                json.dumps(body)
+                .replace("BLOCK", ids.get("block_id", ""))
+                .replace('"LABEL"', json.dumps(LABEL))
+            )
+            content = text.encode()
+        headers = {"content-type": "application/json"}
+        token = self.tokens.get(principal)
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        return self.http.request(
+            route.method, path, content=content, headers=headers, params=case.get("query")
+        )
+
+    @property
+    def http(self) -> httpx.Client:
+        return self._http
+
+    def open(self) -> World:
+        self._http = httpx.Client(base_url=self.served.url, trust_env=False)
+        return self
+
+
+@pytest.fixture(scope="module")
+def world(server: Served) -> Iterator[World]:  # noqa: F811
+    owner = server.vault()
+    block = owner.create_block(
+        label=LABEL, value="SECRET VALUE", description="SECRET DESCRIPTION", tags=["SECRET_TAG"]
+    )
+    tools = {"name": "SECRET AGENT", "agent_type": "letta_v1_agent", "tools": [TOOL.name]}
+    agent = owner.create_agent(tools, block_ids=[block.id])
+    tokens = {
+        "owner": server.token,
+        "stranger": server.add_user("stranger"),
+        "reader": server.add_user("reader"),
+        "owner's read token": owner.create_token(scope="read"),
+        "owner's agent": owner.agent_token(agent.id),
+    }
+    own_block, own_agent = {}, {}
+    for name in ("stranger", "reader"):
+        vault = server.vault(tokens[name])
+        own_block[name] = vault.create_block(label="mine").id
+        own_agent[name] = vault.create_agent({"name": "mine", "tools": [TOOL.name]}).id
+    stranger = server.vault(tokens["stranger"])
+    tokens["stranger's agent"] = stranger.agent_token(own_agent["stranger"])
+    own_agent["stranger's agent"] = own_agent["stranger"]
+    tokens["stranger's read token"] = stranger.create_token(scope="read")
+    own_agent["stranger's read token"] = own_agent["stranger"]
+    owner.share(block.id, "reader", "read")
+    server.vault(tokens["reader"]).accept_offer(block.id)
+    made = World(
+        server, block.id, agent.id, tokens, own_block, own_agent, owner.create_block(label="loose").id
+    ).open()
+    yield made
+    made.http.close()
+
+
+def _random_id(kind: str) -> str:
+    return f"{kind}-{UUID(int=RANDOM.getrandbits(128), version=4)}"
+
+
+def _comparable(answer: httpx.Response, ids: dict[str, str]) -> tuple[int, str, dict[str, str]]:
+    """Status, body and headers without the echoed ids and the date."""
+    text = answer.text
+    for name, value in ids.items():
+        text = text.replace(value, name)
+    headers = {name: value for name, value in answer.headers.items() if name != "date"}
+    return answer.status_code, text, headers
+
+
+def _name(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+def _places_a_block(route: Route) -> bool:
+    """Whether a route brings a block and an agent together."""
+    return "{agent_id}" in route.path and (
+        "{block_id}" in route.path or "BLOCK" in str(CASES[route.method, route.path])
+    )
+
+
+def test_every_route_has_a_case() -> None:
+    assert {(route.method, route.path) for route in SERVED} == set(CASES)
+
+
+def test_no_route_is_listed_twice() -> None:
+    keys = [(route.method, route.path) for route in ROUTES]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("principal", ["stranger", "stranger's agent", "stranger's read token"])
+@pytest.mark.parametrize("route", NAMES_A_THING, ids=_name)
+def test_foreign_ids_and_random_ids_look_alike(world: World, route: Route, principal: str) -> None:
+    foreign = {"block_id": world.block, "agent_id": world.agent}
+    for _ in range(2):
+        made_up = {"block_id": _random_id("block"), "agent_id": _random_id("agent")}
+        real, fake = world.call(principal, route, **foreign), world.call(principal, route, **made_up)
+        assert _comparable(real, foreign) == _comparable(fake, made_up)
+        assert real.status_code in (403, 404)
+        assert "SECRET" not in real.text
+
+
+@pytest.mark.parametrize("principal", ["stranger", "stranger's agent", "stranger's read token"])
+@pytest.mark.parametrize("route", [r for r in NAMES_A_THING if _places_a_block(r)], ids=_name)
+def test_a_foreign_block_on_ones_own_agent(world: World, route: Route, principal: str) -> None:
+    """The way in that crossed tenants on the server whose clients we serve: `block_ids`, and attaching."""
+    mine = {"agent_id": world.own_agent[principal]}
+    foreign = {**mine, "block_id": world.block}
+    made_up = {**mine, "block_id": _random_id("block")}
+    real, fake = world.call(principal, route, **foreign), world.call(principal, route, **made_up)
+    assert _comparable(real, foreign) == _comparable(fake, made_up)
+    assert real.status_code in (403, 404)
+
+
+@pytest.mark.parametrize("principal", ["stranger", "stranger's agent", "stranger's read token"])
+@pytest.mark.parametrize("route", LISTS, ids=_name)
+def test_lists_hold_nothing_of_others(world: World, route: Route, principal: str) -> None:
+    answer = world.call(principal, route)
+    assert answer.status_code == 200
+    for secret in (world.block, world.agent, "SECRET", LABEL):
+        assert secret not in answer.text
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=_name)
+def test_nothing_without_a_token(world: World, route: Route) -> None:
+    for headers in ({}, {"authorization": "Bearer nonsense"}, {"user_id": world.served.user}):
+        path = route.path.replace("{", "").replace("}", "")
+        answer = world.http.request(route.method, path, headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert set(answer.json()) == {"detail", "error"}
+
+
+@pytest.mark.parametrize("path", OPEN_PATHS)
+def test_what_needs_no_token(world: World, path: str) -> None:
+    assert world.http.get(path).json()["status"] == "ok"
+    assert world.http.get(path.rstrip("/")).json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("route", [r for r in SERVED if r.method not in ("GET",)], ids=_name)
+def test_a_read_token_changes_nothing(world: World, route: Route) -> None:
+    before = world.served.vault().block(world.block)
+    block = world.loose if route.path.endswith("/attach/{block_id}") else world.block
+    answer = world.call("owner's read token", route, block_id=block, agent_id=world.agent)
+    assert answer.status_code == 403, answer.text
+    assert world.served.vault().block(world.block) == before
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_a_reader_may_not_write(world: World, method: str) -> None:
+    route = next(r for r in SERVED if (r.method, r.path) == (method, "/v1/blocks/{block_id}"))
+    answer = world.call("reader", route, block_id=world.block)
+    assert answer.status_code == 403
+    assert answer.json()["error"]["code"] in ("no_write", "not_owner")
+
+
+def test_a_readers_agent_reads_and_does_not_write(world: World) -> None:
+    http = world.served.http(world.tokens["reader"])
+    agent = http.post("/v1/agents/", json={"block_ids": [world.block], "tools": [TOOL.name]}).json()
+    assert [block["label"] for block in agent["blocks"]] == [LABEL]
+    run = http.post(
+        f"/v1/agents/{agent['id']}/tools/{TOOL.name}/run", json={"args": {"label": LABEL, "content": "x"}}
+    )
+    assert run.json()["status"] == "error"
+    assert "PermissionError" in run.json()["stderr"][0]
+    assert http.get(f"/v1/blocks/{world.block}").json()["agent_ids"] == [agent["id"]]
+
+
+@pytest.mark.parametrize("route", [r for r in SERVED if r.method == "GET"], ids=_name)
+def test_the_owner_reads_everything(world: World, route: Route) -> None:
+    assert world.call("owner", route, block_id=world.block, agent_id=world.agent).status_code == 200
