@@ -26,7 +26,9 @@ def encode(value: Any) -> bytes:
     Raises `Invalid` for any other type, for a larger number and beyond `DEPTH_LIMIT`.
     """
     if not _plain(value):
-        raise Invalid("a field holds something that cannot be stored", hint="send text, numbers, lists and maps")
+        raise Invalid(
+            "a field holds something that cannot be stored", hint="send text, numbers, lists and maps"
+        )
     return cbor2.dumps(value, canonical=True)
 
 

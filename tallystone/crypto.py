@@ -85,7 +85,9 @@ def _part(part: str | int) -> bytes:
         return part.encode() if isinstance(part, str) else part.to_bytes(8, "big")
     except UnicodeEncodeError as error:
         raise Invalid("a text is not valid Unicode", hint="send valid UTF-8") from error
-    except OverflowError as error:  # no number of ours is negative: it was read from a row that somebody edited
+    except (
+        OverflowError
+    ) as error:  # no number of ours is negative: it was read from a row that somebody edited
         raise Tampered("a stored number is out of range") from error
 
 
@@ -151,14 +153,26 @@ def signing_public(seed: bytes) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 
 
-def sign(seed: bytes, message: bytes) -> bytes:
-    """Ed25519 signature, 64 bytes. `message` must name its purpose: callers pass a `pae` or a checkpoint note.
+class Signer:
+    """An Ed25519 key (32-byte seed) that is loaded once and signs often: the log's."""
 
-    What this process has signed itself needs no check by `verify_once` later.
-    """
-    key = Ed25519PrivateKey.from_private_bytes(seed)
-    signature = key.sign(message)
-    _remember(sha256(pae(key.public_key().public_bytes_raw(), signature, message)))
+    def __init__(self, seed: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return f"Signer({self.public.hex()[:16]})"
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 signature, 64 bytes. `message` must name its purpose: callers pass a `pae` or a checkpoint note."""
+        return self._key.sign(message)
+
+
+def sign(seed: bytes, message: bytes) -> bytes:
+    """Ed25519 signature, 64 bytes, over a `pae`. What this process signed itself, `verify_once` need not check."""
+    signer = Signer(seed)
+    signature = signer.sign(message)
+    _remember(sha256(pae(signer.public, signature, message)))
     return signature
 
 
@@ -192,7 +206,8 @@ def verify_once(public: bytes, signature: bytes, message: bytes) -> bool:
 
 def _remember(digest: bytes) -> None:
     if len(_seen) >= _SEEN_LIMIT:
-        _seen.clear()
+        for old in list(_seen)[: _SEEN_LIMIT // 2]:
+            _seen.pop(old, None)
     _seen[digest] = None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from wire_counts import summarise
 
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.types import Credentials
@@ -52,3 +53,8 @@ def bob_credentials(alice: Vault) -> Credentials:
 def bob(workspace: Workspace, bob_credentials: Credentials) -> Vault:
     """The second user, who shares nothing with the first."""
     return workspace.vault(bob_credentials.token)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how the recorded calls of the client fared."""
+    summarise(terminalreporter)

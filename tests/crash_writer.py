@@ -27,7 +27,9 @@ def main() -> None:
     say("ready", log_id, agent)
     for n in count():
         line = f"{os.getpid()}-{n}"
-        vault.edit_agent_block(agent, "log", lambda b, line=line: {"value": f"{b.value}{line}\n"}, as_agent=True)
+        vault.edit_agent_block(
+            agent, "log", lambda b, line=line: {"value": f"{b.value}{line}\n"}, as_agent=True
+        )
         say("append", line)
         if n % 3 == 0:
             block = vault.create_block(label=f"made {line}", value="x" * 3000)

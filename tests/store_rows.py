@@ -84,7 +84,9 @@ def make_full_store(path: Path) -> SqliteStore:
         store.commit(Batch(changes=[Put(table, table.key_of(rows[0]) + old[len(table.key) :])]))
         store.commit(Batch(changes=[Put(table, rows[0]), Delete(table, table.key_of(rows[3]))]))
     for number in range(5):
-        store.commit(Batch(events=[Event("read", b"read %d" % number), Event("denied", b"denied %d" % number)]))
+        store.commit(
+            Batch(events=[Event("read", b"read %d" % number), Event("denied", b"denied %d" % number)])
+        )
     store.commit(Batch(changes=[Delete(LOG_DETAIL, (WS, 0))], events=[Event("erase", b"the first event")]))
     store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
     return store

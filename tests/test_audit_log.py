@@ -33,6 +33,7 @@ from tallystone.audit.leaf import (
     row_hash,
 )
 from tallystone.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
+from tallystone.crypto import Signer
 from tallystone.errors import Invalid, Tampered
 from tallystone.store.protocol import Event, Put, Row, RowChange
 from tallystone.store.tables import (
@@ -66,7 +67,7 @@ def test_the_note_of_the_reference_implementation_opens() -> None:
 
 
 def test_a_checkpoint_reads_as_the_specification_says() -> None:
-    note = sign_checkpoint(CHECKPOINT, LOG_SEED, LOG_PUBLIC).decode()
+    note = sign_checkpoint(CHECKPOINT, Signer(LOG_SEED)).decode()
     *body, gap, signature, end = note.split("\n")
     assert body == [ORIGIN, "3", b64encode(CHECKPOINT.root).decode()]
     assert (gap, end) == ("", "")
@@ -78,7 +79,7 @@ def test_a_checkpoint_reads_as_the_specification_says() -> None:
 
 
 def test_signatures_of_witnesses_are_passed_over() -> None:
-    note = sign_checkpoint(CHECKPOINT, LOG_SEED, LOG_PUBLIC).decode()
+    note = sign_checkpoint(CHECKPOINT, Signer(LOG_SEED)).decode()
     text, _, ours = note.rpartition("\n\n")
     same_name = "— " + ORIGIN + " " + b64encode(b"\0\0\0\0" + bytes(64)).decode() + "\n"
     for lines in (GO_LINE + ours, ours + GO_LINE, same_name + ours):
@@ -86,12 +87,12 @@ def test_signatures_of_witnesses_are_passed_over() -> None:
 
 
 def test_extension_lines_are_allowed() -> None:
-    note = sign_note(CHECKPOINT.text() + "extension\n", ORIGIN, LOG_SEED, LOG_PUBLIC)
+    note = sign_note(CHECKPOINT.text() + "extension\n", ORIGIN, Signer(LOG_SEED))
     assert open_checkpoint(note, ORIGIN, LOG_PUBLIC) == CHECKPOINT
 
 
 def test_no_changed_byte_of_a_checkpoint_passes() -> None:
-    note = sign_checkpoint(CHECKPOINT, LOG_SEED, LOG_PUBLIC)
+    note = sign_checkpoint(CHECKPOINT, Signer(LOG_SEED))
     for at in range(len(note)):
         with pytest.raises(Tampered):
             open_checkpoint(note[:at] + bytes([note[at] ^ 1]) + note[at + 1 :], ORIGIN, LOG_PUBLIC)
@@ -101,7 +102,7 @@ def test_no_changed_byte_of_a_checkpoint_passes() -> None:
 
 
 def test_a_bad_signature_of_our_key_is_not_mended_by_a_second_line() -> None:
-    text, _, ours = sign_checkpoint(CHECKPOINT, LOG_SEED, LOG_PUBLIC).decode().rpartition("\n\n")
+    text, _, ours = sign_checkpoint(CHECKPOINT, Signer(LOG_SEED)).decode().rpartition("\n\n")
     bad = "— " + ORIGIN + " " + b64encode(key_id(ORIGIN, LOG_PUBLIC) + bytes(64)).decode() + "\n"
     with pytest.raises(Tampered, match="wrong"):
         open_checkpoint(f"{text}\n\n{bad}{ours}".encode(), ORIGIN, LOG_PUBLIC)
@@ -109,8 +110,8 @@ def test_a_bad_signature_of_our_key_is_not_mended_by_a_second_line() -> None:
 
 def test_a_checkpoint_of_another_log_or_key_is_refused() -> None:
     with pytest.raises(Tampered, match="expected key"):
-        open_checkpoint(sign_checkpoint(CHECKPOINT, LOG_SEED, LOG_PUBLIC), origin_of(bytes(32)), LOG_PUBLIC)
-    foreign = sign_note(Checkpoint("other", 3, bytes(32)).text(), ORIGIN, LOG_SEED, LOG_PUBLIC)
+        open_checkpoint(sign_checkpoint(CHECKPOINT, Signer(LOG_SEED)), origin_of(bytes(32)), LOG_PUBLIC)
+    foreign = sign_note(Checkpoint("other", 3, bytes(32)).text(), ORIGIN, Signer(LOG_SEED))
     with pytest.raises(Tampered, match="another log"):
         open_checkpoint(foreign, ORIGIN, LOG_PUBLIC)
 
@@ -260,7 +261,7 @@ def test_a_head_that_somebody_edited_is_never_continued() -> None:
         (WS, -1, b"", note),
         (WS, size, packed[:-1], note),
         (WS, size, packed, note.replace(b"\n3\n", b"\n2\n")),
-        (WS, size, packed, sign_checkpoint(Checkpoint(ORIGIN, 3, EMPTY_ROOT), LOG_SEED, LOG_PUBLIC)),
+        (WS, size, packed, sign_checkpoint(Checkpoint(ORIGIN, 3, EMPTY_ROOT), Signer(LOG_SEED))),
         (WS, None, packed, note),
     ]
     for head in edited:

@@ -144,7 +144,11 @@ def test_edits_that_race_a_revocation_are_all_before_it(
 
 
 def test_shares_attachments_and_edits_at_once_leave_a_block_that_everybody_reads_alike(
-    workspace: Workspace, alice: Vault, bob: Vault, alice_credentials: Credentials, bob_credentials: Credentials
+    workspace: Workspace,
+    alice: Vault,
+    bob: Vault,
+    alice_credentials: Credentials,
+    bob_credentials: Credentials,
 ) -> None:
     block = alice.create_block(label="busy")
     agents = [alice.create_agent({"name": f"a{i}"}).id for i in range(4)]

@@ -90,11 +90,25 @@ BODIES: dict[str, Any] = {
     "principal": PrincipalRecord(
         "user", "", 0, EMPTY, crypto.signing_public(SEED), crypto.kem_public(SEED), OWNER, "active", None, 0
     ),
-    "workspace": WorkspaceRecord(OWNER, crypto.kem_public(OTHER_SEED), crypto.signing_public(OTHER_SEED), TIME // 1000),
-    "genesis": Genesis(
-        "block", OWNER, RECORD, fixed("nonce", 16), TIME, True, False, "", statements.grants_root(LEAVES), 6, SETTINGS
+    "workspace": WorkspaceRecord(
+        OWNER, crypto.kem_public(OTHER_SEED), crypto.signing_public(OTHER_SEED), TIME // 1000
     ),
-    "grant": link(change={"grant": 1, "leaf": GRANT.digest, "capsule": fixed("capsule")}, admin=fixed("admin")),
+    "genesis": Genesis(
+        "block",
+        OWNER,
+        RECORD,
+        fixed("nonce", 16),
+        TIME,
+        True,
+        False,
+        "",
+        statements.grants_root(LEAVES),
+        6,
+        SETTINGS,
+    ),
+    "grant": link(
+        change={"grant": 1, "leaf": GRANT.digest, "capsule": fixed("capsule")}, admin=fixed("admin")
+    ),
     "revocation": link(change={"grants": [1, 2]}),
     "policy": link(change={"settings": ["limit"]}),
     "version": Version(
@@ -135,7 +149,8 @@ def formats() -> dict[str, bytes]:
     found["token/context with expiry"] = keystore.token_context(TOKEN.kid, OWNER, "read", 1, 2)
     found["root/full"], found["root/read"] = ROOT.encode("full"), ROOT.encode("read")
     found |= {
-        f"key/{name}": getattr(KEYS, name) for name in ("locate", "seal", "own", "reply", "sign", "kem", "act")
+        f"key/{name}": getattr(KEYS, name)
+        for name in ("locate", "seal", "own", "reply", "sign", "kem", "act")
     }
     found |= {f"shelf id/{kind}": KEYS.shelf(kind) for kind in ("block", "agent", "self", "house")}
     found["locator"] = KEYS.locator(BLOCK)
@@ -160,7 +175,7 @@ def formats() -> dict[str, bytes]:
         [("version", found["log/key"], None), ("block", found["log/key"], found["log/row"])]
     )
     note = checkpoint.Checkpoint(checkpoint.origin_of(WORKSPACE), 8, fixed("root"))
-    found["log/checkpoint"] = checkpoint.sign_checkpoint(note, SEED, crypto.signing_public(SEED))
+    found["log/checkpoint"] = checkpoint.sign_checkpoint(note, crypto.Signer(SEED))
     return found
 
 
@@ -178,10 +193,21 @@ class Record:
     value: Any
 
 
-CONTENT = Content(signed("version", BODIES["version"].encode()), encode_payload(PAYLOAD), GRANT, (1, [fixed("p")]))
+CONTENT = Content(
+    signed("version", BODIES["version"].encode()), encode_payload(PAYLOAD), GRANT, (1, [fixed("p")])
+)
 OWN_CONTENT = Content(signed("version", BODIES["version"].encode()), encode_payload(PAYLOAD), None, ())
 HELD = Held(
-    BLOCK, fixed("storage", 16), 1, fixed("grant"), OWNER, "block", "accepted", 77, GRANT.encode(), fixed("public")
+    BLOCK,
+    fixed("storage", 16),
+    1,
+    fixed("grant"),
+    OWNER,
+    "block",
+    "accepted",
+    77,
+    GRANT.encode(),
+    fixed("public"),
 )
 OWNED = Held(
     BLOCK, fixed("storage", 16), 0, fixed("grant"), OWNER, "agent", "accepted", 77, subject=AGENT,
@@ -387,7 +413,9 @@ def test_the_log_of_the_first_release_is_read() -> None:
 
 def write() -> None:
     """Make the golden files. Only for a new format: whatever changes here no longer reads as it did."""
-    FORMATS.write_text(json.dumps({n: v.hex() for n, v in formats().items()}, indent=1) + "\n", encoding="utf-8")
+    FORMATS.write_text(
+        json.dumps({n: v.hex() for n, v in formats().items()}, indent=1) + "\n", encoding="utf-8"
+    )
     sealed: dict[str, dict[str, str]] = {}
     for name, record in {**SEALED_RECORDS, **OTHERS}.items():
         data = record.seal()

@@ -45,7 +45,8 @@ def test_any_mistyped_token_is_refused_and_never_repeated(place: int, letter: st
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tally_", "Bearer x", TOKEN.text + "a", TOKEN.text[:-1], TOKEN.text.upper(), "x" * 10**5, "٣" * 85]
+    "text",
+    ["", "tally_", "Bearer x", TOKEN.text + "a", TOKEN.text[:-1], TOKEN.text.upper(), "x" * 10**5, "٣" * 85],
 )
 def test_what_is_no_token_at_all_is_refused(text: str) -> None:
     with pytest.raises(Unauthenticated):
@@ -63,7 +64,9 @@ def test_the_verifier_in_the_store_opens_nothing() -> None:
     sealed = keystore.seal_root(TOKEN, ROOT, "user-1", "full", 1, None)
     assert crypto.derive(TOKEN.secret, "token/auth") not in (TOKEN.verifier, TOKEN.opening_key())
     with pytest.raises(Tampered):
-        crypto.open_sealed(TOKEN.verifier, keystore.token_context(TOKEN.kid, "user-1", "full", 1, None), sealed)
+        crypto.open_sealed(
+            TOKEN.verifier, keystore.token_context(TOKEN.kid, "user-1", "full", 1, None), sealed
+        )
 
 
 def test_a_read_only_token_seals_the_reading_half_alone() -> None:
@@ -209,7 +212,9 @@ def test_a_user_adds_no_users_and_an_agent_adds_nobody() -> None:
         check_principal(identifier("user", by_bob.digest), [by_bob], WORKSPACE, WORKSPACE, lambda _: bob())
     by_agent = vouch(record("agent", "new", AGENT_ID), (EMPTY, "new"), (AGENT_SIGNED.digest, "agent"))
     with pytest.raises(Tampered):
-        check_principal(identifier("agent", by_agent.digest), [by_agent], WORKSPACE, WORKSPACE, lambda _: agent())
+        check_principal(
+            identifier("agent", by_agent.digest), [by_agent], WORKSPACE, WORKSPACE, lambda _: agent()
+        )
 
 
 def test_new_keys_take_the_old_holders_word_the_new_ones_and_the_sponsors() -> None:
@@ -261,21 +266,24 @@ def test_a_later_record_must_continue_the_chain(change: Callable[[PrincipalRecor
 def test_a_statement_of_another_type_is_no_principal_record() -> None:
     posing = replace(BOB_SIGNED, type="workspace")
     with pytest.raises(Tampered):
-        check_principal(
-            identifier("user", posing.digest), [posing], WORKSPACE, WORKSPACE, lambda _: root()
-        )
+        check_principal(identifier("user", posing.digest), [posing], WORKSPACE, WORKSPACE, lambda _: root())
     with pytest.raises(Tampered):
         check_principal(BOB_ID, [], WORKSPACE, WORKSPACE, lambda _: root())
 
 
 def test_a_signature_counts_under_the_record_that_it_names() -> None:
     renewed = vouch(
-        following(bob(), signing=PUBLIC["new"]), (BOB_SIGNED.digest, "bob"), (EMPTY, "new"), (WORKSPACE, "root")
+        following(bob(), signing=PUBLIC["new"]),
+        (BOB_SIGNED.digest, "bob"),
+        (EMPTY, "new"),
+        (WORKSPACE, "root"),
     )
     identity = bob(renewed)
     earlier = issue("version", WORKSPACE, b"x", [(BOB_SIGNED.digest, SEEDS["bob"])])
     later = issue("version", WORKSPACE, b"x", [(renewed.digest, SEEDS["new"])])
-    assert identity.signed(earlier, WORKSPACE, BOB_SIGNED.digest) and identity.signed(later, WORKSPACE, renewed.digest)
+    assert identity.signed(earlier, WORKSPACE, BOB_SIGNED.digest) and identity.signed(
+        later, WORKSPACE, renewed.digest
+    )
     assert not identity.signed(earlier, WORKSPACE, renewed.digest)
     assert not identity.signed(issue("version", WORKSPACE, b"x", [(renewed.digest, SEEDS["bob"])]), WORKSPACE)
 

@@ -204,6 +204,22 @@ def test_a_patch_for_several_blocks(agent: Agent) -> None:
     assert (agent.value("new"), agent.value("renamed")) == ("n", "1\ntwo")
 
 
+def test_a_rename_does_not_give_another_agent_two_blocks_of_one_label(agent: Agent) -> None:
+    agent.client.agents.create(block_ids=[agent.notes.id], memory_blocks=[{"label": "human", "value": ""}])
+    for tool, arguments in (
+        ("memory", {"command": "rename", "old_path": "/memories/notes", "new_path": "/memories/human"}),
+        ("memory_apply_patch", {"label": "", "patch": "*** Update Block: notes\n*** Move to: human"}),
+    ):
+        assert "already" in agent.error(tool, **arguments)
+
+
+def test_a_patch_that_fails_in_the_middle_changes_nothing(agent: Agent) -> None:
+    before = len(list(agent.client.blocks.list()))
+    patch = "*** Add Block: new\n+n\n*** Update Block: notes\n-one\n+1\n*** Delete Block: rules"
+    assert "read-only" in agent.error("memory_apply_patch", label="", patch=patch)
+    assert len(list(agent.client.blocks.list())) == before
+
+
 def test_finishing_returns_nothing(agent: Agent) -> None:
     result = agent.run("memory_finish_edits")
     assert (result.status, result.func_return, result.stderr) == ("success", None, None)

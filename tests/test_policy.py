@@ -46,9 +46,7 @@ class Story:
     """A block's policy as its statements build it, and the means to state anything at all."""
 
     def __init__(self, settings: Mapping[str, Any] = SETTINGS) -> None:
-        genesis = Genesis(
-            "block", OWNER, b"r" * 32, b"n" * 16, 1, True, False, "", EMPTY, 1, dict(settings)
-        )
+        genesis = Genesis("block", OWNER, b"r" * 32, b"n" * 16, 1, True, False, "", EMPTY, 1, dict(settings))
         self.head = policy.begin(BLOCK, b"g" * 32, genesis)
         self.leaves: dict[int, Leaf] = {}
 
@@ -204,7 +202,9 @@ def test_a_proof_of_another_place_gives_no_right(shared: Story) -> None:
     assert policy.rights(shared.head, Standing(BOB, moved, bob.proof), TODAY) == 0
 
 
-@pytest.mark.parametrize("field", ["rights", "until", "parent", "depth", "history", "record", "salt", "recipient"])
+@pytest.mark.parametrize(
+    "field", ["rights", "until", "parent", "depth", "history", "record", "salt", "recipient"]
+)
 def test_an_edited_leaf_gives_no_right(shared: Story, field: str) -> None:
     edits: dict[str, Any] = {
         "rights": READ | WRITE, "until": 5 * TODAY, "parent": 7, "depth": 3, "history": False, "record": b"x" * 32,
@@ -249,7 +249,15 @@ def test_a_malformed_proof_is_refused_not_evaluated(shared: Story, mask: int) ->
         {"next_grant": 2},
         {"epoch": 0},
     ],
-    ids=["of another block", "replayed", "skipping", "forked", "on an older version", "reusing numbers", "old epoch"],
+    ids=[
+        "of another block",
+        "replayed",
+        "skipping",
+        "forked",
+        "on an older version",
+        "reusing numbers",
+        "old epoch",
+    ],
 )
 def test_even_an_owners_link_must_follow_its_predecessor(shared: Story, fields: dict[str, Any]) -> None:
     shared.follow("policy", shared.link(OWNER, version=5, epoch=1))
@@ -352,7 +360,11 @@ def test_an_expired_or_revoked_grantee_places_nothing(story: Story) -> None:
     leaf = story.leaf(OTHER_AGENT, READ, 2)
     change = {"grant": leaf.grant, "leaf": leaf.encode(), "proof": grant_proof(story.digests, leaf.grant)}
     link = story.link(
-        CAROL, {**story.leaves, leaf.grant: leaf}, change=change, authority=authority, next_grant=leaf.grant + 1
+        CAROL,
+        {**story.leaves, leaf.grant: leaf},
+        change=change,
+        authority=authority,
+        next_grant=leaf.grant + 1,
     )
     story.refused("grant", link)
 
@@ -401,7 +413,9 @@ def test_a_grantee_issues_grants_and_revocations_only(shared: Story, kind: str) 
         {"change": {"grant": -1, "leaf": b"", "proof": []}},
     ],
 )
-def test_a_link_without_a_proper_proof_is_refused_whatever_it_holds(shared: Story, fields: dict[str, Any]) -> None:
+def test_a_link_without_a_proper_proof_is_refused_whatever_it_holds(
+    shared: Story, fields: dict[str, Any]
+) -> None:
     shared.refused("grant", replace(shared.granting(BOB, shared.leaf(AGENT, READ, 1), 1), **fields))
 
 
@@ -447,7 +461,9 @@ def test_a_revoked_writer_cannot_cite_the_policy_of_its_better_days(shared: Stor
             check(shared, before, late, standing, digest)
 
 
-def test_a_revoked_writer_cannot_replace_an_older_version_and_roll_the_block_back_to_it(shared: Story) -> None:
+def test_a_revoked_writer_cannot_replace_an_older_version_and_roll_the_block_back_to_it(
+    shared: Story,
+) -> None:
     before, standing = shared.head, shared.standing(BOB)
     shared.revoke(1, version=3, version_digest=b"v" * 32)
     with pytest.raises(Tampered):
@@ -575,7 +591,10 @@ class Both:
     def try_settings(self) -> None:
         who = self.chance.choice(PRINCIPALS)
         through = self.through(who)
-        settings = {**self.naive.settings, self.chance.choice(("read_only", "locked")): self.chance.random() < 0.4}
+        settings = {
+            **self.naive.settings,
+            self.chance.choice(("read_only", "locked")): self.chance.random() < 0.4,
+        }
         authority = self.story.authority(through) if through is not None else {}
         link = self.story.link(who, settings=settings, authority=authority)
         allowed = self.naive.may_set(who)
@@ -588,7 +607,10 @@ class Both:
             for number in (None, *self.naive.grants):
                 standing = Standing(who) if number is None else self.story.standing(who, number)
                 expected = self.naive.rights(who, number, TODAY)
-                assert policy.rights(self.story.head, standing, TODAY) == bits(frozenset(expected)), (who, number)
+                assert policy.rights(self.story.head, standing, TODAY) == bits(frozenset(expected)), (
+                    who,
+                    number,
+                )
                 made = version(self.story.head, 1, who)
                 try:
                     check(self.story, self.story.head, made, standing)

@@ -9,16 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 from server_fixtures import Served, fresh_server  # noqa: F401
 
 from tallystone.errors import StoreError
+from tallystone.server.app import App
 from tallystone.server.run import check, listening, url_of
 from tallystone.vault import Workspace
 
 PROGRAM = """
 import sys
+from tallystone.server.app import App
 from tallystone.server.run import serve
 from tallystone.server.settings import Settings
 from tallystone.vault import Workspace
@@ -104,3 +107,15 @@ def test_the_url_is_one_that_clients_can_use(host: str, shown: str) -> None:
 def test_the_log_is_checked(fresh_server: Served, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
     fresh_server.vault().create_block(label="l", value="v")
     assert check(fresh_server.workspace)
+
+
+def test_a_stopping_server_is_alive_and_not_ready(fresh_server: Served) -> None:  # noqa: F811
+    app = App(fresh_server.workspace)
+    app.ready = False
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as http:
+            return [(await http.get(f"/v1/{path}/")).status_code for path in ("health", "ready")]
+
+    assert anyio.run(ask) == [200, 503]

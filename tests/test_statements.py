@@ -39,7 +39,9 @@ EXAMPLES: dict[str, Any] = {
     "principal": PrincipalRecord("user", "", 0, EMPTY, PUBLIC, b"k" * 1216, "", "active", None, 0),
     "workspace": WorkspaceRecord("user-1", b"a" * 1216, b"l" * 32, 1),
     "genesis": Genesis("block", "user-1", RECORD, b"n" * 16, 1, True, False, "", EMPTY, 1, {"limit": 5}),
-    "grant": Link("block-1", 1, EMPTY, 1, EMPTY, 0, "user-1", EMPTY, 2, {}, EMPTY, {}, "user-1", RECORD, {}, 1),
+    "grant": Link(
+        "block-1", 1, EMPTY, 1, EMPTY, 0, "user-1", EMPTY, 2, {}, EMPTY, {}, "user-1", RECORD, {}, 1
+    ),
     "version": Version("block-1", 1, EMPTY, 0, EMPTY, 0, EMPTY, "user-1", RECORD, "", 1),
     "deletion": Deletion("block-1", 0, EMPTY, 1, "user-1", RECORD, 1),
 }
@@ -88,7 +90,14 @@ def test_only_the_one_canonical_spelling_is_read() -> None:
 
 @given(st.binary(max_size=60))
 def test_no_bytes_at_all_crash_the_readers(data: bytes) -> None:
-    for reader in (Signed.decode, Version.decode, Link.decode, Genesis.decode, Leaf.decode, PrincipalRecord.decode):
+    for reader in (
+        Signed.decode,
+        Version.decode,
+        Link.decode,
+        Genesis.decode,
+        Leaf.decode,
+        PrincipalRecord.decode,
+    ):
         with pytest.raises(Tampered):
             reader(data)
 

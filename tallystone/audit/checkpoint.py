@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from tallystone.audit.merkle import HASH_SIZE
-from tallystone.crypto import sign, verify
+from tallystone.crypto import Signer, verify
 from tallystone.errors import Tampered
 
 _ED25519 = b"\x01"
@@ -55,9 +55,9 @@ def verifier_key(name: str, public: bytes) -> str:
     return f"{name}+{key_id(name, public).hex()}+{b64encode(_ED25519 + public).decode()}"
 
 
-def sign_note(text: str, name: str, seed: bytes, public: bytes) -> bytes:
-    """The note of `text`, signed under `name` by the Ed25519 key with this seed and public key."""
-    signature = b64encode(key_id(name, public) + sign(seed, text.encode())).decode()
+def sign_note(text: str, name: str, signer: Signer) -> bytes:
+    """The note of `text`, signed under `name`."""
+    signature = b64encode(key_id(name, signer.public) + signer.sign(text.encode())).decode()
     return f"{text}\n{_DASH}{name} {signature}\n".encode()
 
 
@@ -93,9 +93,9 @@ def parse_text(text: str) -> Checkpoint:
     return Checkpoint(origin, int(digits), root)
 
 
-def sign_checkpoint(checkpoint: Checkpoint, seed: bytes, public: bytes) -> bytes:
+def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> bytes:
     """The checkpoint as a signed note. The key's name is the origin."""
-    return sign_note(checkpoint.text(), checkpoint.origin, seed, public)
+    return sign_note(checkpoint.text(), checkpoint.origin, signer)
 
 
 def open_checkpoint(note: bytes, origin: str, public: bytes) -> Checkpoint:

@@ -10,7 +10,7 @@ from hashlib import sha256
 from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, origin_of, sign_checkpoint
 from tallystone.audit.leaf import ROWS, Leaf, encode_manifest, key_hash, row_hash
 from tallystone.audit.merkle import Frontier, leaf_hash
-from tallystone.crypto import signing_public
+from tallystone.crypto import Signer
 from tallystone.errors import Invalid, Tampered
 from tallystone.store.protocol import Event, Put, RowChange, Sequencer
 from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, WORKSPACE, WS, Row
@@ -29,8 +29,7 @@ class LogSequencer(Sequencer):
     def __init__(self, workspace: bytes, seed: bytes, clock: Callable[[], int]) -> None:
         """`workspace`: its id. `seed`: the log's Ed25519 seed, 32 bytes. `clock`: unix seconds."""
         self._origin = origin_of(workspace)
-        self._seed = seed
-        self._public = signing_public(seed)
+        self._signer = Signer(seed)
         self._clock = clock
         self._written: Row | None = None
         self._seen = (0, b"")
@@ -60,7 +59,7 @@ class LogSequencer(Sequencer):
             puts.append(_grow(tree, minute, ROWS, body))
         checkpoint = Checkpoint(self._origin, tree.size, tree.root())
         # Remembered although the transaction may still fail: it is a head that we would sign either way.
-        self._written = (WS, tree.size, tree.pack(), sign_checkpoint(checkpoint, self._seed, self._public))
+        self._written = (WS, tree.size, tree.pack(), sign_checkpoint(checkpoint, self._signer))
         puts.append(Put(LOG_HEAD, self._written))
         return puts
 
@@ -73,7 +72,7 @@ class LogSequencer(Sequencer):
         except ValueError as error:
             raise Tampered("the log's head is malformed") from error
         if head != self._written:  # another process wrote it, or somebody else did
-            signed = open_checkpoint(note, self._origin, self._public)
+            signed = open_checkpoint(note, self._origin, self._signer.public)
             if (signed.size, signed.root) != (size, tree.root()):
                 raise Tampered("the log's head is not what its checkpoint says")
         seen_size, seen_packed = self._seen

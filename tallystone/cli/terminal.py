@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -122,15 +123,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
         for row in [list(columns), *cells]:
             line("\t".join(row))
         return
-    console = Console(file=sys.stdout, markup=False, highlight=False)
-    console.print(drawn(columns, cells))
+    stdout().print(drawn(columns, cells))
 
 
 def drawn(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table to be printed by a rich console."""
-    drawn_table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for index, name in enumerate(columns):
-        drawn_table.add_column(name, overflow="fold", no_wrap=index == 0)
+    """A table to be printed by a rich console. Wider than the terminal it runs on: a broken id cannot be copied."""
+    rows = list(rows)
+    gaps = 3 * len(columns)
+    width = gaps + sum(
+        max(map(cell_len, (name, *cells))) for name, *cells in zip(columns, *rows, strict=True)
+    )
+    drawn_table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", width=width)
+    for name in columns:
+        drawn_table.add_column(name, no_wrap=True)
     for row in rows:
         drawn_table.add_row(*(Text(cell, style=_CELLS.get(cell, "")) for cell in row))
     return drawn_table

@@ -83,7 +83,7 @@ def show(token: str, place: Place) -> None:
 def list_tokens(*, place: Place = Place()) -> int:
     """List your tokens, and those of your agents. The secret part of a token is nowhere to be listed."""
     with place.local("token list") as vault:
-        tokens = vault.tokens()
+        tokens = sorted(vault.tokens(), key=lambda token: (token.created, token.label, token.kid))
     if place.as_json:
         emit([_json(token) for token in tokens])
     else:

@@ -58,7 +58,7 @@ def kit_name(name: str) -> str:
 def list_users(*, place: Place = Place()) -> int:
     """List the users of the workspace."""
     with place.local("user list") as vault:
-        users = vault.users()
+        users = sorted(vault.users(), key=lambda user: (user.name.casefold(), user.id))
     if place.as_json:
         emit(users)
     else:

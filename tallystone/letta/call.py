@@ -133,25 +133,18 @@ class Call:
         """The path's id of a block, agent or tool, checked for its shape."""
         return check_id(kind, self.params[name or f"{kind}_id"])
 
-    def once(
-        self,
-        work: Callable[[], T],
-        answer: Callable[[T], Answer],
-        committed: Callable[[Any], Answer] | None = None,
-    ) -> Answer:
+    def once(self, work: Callable[[], T], answer: Callable[[T], Answer]) -> Answer:
         """Run a POST's `work`, unless this is the retry of one that succeeded: then its first answer again.
 
-        The vault keeps the answer in the transaction of the change itself, so that there is no moment at which the
-        change is durable and the answer is not. `committed` makes the answer from what the vault committed, if that
-        is not what `work` returns.
+        The vault keeps the answer, made from what its operation returns, in the transaction of the change itself: so
+        there is no moment at which the change is durable and the answer is not. `work` is one operation, therefore,
+        and returns what that returns.
         """
         if self.retry is None:
             return answer(work())
-        retry, render = self.retry, committed or answer
-        kept = self.vault.once(retry.key, retry.attempt, lambda result: _keep(render(result), retry))
-        if kept is None:
-            return answer(work())
-        return _kept(kept, retry)
+        retry = self.retry
+        kept = self.vault.once(retry.key, retry.attempt, lambda result: _keep(answer(result), retry))
+        return answer(work()) if kept is None else _kept(kept, retry)
 
     def check_version(self, block: Block) -> None:
         """Raise `PreconditionFailed` if `If-Match` names other versions than the block's current one."""

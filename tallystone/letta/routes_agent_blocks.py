@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tallystone.letta import edits
 from tallystone.letta.bodies import BlockUpdate, decode
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.paging import page, window
-from tallystone.letta.routes_blocks import check_label
 from tallystone.letta.wire import agent_answer, block_answer, blocks_answer
-from tallystone.vault.types import Block
 
 
 def list_(call: Call) -> Answer:
@@ -30,14 +25,7 @@ def update(call: Call) -> Answer:
     """`PATCH …/blocks/{block_label}`: like `PATCH /v1/blocks/{block_id}`, of the block with that label."""
     agent, label = call.id("agent"), call.params["block_label"]
     body = decode(call.body, BlockUpdate)
-
-    def label_is_free(block: Block, changed: Mapping[str, Any]) -> None:
-        if "label" in changed:
-            check_label(call.vault, block, str(changed["label"]))
-
-    return block_answer(
-        call.vault.edit_agent_block(agent, label, edits.update(call, body, label_is_free), as_agent=False)
-    )
+    return block_answer(call.vault.edit_agent_block(agent, label, edits.update(call, body), as_agent=False))
 
 
 def attach(call: Call) -> Answer:

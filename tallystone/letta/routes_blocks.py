@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from tallystone.errors import Taken
 from tallystone.letta import edits, filters
 from tallystone.letta.bodies import BlockCreate, BlockUpdate, decode
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.paging import page
 from tallystone.letta.wire import agents_answer, block_answer, blocks_answer
-from tallystone.vault import Vault
-from tallystone.vault.types import Block
 
 
 def create(call: Call) -> Answer:
@@ -42,12 +36,7 @@ def update(call: Call) -> Answer:
     """`PATCH /v1/blocks/{block_id}`: fields that are null or absent stay; `If-Match` is honoured."""
     identity = call.id("block")
     body = decode(call.body, BlockUpdate)
-
-    def label_is_free(block: Block, changed: Mapping[str, Any]) -> None:
-        if "label" in changed:
-            check_label(call.vault, block, str(changed["label"]))
-
-    return block_answer(call.vault.edit_block(identity, edits.update(call, body, label_is_free)))
+    return block_answer(call.vault.edit_block(identity, edits.update(call, body)))
 
 
 def delete(call: Call) -> Answer:
@@ -65,16 +54,3 @@ def agents(call: Call) -> Answer:
             identity, after=wanted.after, before=wanted.before, limit=wanted.limit, reverse=wanted.reverse
         )
     )
-
-
-def check_label(vault: Vault, block: Block, label: str) -> None:
-    """Raise `Taken` if an agent that holds `block`, and that the caller may see, holds another of this label."""
-    if not block.agent_ids:
-        return
-    for agent in vault.agents(where=lambda agent: agent.id in block.agent_ids):
-        if any(other.label == label and other.id != block.id for other in agent.blocks):
-            raise Taken(
-                "an agent that holds this block has another one of that label",
-                hint="choose another label, or detach one of the two first",
-                code="label_taken",
-            )

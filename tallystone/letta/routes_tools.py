@@ -58,7 +58,7 @@ def retrieve(call: Call) -> Answer:
 
 def agent_list(call: Call) -> Answer:
     """`GET /v1/agents/{agent_id}/tools`: the tools attached to the agent, latest first."""
-    agent = call.vault.agent(call.id("agent"))
+    agent = call.vault.agent(call.id("agent"), with_blocks=False)
     return _page(call, [BY_NAME[name] for name in agent.tools if name in BY_NAME], 10)
 
 
@@ -92,7 +92,7 @@ def run(call: Call) -> Answer:
     """`POST /v1/agents/{agent_id}/tools/{tool_name}/run`: as the agent. A tool's error is 200, `status: error`."""
     agent_id, name = call.id("agent"), call.params["tool_name"]
     body = bodies.decode(call.body, bodies.ToolRun)
-    agent = call.vault.agent(agent_id)
+    agent = call.vault.agent(agent_id, with_blocks=False)
     if name not in agent.tools or name not in BY_NAME:
         raise _not_found(f"'{name}'")
     return run_tool.run(call, agent, BY_NAME[name], body.args or {})

@@ -6,7 +6,9 @@ a caller who may not run tools at all, or an agent or tool that is not there, is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from tallystone.errors import Denied, Invalid, Locked, NotFound, Taken
@@ -15,7 +17,8 @@ from tallystone.letta.call import Answer, Call
 from tallystone.letta.memory_tools import EDITS, ToolError
 from tallystone.letta.tools import Tool
 from tallystone.vault import Vault
-from tallystone.vault.types import DEFAULT_LIMIT, Agent, Block
+from tallystone.vault.memory import AddBlock, DropBlock, EditBlock, Step
+from tallystone.vault.types import Agent, Block
 
 Result = str | None
 T = TypeVar("T")
@@ -40,9 +43,6 @@ def succeeded(returned: Result) -> Answer:
 
 def run(call: Call, agent: Agent, tool: Tool, arguments: Mapping[str, Any]) -> Answer:
     """Run `tool` as `agent`, with the rights of the agent. Raises `Denied` for a token that can only read."""
-    vault = call.vault
-    if vault.scope == "read":
-        raise Denied("this token can only read", hint="use a token of scope full", code="read_only_token")
     try:
         known = memory_tools.check_arguments(tool.json_schema, arguments)
         if not tool.served:
@@ -71,10 +71,11 @@ def _edit(
     def change(block: Block) -> Mapping[str, Any]:
         return {"value": _fits(edit(block.value, label, arguments), block)}
 
-    return call.once(
-        lambda: _as_agent(call.vault, agent, label, change),
-        lambda block: succeeded(block.value),
-    )
+    def work() -> Block:
+        edited = partial(call.vault.edit_agent_block, agent.id, label, change, as_agent=True)
+        return _answering(call.vault, agent, [label], [label], edited)
+
+    return call.once(work, lambda block: succeeded(block.value))
 
 
 def _fits(value: str, block: Block) -> str:
@@ -83,25 +84,25 @@ def _fits(value: str, block: Block) -> str:
     return value
 
 
-def _as_agent(vault: Vault, agent: Agent, label: str, change: Callable[[Block], Mapping[str, Any]]) -> Block:
-    """One edit by the agent. What the vault refuses becomes the tool's answer."""
-    return _answering(agent, label, lambda: vault.edit_agent_block(agent.id, label, change, as_agent=True))
-
-
-def _answering(agent: Agent, label: str, work: Callable[[], T]) -> T:
-    """Run `work`; a refusal that concerns the block `label` becomes a `ToolError`."""
+def _answering(
+    vault: Vault, agent: Agent, at: Sequence[str], needed: Sequence[str], work: Callable[[], T]
+) -> T:
+    """Run `work`; what the vault refuses becomes the tool's answer, about the block whose label is `at[0]` by then.
+    `needed` are the labels that the agent must have."""
     try:
         return work()
     except NotFound:
-        raise memory_tools.missing_block(label, [block.label for block in agent.blocks]) from None
+        labels = [block.label for block in vault.agent_blocks(agent.id)]
+        missing = next((label for label in needed if label not in labels), at[0])
+        raise memory_tools.missing_block(missing, labels) from None
     except Denied as error:
+        if error.code == "read_only_token":
+            raise  # the caller may run no tool at all: that is no answer of this one
         if error.code == "read_only":
-            raise memory_tools.read_only(label) from None
-        raise ToolError("PermissionError", f"{label}: {error.message}.") from None
-    except Locked as error:
-        raise ToolError("ValueError", f"{label}: {error.message}.") from None
-    except (Taken, Invalid) as error:
-        raise ToolError("ValueError", f"{label}: {error.message}.") from None
+            raise memory_tools.read_only(at[0]) from None
+        raise ToolError("PermissionError", f"{at[0]}: {error.message}.") from None
+    except (Locked, Taken, Invalid) as error:
+        raise ToolError("ValueError", f"{at[0]}: {error.message}.") from None
 
 
 # -- the `memory` tool ------------------------------------------------------------------------------------------
@@ -125,9 +126,10 @@ def _needed(arguments: Mapping[str, Any], *names: str) -> list[str]:
 def _create(call: Call, agent: Agent, arguments: dict[str, Any]) -> Answer:
     path, description = _needed(arguments, "path", "description")
     label = memory_tools.path_label(path)
-    return _add_block(
-        call, agent, label, arguments.get("file_text", ""), description, f"Created the block {label}."
+    new = AddBlock(
+        {"label": label, "value": arguments.get("file_text", ""), "description": description or None}
     )
+    return _change(call, agent, [(label, new)], f"Created the block {label}.")
 
 
 def _str_replace(call: Call, agent: Agent, arguments: dict[str, Any]) -> Answer:
@@ -144,8 +146,7 @@ def _insert(call: Call, agent: Agent, arguments: dict[str, Any]) -> Answer:
 
 def _delete(call: Call, agent: Agent, arguments: dict[str, Any]) -> Answer:
     label = memory_tools.path_label(_needed(arguments, "path")[0])
-    done = succeeded(f"Deleted the block {label}.")
-    return call.once(lambda: _detach(call.vault, agent, label), lambda _: done)
+    return _change(call, agent, [(label, DropBlock(label, _may_drop))], f"Deleted the block {label}.")
 
 
 def _rename(call: Call, agent: Agent, arguments: dict[str, Any]) -> Answer:
@@ -161,7 +162,7 @@ def _rename(call: Call, agent: Agent, arguments: dict[str, Any]) -> Answer:
     if "description" in arguments:
         changed["description"] = arguments["description"]
         done.append(f"Described the block {changed.get('label', old)} anew.")
-    return call.once(lambda: _relabel(call.vault, agent, old, changed), lambda _: succeeded(" ".join(done)))
+    return _change(call, agent, [(old, EditBlock(old, lambda _: changed))], " ".join(done))
 
 
 _COMMANDS: Mapping[str, Callable[[Call, Agent, dict[str, Any]], Answer]] = {
@@ -173,132 +174,29 @@ _COMMANDS: Mapping[str, Callable[[Call, Agent, dict[str, Any]], Answer]] = {
 }
 
 
-def _held(agent: Agent, label: str) -> Block:
-    """The agent's block with this label. Raises `ToolError` (`KeyError`)."""
-    found = next((block for block in agent.blocks if block.label == label), None)
-    if found is None:
-        raise memory_tools.missing_block(label, [block.label for block in agent.blocks])
-    return found
-
-
-def _relabel(vault: Vault, agent: Agent, label: str, changed: Mapping[str, Any]) -> Block:
-    """Change label or description as the agent."""
-    wanted = changed.get("label", label)
-    if wanted != label and any(block.label == wanted for block in agent.blocks):
-        raise ToolError("ValueError", f"the agent has a block labelled {wanted} already.")
-    return _as_agent(vault, agent, label, lambda block: changed)
-
-
-def _detach(vault: Vault, agent: Agent, label: str) -> Agent:
-    """Take the block off the agent. Its owner keeps it, and other agents too."""
-    block = _held(agent, label)
-    if block.read_only:
-        # a write that changes nothing, so that the vault refuses and logs it like any other write to this block
-        _as_agent(vault, agent, label, lambda now: {"description": f"{now.description or ''} "})
-        raise memory_tools.read_only(label)
-    return _answering(agent, label, lambda: vault.detach(agent.id, block.id))
-
-
-def _add_block(call: Call, agent: Agent, label: str, value: str, description: str, done: str) -> Answer:
-    def work() -> object:
-        _check_new(agent, label, value)
-        return _new_block(call.vault, agent, label, value, description)
-
-    return call.once(work, lambda _: succeeded(done), _when_attached(done))
-
-
-def _when_attached(done: str) -> Callable[[Any], Answer]:
-    """The answer to keep for a new block, which takes two commits: only the second, the attaching, makes it true."""
-    half = "The block was made, but not attached: look at the memory, and try again."
-    return lambda result: (
-        succeeded(done) if isinstance(result, Agent) else Answer(result_json("error", half, half))
-    )
-
-
-def _check_new(agent: Agent, label: str, value: str) -> None:
-    if any(block.label == label for block in agent.blocks):
-        raise ToolError("ValueError", f"the agent has a block labelled {label} already.")
-    if len(value) > DEFAULT_LIMIT:
-        raise memory_tools.over_limit(DEFAULT_LIMIT, len(value))
-
-
-def _new_block(vault: Vault, agent: Agent, label: str, value: str, description: str) -> Agent:
-    """A block of the sponsor's that the agent holds with `write`. If it cannot be attached it is taken back."""
-
-    def work() -> Agent:
-        if vault.kind == "agent":
-            raise Denied("only the agent's user can make blocks for it", code="agent_token")
-        block = vault.create_block(label=label, value=value, description=description or None)
-        try:
-            return vault.attach(agent.id, block.id)
-        except BaseException:
-            vault.delete_block(block.id)
-            raise
-
-    return _answering(agent, label, work)
-
-
-# -- patches ----------------------------------------------------------------------------------------------------
+# -- several blocks, or the set of them -------------------------------------------------------------------------
 
 
 def _patch(call: Call, agent: Agent, arguments: Mapping[str, Any]) -> Answer:
     patch = arguments["patch"]
     if not patches.is_multi(patch):
+        lines = patch.split("\n")
         return _edit(
-            call,
-            agent,
-            arguments["label"],
-            lambda value, label, _: patches.apply(value, label, patch.split("\n")),
-            {},
+            call, agent, arguments["label"], lambda value, label, _: patches.apply(value, label, lines), {}
         )
     steps = patches.steps(patch)
     done = "Applied the patch to: " + ", ".join(f"{step.action} {step.label}" for step in steps) + "."
-    half = "The patch was applied in part: look at the memory, and send the rest."
-    whole = [False]
-
-    def work() -> None:
-        _rehearse(agent, steps)
-        for step in steps:
-            whole[0] = step is steps[-1]
-            _take(call.vault, agent, step)
-
-    def committed(_: object) -> Answer:
-        # each step commits, and keeps an answer for retries; only with the last one is it the final one
-        return succeeded(done) if whole[0] else Answer(result_json("error", half, half))
-
-    return call.once(work, lambda _: succeeded(done), committed)
+    return _change(call, agent, [(step.label, _step(step)) for step in steps], done)
 
 
-def _rehearse(agent: Agent, steps: list[patches.Step]) -> None:
-    """Try all steps on what the agent reads now, so that a patch that cannot work changes nothing at all."""
-    values = {block.label: block for block in agent.blocks}
-    seen: set[str] = set()
-    for step in steps:
-        if step.label in seen:
-            raise ToolError("ValueError", f"the patch has two sections for the block {step.label}.")
-        seen.add(step.label)
-        if step.action == "add":
-            _check_new(agent, step.label, patches.added_value(step))
-            continue
-        if step.label not in values:
-            raise memory_tools.missing_block(step.label, list(values))
-        block = values[step.label]
-        if block.read_only:
-            raise memory_tools.read_only(step.label)
-        if step.action == "update" and step.lines:
-            _fits(patches.apply(block.value, step.label, step.lines), block)
-        if step.move is not None and step.move != step.label and step.move in values:
-            raise ToolError("ValueError", f"the agent has a block labelled {step.move} already.")
-
-
-def _take(vault: Vault, agent: Agent, step: patches.Step) -> Any:
-    """Do one step of a patch."""
+def _step(step: patches.Step) -> Step:
+    """A section of a patch as the vault's step."""
     if step.action == "add":
-        return _new_block(vault, agent, step.label, patches.added_value(step), "")
+        return AddBlock({"label": step.label, "value": patches.added_value(step), "description": None})
     if step.action == "delete":
-        return _detach(vault, agent, step.label)
+        return DropBlock(step.label, _may_drop)
 
-    def change(block: Block) -> Mapping[str, Any]:
+    def edit(block: Block) -> Mapping[str, Any]:
         changed: dict[str, Any] = {}
         if step.lines:
             changed["value"] = _fits(patches.apply(block.value, step.label, step.lines), block)
@@ -306,4 +204,41 @@ def _take(vault: Vault, agent: Agent, step: patches.Step) -> Any:
             changed["label"] = step.move
         return changed
 
-    return _as_agent(vault, agent, step.label, change)
+    return EditBlock(step.label, edit)
+
+
+def _may_drop(block: Block) -> Mapping[str, Any]:
+    """Asked before a block leaves its agent: where the agent may only read, a write, which the vault refuses."""
+    if block.read_only or block.rights == "read":
+        return {"description": f"{block.description or ''} "}
+    return {}
+
+
+def _change(
+    call: Call,
+    agent: Agent,
+    steps: Sequence[tuple[str, Step]],
+    done: str,
+) -> Answer:
+    """Take all steps, each named by the label that it concerns, or none. The answer is one sentence."""
+    at = [steps[0][0]]
+    watched = [_watched(label, step, at) for label, step in steps]
+    needed = [label for label, step in steps if not isinstance(step, AddBlock)]
+
+    def work() -> Agent:
+        return _answering(call.vault, agent, at, needed, partial(call.vault.change_memory, agent.id, watched))
+
+    return call.once(work, lambda _: succeeded(done))
+
+
+def _watched(label: str, step: Step, at: list[str]) -> Step:
+    """The step, noting in `at` that it is the one under way, so that a refusal names the right block."""
+    if isinstance(step, AddBlock):
+        return step
+    edit = step.edit
+
+    def noted(block: Block) -> Mapping[str, Any]:
+        at[0] = label
+        return edit(block)
+
+    return replace(step, edit=noted)

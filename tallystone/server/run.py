@@ -37,10 +37,9 @@ def serve(workspace: Workspace, settings: Settings, announce: Callable[[str], No
     with listening(settings.host, settings.port) as bound:
         url = url_of(settings.host, bound)
         (announce or _announce)(url)
-        app, server = _assembled(workspace, settings)
+        server = _assembled(workspace, settings)
         with _background(workspace, settings.check_every):
             server.run(sockets=[bound])
-        app.ready = False
 
 
 @contextmanager
@@ -49,7 +48,7 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
     settings = settings or Settings(port=0)
     configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as bound:
-        _, server = _assembled(workspace, settings)
+        server = _assembled(workspace, settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         try:
@@ -62,7 +61,7 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A bound socket. Raises `StoreError` with a hint when the address is taken or not this machine's."""
+    """A listening socket. Raises `StoreError` with a hint when the address is taken or not this machine's."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # named as TCP, or asyncio leaves Nagle's algorithm on and each answer waits 40 ms for an acknowledgement
@@ -70,6 +69,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((host, port))
+            # from here on callers are kept waiting instead of refused: the URL may be told before the loop runs
+            bound.listen(2048)
         except BaseException:
             bound.close()
             raise
@@ -97,8 +98,9 @@ def _announce(url: str) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, which after a signal stops and returns, instead of raising the signal once more."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
         super().__init__(config)
+        self._app = app
         self.began = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -120,10 +122,11 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._app.ready = False  # whoever balances load sees it while requests under way finish
         self.handle_exit(number, frame)
 
 
-def _assembled(workspace: Workspace, settings: Settings) -> tuple[App, _Server]:
+def _assembled(workspace: Workspace, settings: Settings) -> _Server:
     app = App(
         workspace,
         max_body=settings.max_body,
@@ -145,7 +148,7 @@ def _assembled(workspace: Workspace, settings: Settings) -> tuple[App, _Server]:
         timeout_graceful_shutdown=settings.grace,
         timeout_keep_alive=75,
     )
-    return app, _Server(config)
+    return _Server(config, app)
 
 
 @contextmanager

@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import TypeAlias
 from urllib.parse import quote
 
-from tallystone.errors import Conflict, StoreError
+from tallystone.errors import Conflict, StoreError, Tampered
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
 from tallystone.store._schema import migrate, schema_findings
 from tallystone.store._statements import STATEMENTS, put_statement, scan_statement
 from tallystone.store.protocol import Batch, Event, Expect, Put, RowChange, Sequencer
-from tallystone.store.tables import LOG_HEAD, WS, Cell, Row, Table
+from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
 
 BUSY_SECONDS = 10.0
 """How long we wait for another process before `StoreError` with code `busy`."""
@@ -31,6 +31,7 @@ _IDLE_READERS = 64  # more than a server has threads: opening one costs a hundre
 _FETCH = 256
 _SIZE = LOG_HEAD.all_columns.index("size")
 _GET_HEAD = STATEMENTS[LOG_HEAD.name].get
+_GET_LEAF = STATEMENTS[LOG_LEAF.name].get
 
 # What a value that SQLite cannot bind raises: no stored key equals it.
 _UNBINDABLE = (UnicodeEncodeError, OverflowError)
@@ -311,6 +312,11 @@ class SqliteStore:
         head: Row | None = execute(_GET_HEAD, (WS,)).fetchone()
         size = 0 if head is None else head[_SIZE]
         assert isinstance(size, int)
+        if execute(_GET_LEAF, (WS, size)).fetchone() is not None:
+            # An older head was put back, or a leaf put in: going on would write over what the log already says.
+            raise Tampered(
+                "the log has leaves beyond its head", hint="tallystone audit verify names the place"
+            )
         # The group is settled in memory first: `known` is what each batch would find if those before it had
         # been written. Then every row is written once, many to a statement: each statement gives up the
         # interpreter lock, and getting it back among busy threads costs more than the statement.

@@ -18,6 +18,7 @@ from tallystone.keystore import (
     open_seed,
     parse_kit,
     seal_root,
+    token_context,
 )
 from tallystone.statements import Signed, WorkspaceRecord, issue
 from tallystone.store.protocol import Event
@@ -198,9 +199,14 @@ def _put_token(
     token, created = new_token(), workspace.now()
     sealed = seal_root(token, root, principal, scope, created, expires)
     key = crypto.derive(root.read, "token/label")
-    name = crypto.seal(key, crypto.pae("token/label", token.kid), label.encode())
+    name = crypto.seal(key, _label_context(token.kid, principal, scope, created, expires), label.encode())
     plan.put(TOKEN, token.kid, principal, scope, created, expires, token.verifier, sealed, name)
     return token.text
+
+
+def _label_context(kid: str, principal: str, scope: str, created: int, expires: int | None) -> bytes:
+    # The row's clear fields: what a list of tokens says about scope and expiry is what was written.
+    return crypto.pae("token/label", token_context(kid, principal, scope, created, expires))
 
 
 def _check_token(scope: str, expires: int | None, label: str, now: int) -> None:
@@ -241,7 +247,7 @@ def tokens(caller: Caller) -> list[TokenInfo]:
             keys = reach.get(str(row[2]))
             if keys is not None:
                 key = crypto.derive(keys.root.read, "token/label")
-                context = crypto.pae("token/label", str(row[1]))
+                context = _label_context(*row[1:6])
                 label = crypto.open_sealed(key, context, bytes(row[8])).decode()
                 found.append(TokenInfo(str(row[1]), str(row[2]), str(row[3]), int(row[4]), row[5], label))
         caller.event(plan, "list", tokens=len(found))
@@ -289,8 +295,15 @@ def recover(workspace: Workspace, kit_text: str) -> Credentials:
             raise wrong from error
         keys = Keys(kit.principal, root)
         identity = workspace.identity(plan, kit.principal, root.pin)
-        if root.pin != workspace.id or not identity.active:
+        if root.pin != workspace.id or not identity.active or not root.act:
             raise wrong
+        seeds = plan.get(IDENTITY, kit.principal)
+        if seeds is None:
+            raise wrong
+        try:
+            open_seed(keys, "sign", bytes(seeds[2]))  # the root is this principal's, not another's moved here
+        except Tampered as error:
+            raise wrong from error
         text = _put_token(workspace, plan, root, kit.principal, FULL, None, "recovered")
     detail = {"kind": "recover", "actor": kit.principal, "under": "", "made": text[6:22]}
     batch = plan.batch()

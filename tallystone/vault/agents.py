@@ -63,13 +63,14 @@ def create_agent(
     return caller.transact(action)
 
 
-def read_agent(caller: Caller, agent_id: str) -> Agent:
+def read_agent(caller: Caller, agent_id: str, with_blocks: bool) -> Agent:
     """The agent and the blocks it sees: one leaf, with an entry for each."""
 
     def action(plan: Plan) -> Agent:
         held = find_agent(caller, plan, agent_id)
-        agent = view(caller, plan, held)
-        caller.event(plan, "read", held.key, *_keys_of(caller, plan, held), agent=agent_id)
+        agent = view(caller, plan, held, with_blocks=with_blocks)
+        touched = _keys_of(caller, plan, held) if with_blocks else []
+        caller.event(plan, "read", held.key, *touched, agent=agent_id)
         return agent
 
     return caller.transact(action)

@@ -9,13 +9,13 @@ from tallystone.errors import Denied, NotFound, Taken, Tampered
 from tallystone.keystore import Keys
 from tallystone.policy import may_write
 from tallystone.statements import READ, WRITE
-from tallystone.store.tables import SHELF
+from tallystone.store.tables import BLOCK, SHELF
 from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import Opened, missing, open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
-from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent, find_block, walk
+from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, find_agent, find_block, walk
 from tallystone.vault.types import Agent, Block
 from tallystone.vault.views import agent_view
 from tallystone.vault.writing import FirstGrant, place_with_agent, remove_grants, rotate_if_due, subtree
@@ -35,10 +35,28 @@ def no_twins(blocks: Sequence[Block]) -> None:
     twins = sorted({label for label in labels if labels.count(label) > 1})
     if twins:
         raise Taken(
-            f"the agent would have two blocks labelled {twins[0]!r}",
+            f"the agent has a block labelled {twins[0]!r} already",
             hint="labels are unique within an agent; rename one of them",
             code="label_taken",
         )
+
+
+def labels_stay_unique(opened: Opened, viewer: Caller) -> None:
+    """Raises `Taken` if a block's new label is taken on an agent that holds it and that the caller sponsors, or is.
+
+    The rows of the other blocks must still be so when it commits: two renames cannot meet.
+    """
+    plan = opened.plan
+    for leaf in opened.grants():
+        held = find(plan, viewer.keys, AGENTS, leaf.recipient)
+        if held is None and leaf.recipient != viewer.id:
+            continue
+        keys = agent_keys(viewer, held) if held is not None else viewer.keys
+        blocks = []
+        for there, block in blocks_of(viewer, plan, keys, agents=False):
+            plan.need(BLOCK, there.storage)
+            blocks.append(block)
+        no_twins(blocks)
 
 
 def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes:

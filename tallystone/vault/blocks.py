@@ -225,12 +225,22 @@ def _allowed(opened: Opened, before: Block, content: Mapping[str, Any], owner: M
         raise Locked("the block is locked", hint="its owner unlocks it with locked=false")
 
 
-def edit_block(caller: Caller, block_id: str, edit: Edit, if_version: int | None) -> Block:
-    """Apply `edit` to the current state, as one new version; on a concurrent change, again."""
+def edit_block(
+    caller: Caller,
+    block_id: str,
+    edit: Edit,
+    if_version: int | None,
+    relabelled: Callable[[Opened, Caller], None],
+) -> Block:
+    """Apply `edit` to the current state, as one new version; on a concurrent change, again. `relabelled` is asked
+    when the label has changed, and may refuse."""
 
     def action(plan: Plan) -> Block:
         held = find_block(plan, caller.keys, block_id)
-        block, changed = edit_opened(open_block(caller, plan, held), edit, if_version)
+        opened = open_block(caller, plan, held)
+        block, changed = edit_opened(opened, edit, if_version)
+        if "label" in changed:
+            relabelled(opened, caller)
         caller.event(
             plan,
             "update" if changed else "read",

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tallystone import crypto
-from tallystone.errors import Conflict, Denied, Locked, NotFound, TallystoneError, Unauthenticated
+from tallystone.errors import Conflict, Denied, Locked, NotFound, TallystoneError, Tampered, Unauthenticated
 from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
 from tallystone.statements import Signed, issue
 from tallystone.store.protocol import Row
@@ -197,7 +197,15 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
             )
         principal, scope, created = str(row[2]), str(row[3]), int(row[4])
         root = open_root(token, bytes(row[7]), principal, scope, created, expires)
-        caller = Caller(workspace, Keys(principal, root), row)
+        keys = Keys(principal, root)
+        if keys.can_act:
+            # A root is the principal's if it opens the principal's seed: else whoever inserts rows could make a token
+            # that is recognised as anybody, though it opens nothing of theirs.
+            identity = plan.get(IDENTITY, principal)
+            if identity is None:
+                raise Tampered("a principal's keys are not there")
+            open_seed(keys, "sign", bytes(identity[2]))
+        caller = Caller(workspace, keys, row)
         workspace.check_record(plan, root.pin)
         caller.standing(plan)
         caller.has_mail = bool(snapshot.scan(INBOX, (WS, principal), limit=1))
@@ -215,4 +223,4 @@ class Stripes:
 
     def lock_for(self, name: str) -> Lock:
         """The lock for this name; different names may share one."""
-        return self._locks[crypto.sha256(name.encode())[0]]
+        return self._locks[crypto.sha256(crypto.pae(name))[0]]

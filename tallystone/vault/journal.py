@@ -34,7 +34,8 @@ def events(caller: Caller, limit: int, after: int | None) -> list[AuditEvent]:
             if number != seq or not crypto.equal(digest, crypto.sha256(detail)):
                 raise Tampered("an event's details are not those that the log counts")
             actor, under = str(content.pop("actor", "")), str(content.pop("under", ""))
-            content.pop("kind", None)
+            if content.pop("kind", None) != kind:
+                raise Tampered("an event is of another kind than its leaf")
             found.append(AuditEvent(seq, minute, kind, actor, under, content))
             if len(found) >= limit:
                 break

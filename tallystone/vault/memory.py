@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from tallystone.errors import NotFound, Taken
+from tallystone.errors import NotFound
 from tallystone.statements import READ, WRITE
-from tallystone.vault.attaching import blocks_of, no_twins, unplace, users_only, view
+from tallystone.vault.attaching import blocks_of, labels_stay_unique, no_twins, unplace, users_only, view
 from tallystone.vault.blocks import Edit, edit_opened, new_block, page
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import open_block
@@ -82,15 +82,10 @@ def edit_by_label(
             mine = find(plan, caller.keys, BLOCKS, target)
             if mine is not None and mine.state != OFFERED and mine.storage == there.storage:
                 actor, held = caller, mine
-        block, changed = edit_opened(open_block(actor, plan, held), edit, if_version, viewer=caller)
+        opened = open_block(actor, plan, held)
+        block, changed = edit_opened(opened, edit, if_version, viewer=caller)
         if "label" in changed:
-            twins = [b.label for h, b in blocks_of(caller, plan, keys, agents=False) if h.block != target]
-            if block.label in twins:
-                raise Taken(
-                    f"the agent has a block labelled {block.label!r} already",
-                    hint="choose another",
-                    code="label_taken",
-                )
+            labels_stay_unique(opened, caller)
         kind = "update" if changed else "read"
         actor.event(plan, kind, held.key, block=target, agent=agent_id, version=block.version, fields=changed)
         return block
@@ -155,7 +150,10 @@ def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> bytes:
         return new_block(caller, plan, step.fields, [grant]).key
     there, _ = by_label(caller, plan, agent, step.label)
     actor = caller if keys is caller.keys else caller.as_agent(keys)
-    edit_opened(open_block(actor, plan, there), step.edit, None)
+    opened = open_block(actor, plan, there)
+    _, changed = edit_opened(opened, step.edit, None)
+    if "label" in changed:
+        labels_stay_unique(opened, caller)
     if isinstance(step, DropBlock):
         users_only(caller)
         return unplace(caller, plan, agent, there.block)

@@ -69,14 +69,14 @@ def share(caller: Caller, block_id: str, recipient: str, can: str) -> Grant:
             leaf = max(opened.grants(), key=lambda one: one.grant)
         else:
             rotate_if_due(opened)
-            leaf = _send(caller, plan, opened, principal, rights)
+            leaf = _send(caller, plan, opened, principal, rights, known[0].grant if known else 0)
         caller.event(plan, "share", held.key, block=block_id, to=principal, can=can)
         return _grant(leaf, name)
 
     return caller.transact(action, lock=block_id)
 
 
-def _send(caller: Caller, plan: Plan, opened: Opened, principal: str, rights: int) -> Leaf:
+def _send(caller: Caller, plan: Plan, opened: Opened, principal: str, rights: int, replaces: int) -> Leaf:
     """Queue a grant that travels in a capsule, sealed to the recipient's current record."""
     recipient = caller.identity(plan, principal)
     if not recipient.active:
@@ -84,7 +84,7 @@ def _send(caller: Caller, plan: Plan, opened: Opened, principal: str, rights: in
     one_time = crypto.random_bytes()
     info = capsule_info(caller.workspace.id, recipient.digest)
     enc = crypto.seal_to(recipient.record.kem, info, one_time)
-    leaf, grant_key, signed = add_grant(opened, recipient, rights, capsule=enc)
+    leaf, grant_key, signed = add_grant(opened, recipient, rights, capsule=enc, replaces=replaces)
     travelling = replace(
         opened.held,
         grant=leaf.grant,

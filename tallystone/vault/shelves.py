@@ -10,11 +10,11 @@ from tallystone.errors import NotFound, Rejected, Tampered
 from tallystone.keystore import Keys, Root
 from tallystone.statements import Genesis, Leaf, Link, Signed, identifier
 from tallystone.store.protocol import Row
-from tallystone.store.tables import INBOX, SHELF
+from tallystone.store.tables import GRANT_WRAP, INBOX, SHELF
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import missing
 from tallystone.vault.plan import WS, Plan
-from tallystone.vault.records import OFFERED, Held, shelve, unshelve
+from tallystone.vault.records import ACCEPTED, OFFERED, Held, shelve, unshelve
 
 BLOCKS, AGENTS, SELF, HOUSE = "block", "agent", "self", "house"
 """The shelves: memory blocks; agents that this principal sponsors; an agent's own state; workspace-wide keys."""
@@ -132,26 +132,33 @@ def _receive(caller: Caller, plan: Plan) -> None:
         plan.need(INBOX, caller.id, capsule)
         plan.delete(INBOX, caller.id, capsule)
         try:
-            held = replace(
-                _open_capsule(caller, plan, seed, enc, sealed), position=caller.workspace.next_position()
-            )
+            held, replaces = _open_capsule(caller, plan, seed, enc, sealed)
         except (Tampered, NotFound):
             caller.event(plan, "refused-capsule")
             continue
+        old = find(plan, caller.keys, BLOCKS, held.block)
+        live = old is not None and plan.get(GRANT_WRAP, old.storage, old.grant) is not None
+        if old is not None and live and old.state == ACCEPTED and old.grant != replaces:
+            continue  # held already, through somebody else: an offer takes nothing away
+        # A grant beside a live one, or in its place, leaves the block where it was, accepted or not; after the end of
+        # the old one it is a new offer.
+        alive = old is not None and (
+            old.grant == replaces or plan.get(GRANT_WRAP, old.storage, old.grant) is not None
+        )
+        kept = old if alive else None
+        position = kept.position if kept else caller.workspace.next_position()
+        held = replace(held, state=kept.state if kept else OFFERED, position=position)
         shelf_id, locator = caller.keys.shelf(BLOCKS), caller.keys.locator(held.block)
-        if plan.get(SHELF, shelf_id, locator) is not None:
-            old = find(plan, caller.keys, BLOCKS, held.block)
-            # A newer grant replaces the one that was held; the block stays what it was, accepted or not.
-            held = replace(
-                held, state=old.state if old else OFFERED, position=old.position if old else held.position
-            )
         plan.put(SHELF, shelf_id, locator, held.position, *shelve(caller.keys, shelf_id, locator, held))
         caller.event(plan, "offer", held.key, block=held.block)
 
 
-def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: bytes) -> Held:
-    """The offered grant, checked: its statement is the issuer's, names this capsule and this very recipient record,
-    and its block's id and owner follow from the genesis. Raises `Tampered`."""
+def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: bytes) -> tuple[Held, int]:
+    """The offered grant, and the number of the one that it replaces (or 0). Checked: its statement is the issuer's and
+    names this capsule and this very recipient record; its block's id and owner follow from the genesis.
+
+    Raises `Tampered`.
+    """
     workspace, me = caller.workspace.id, caller.identity(plan, caller.id)
     key = None
     for digest in me.signers:
@@ -188,4 +195,5 @@ def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: b
     )
     if not sound:
         raise Tampered("a capsule holds a grant that its issuer did not make")
-    return Held(block, storage, number, grant_key, owner, kind, OFFERED, 0, leaf_bytes, admin)
+    held = Held(block, storage, number, grant_key, owner, kind, OFFERED, 0, leaf_bytes, admin)
+    return held, int(link.change.get("replaces", 0))

@@ -150,7 +150,7 @@ class Vault:
     def edit_block(self, block_id: str, edit: Edit, *, if_version: int | None = None) -> Block:
         """Apply `edit`, a pure function from the current block to the fields that change; on a concurrent change it
         is asked again. Raises `Denied`, `Locked`, `Invalid`, `PreconditionFailed`, `NotFound`."""
-        return blocks.edit_block(self._caller, block_id, edit, if_version)
+        return blocks.edit_block(self._caller, block_id, edit, if_version, attaching.labels_stay_unique)
 
     def delete_block(self, block_id: str) -> None:
         """Remove a block with everything that belongs to it. Owner only."""
@@ -209,9 +209,9 @@ class Vault:
             raise Invalid(f"unknown access {access!r}", hint="use read or write", code="bad_right")
         return agents.create_agent(self._caller, state, block_ids, memory_blocks, access)
 
-    def agent(self, agent_id: str) -> Agent:
-        """One agent with its blocks."""
-        return agents.read_agent(self._caller, agent_id)
+    def agent(self, agent_id: str, *, with_blocks: bool = True) -> Agent:
+        """One agent, with its blocks unless they are not asked for."""
+        return agents.read_agent(self._caller, agent_id, with_blocks)
 
     def agents(
         self,

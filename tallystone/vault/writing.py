@@ -256,12 +256,13 @@ def add_link(
 
 
 def add_grant(
-    opened: Opened, recipient: Identity, rights: int, capsule: bytes = b""
+    opened: Opened, recipient: Identity, rights: int, capsule: bytes = b"", replaces: int = 0
 ) -> tuple[Leaf, bytes, Any]:
     """Queue a grant to `recipient`; returns its leaf, its key and the signed statement.
 
     By the owner, the key goes to the ledger under the admin key; by a grantee who places the block below its own
-    grant (rule 5), it is sealed to the admin key's public half, so that the owner can rotate later.
+    grant (rule 5), it is sealed to the admin key's public half, so that the owner can rotate later. `replaces` is the
+    number of the same recipient's grant that this one takes the place of.
     """
     leaves = opened.leaves()
     number, grant_key = opened.head.next_grant, crypto.random_bytes()
@@ -271,7 +272,12 @@ def add_grant(
     if own is None:
         admin = opened.held.admin
         secret = seal_grant_key(admin, opened.id, number, grant_key)
-        change: dict[str, Any] = {"grant": number, "leaf": leaf.digest, "capsule": crypto.sha256(capsule)}
+        change: dict[str, Any] = {
+            "grant": number,
+            "leaf": leaf.digest,
+            "capsule": crypto.sha256(capsule),
+            "replaces": replaces,
+        }
         authority = None
         published = crypto.sha256(admin_public(admin)) if capsule and opened.head.admin == EMPTY else None
     else:

@@ -70,7 +70,9 @@ def build(folder: Path) -> Scene:
     state = {"system": s("prompt"), "description": s("agent"), "tags": [s("tag")], "tools": ["memory_insert"],
              "llm_config": {"model": s("model")}}  # fmt: skip
     memory = [{"label": s("persona"), "value": s("value"), "description": s("description")}]
-    a1 = v.create_agent({**state, "name": s("agent")}, block_ids=[team, scene.ids["fixed"]], memory_blocks=memory)
+    a1 = v.create_agent(
+        {**state, "name": s("agent")}, block_ids=[team, scene.ids["fixed"]], memory_blocks=memory
+    )
     a2 = v.create_agent({"name": s("agent")}, block_ids=[team], access="read")
     a3 = v.create_agent({"name": s("agent")}, block_ids=[private])
     scene.ids |= {"a1": a1.id, "a2": a2.id, "a3": a3.id}
@@ -165,6 +167,11 @@ def _agent(agent: Agent) -> tuple[Any, ...]:
     return agent.id, agent.name, repr(sorted(agent.state.items())), agent.version, agent.sponsor
 
 
+def _named(facts: set[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
+    """Who is called what as facts of their own: a name whose row is gone is missing, not wrong."""
+    return {(who, *rest) for who, _, *rest in facts} | {(who, name) for who, name, *_ in facts if name}
+
+
 Seen = dict[str, Any]
 """{question: answer}: a set of facts, or the error that refused it."""
 
@@ -217,16 +224,32 @@ def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[A
         "blocks": lambda: {_block(b) for b in v.blocks(need_agents=False)},
         "agent": of_agents,
         "agents": lambda: {_agent(a) for a in v.agents(with_blocks=False)},
-        "events": lambda: {(e.seq, e.kind, e.actor, e.under, repr(e.detail)) for e in v.events(200, after=0) if e.seq < scene.leaves},
+        "events": lambda: {
+            (e.seq, e.kind, e.actor, e.under, repr(e.detail))
+            for e in v.events(200, after=0)
+            if e.seq < scene.leaves
+        },
     }
     if v.kind == "user" and v.scope == "full":
         questions |= {
             "users": lambda: {(u.id, u.name, u.status) for u in v.users()},
-            "tokens": lambda: {(t.kid, t.principal, t.scope, t.created, t.expires, t.label) for t in v.tokens()},
-            "offers": lambda: {(o.block_id, o.label, o.owner, o.owner_name, o.can) for o in v.offers()},
-            "access": lambda: set(v.access()),
+            "tokens": lambda: {
+                (t.kid, t.principal, t.scope, t.created, t.expires, t.label) for t in v.tokens()
+            },
+            "offers": lambda: _named(
+                {(o.owner, o.owner_name, o.block_id, o.label, o.can) for o in v.offers()}
+            ),
+            "access": lambda: _named(
+                {(a.principal, a.name, a.block_id, a.label, a.rights) for a in v.access()}
+            ),
         }
     if who == "alice":
-        questions["grants"] = lambda: {(one, *vars(g).values()) for one in blocks[:2] for g in v.grants(one)}
+        questions["grants"] = lambda: _named(
+            {
+                (g.recipient, g.name, one, g.number, g.can, g.parent)
+                for one in blocks[:2]
+                for g in v.grants(one)
+            }
+        )
         questions["once"] = lambda: {v.once(REPLY_KEY, 1, lambda _: b"")} - {None}
     return questions

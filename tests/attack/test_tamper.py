@@ -16,20 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attack.scene import DATABASE, Scene, Seen, build, look, raw, rows
 
+from attack.scene import DATABASE, Scene, Seen, build, look, raw, rows
 from tallystone.errors import TallystoneError
 from tallystone.store.tables import TABLES, Table
 from tallystone.vault import Workspace
 
 FULL = os.environ.get("TALLYSTONE_ATTACK") == "full"
-QUICK_CASES = 5
+QUICK_CASES = 3
 EVENT_TABLES = {"log_leaf", "log_detail", "log_manifest", "log_head", "auditor"}
 # Rows in which an older value of a block is found again: a consistent rollback is for the log check to find (design §2).
 ROLLBACK = {"block", "version", "chain"}
 
 COLUMNS = [(table, column) for table in TABLES for column in table.all_columns]
-_CBOR = [b"\x80", b"\xf6", b"\x00", b"\xa0", b"\x84\x01\x02\x03\x04", b"\x81\x1b\xff\xff\xff\xff\xff\xff\xff\xff"]
+_CBOR = [
+    b"\x80",
+    b"\xf6",
+    b"\x00",
+    b"\xa0",
+    b"\x84\x01\x02\x03\x04",
+    b"\x81\x1b\xff\xff\xff\xff\xff\xff\xff\xff",
+]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +91,9 @@ def judge(copy: Path, scene: Scene, right: Seen, table: str, what: str) -> None:
     with workspace:
         found = [finding.where for finding in workspace.verify().findings]
         # A leaf and its neighbours prove each other: an edit of one may be told of another.
-        names = {table} | ({"log_leaf", "log_head", "log_manifest", "log_detail"} if table.startswith("log_") else set())
+        names = {table} | (
+            {"log_leaf", "log_head", "log_manifest", "log_detail"} if table.startswith("log_") else set()
+        )
         assert any(where.split()[0] in names for where in found), f"{what}: not found by verify, only {found}"
         seen = look(workspace, scene, events=table in EVENT_TABLES)
     for name, answer in seen.items():
@@ -119,7 +128,15 @@ def _variants(value: Any, others: list[Any], seed: int) -> list[Any]:
             None,
         ]
     if isinstance(value, str):
-        return [*swapped, value[:-1] + ("0" if value[-1:] != "0" else "1"), "", "\x00", value + " ", "user-", "full"]
+        return [
+            *swapped,
+            value[:-1] + ("0" if value[-1:] != "0" else "1"),
+            "",
+            "\x00",
+            value + " ",
+            "user-",
+            "full",
+        ]
     if isinstance(value, int):
         return [value - 1, value + 1, -1, 0, 2**62, *swapped, None, -(2**63)]
     return [0, -1, 1, 2**62, b"", b"\x01" * 40, ""]
@@ -137,15 +154,13 @@ def _cases(database: Path, table: Table, column: str) -> Iterator[tuple[tuple[An
     dice = random.Random(f"{table.name}.{column}")
     # The dice are loaded with a fixed seed: each column has its rows and its edits, the same in every run.
     for number in range(QUICK_CASES):
-        row = dice.choice(found)
+        row = dice.choice([row for row in found if row[place] is not None] or found)
         variants = _variants(row[place], others, number)
-        yield row, variants[number] if number < len(variants) else dice.choice(variants)
+        yield row, variants[number] if number < 2 else dice.choice(variants[2:])
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS, ids=[f"{t.name}.{c}" for t, c in COLUMNS])
-def test_an_edited_cell(
-    table: Table, column: str, scene: Scene, copy: Path, right: Seen
-) -> None:
+def test_an_edited_cell(table: Table, column: str, scene: Scene, copy: Path, right: Seen) -> None:
     tried = 0
     for row, value in _cases(scene.folder / DATABASE, table, column):
         if value == row[table.all_columns.index(column)]:
@@ -184,7 +199,7 @@ def _fresh(scene: Scene, copy: Path) -> Path:
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_a_dropped_row(table: Table, scene: Scene, copy: Path, right: Seen) -> None:
-    for row in _some_rows(scene.folder / DATABASE, table, 4):
+    for row in _some_rows(scene.folder / DATABASE, table, 3):
         with raw(_fresh(scene, copy)) as connection:
             connection.execute(f"DELETE FROM {table.name} WHERE {_where(table)}", table.key_of(row))
         judge(copy, scene, right, table.name, f"dropped {table.name} {table.key_of(row)[1:]}")
@@ -203,7 +218,9 @@ def test_an_added_row(table: Table, scene: Scene, copy: Path, right: Seen) -> No
     for row in _some_rows(scene.folder / DATABASE, table, 2):
         for place in range(len(table.key)):
             cell = row[place]
-            other = cell + 1 if isinstance(cell, int) else cell[:-1] + ("0" if isinstance(cell, str) else b"\x00")
+            other = (
+                cell + 1 if isinstance(cell, int) else cell[:-1] + ("0" if isinstance(cell, str) else b"\x00")
+            )
             with raw(_fresh(scene, copy)) as connection:
                 marks = ", ".join("?" * len(row))
                 try:
@@ -235,17 +252,23 @@ def test_a_row_rolled_back(table: Table, scene: Scene, copy: Path, right: Seen) 
     """Each row that an older copy of the database has otherwise, put back alone; and a row of then that is gone now."""
     columns = ", ".join(table.all_columns)
     now = set(rows(scene.folder / DATABASE, f"SELECT {columns} FROM {table.name}"))
-    then = [row for row in rows(scene.older / DATABASE, f"SELECT {columns} FROM {table.name}") if row not in now]
-    for row in then if FULL else then[:5]:
+    then = [
+        row for row in rows(scene.older / DATABASE, f"SELECT {columns} FROM {table.name}") if row not in now
+    ]
+    for row in then if FULL else then[:3]:
         with raw(_fresh(scene, copy)) as connection:
-            connection.execute(f"INSERT OR REPLACE INTO {table.name} VALUES ({', '.join('?' * len(row))})", row)
+            connection.execute(
+                f"INSERT OR REPLACE INTO {table.name} VALUES ({', '.join('?' * len(row))})", row
+            )
         judge(copy, scene, right, table.name, f"rolled back {table.name} {table.key_of(row)[1:]}")
 
 
 def test_one_block_rolled_back_consistently_is_found(scene: Scene, copy: Path) -> None:
     """The documented limit: readers take the older state of a block for its state; the log check does not."""
     tables = ["block", "chain", "version", "epoch", "grant_wrap", "ledger"]
-    storage = rows(scene.older / DATABASE, "SELECT storage FROM version GROUP BY storage ORDER BY count(*) DESC")[0][0]
+    storage = rows(
+        scene.older / DATABASE, "SELECT storage FROM version GROUP BY storage ORDER BY count(*) DESC"
+    )[0][0]
     with raw(_fresh(scene, copy)) as connection:
         for table in tables:
             connection.execute(f"DELETE FROM {table} WHERE storage = ?", (storage,))

@@ -26,7 +26,8 @@ def seen(vault: Vault) -> dict[str, Any]:
         "blocks": [asdict(block) for block in vault.blocks()],
         "agents": [asdict(agent) for agent in agents],
         "by label": {
-            agent.id: [vault.agent_block(agent.id, block.label).value for block in agent.blocks] for agent in agents
+            agent.id: [vault.agent_block(agent.id, block.label).value for block in agent.blocks]
+            for agent in agents
         },
         "grants": {block.id: [asdict(grant) for grant in vault.grants(block.id)] for block in vault.blocks()},
         "offers": [asdict(offer) for offer in vault.offers()],
