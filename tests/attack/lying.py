@@ -63,10 +63,18 @@ def forge_version(
         body = _cbor.encode({**old, "value": text} if payload is None else payload)
         number = opened.row.version + 1
         version = Version(
-            block=opened.id, number=number, previous=digest, policy=opened.head.number,
-            policy_digest=opened.head.digest, epoch=opened.row.epoch, payload=crypto.sha256(body), writer=signer.id,
-            writer_record=signer.identity(plan, signer.id).digest, under="", time=0,
-        )  # fmt: skip
+            block=opened.id,
+            number=number,
+            previous=digest,
+            policy=opened.head.number,
+            policy_digest=opened.head.digest,
+            epoch=opened.row.epoch,
+            payload=crypto.sha256(body),
+            writer=signer.id,
+            writer_record=signer.identity(plan, signer.id).digest,
+            under="",
+            time=0,
+        )
         version = replace(version, **(claim or {}))
         seed, mine = signer.signing_seed(plan), signer.identity(plan, signer.id).digest
     signed = change(issue("version", workspace.id, version.encode(), [(mine, seed)]))
@@ -82,6 +90,8 @@ def forge_version(
     sealed = crypto.seal(key, crypto.pae("version", opened.id, number), _cbor.encode(content))
     wrap = wrap_content_key(opened.keys.dek, opened.id, number, key)
     with raw(database) as connection:
-        connection.execute("INSERT OR REPLACE INTO version VALUES (1, ?, ?, ?, ?, ?)",
-                           (held.storage, number, opened.row.epoch, wrap, sealed))  # fmt: skip
+        connection.execute(
+            "INSERT OR REPLACE INTO version VALUES (1, ?, ?, ?, ?, ?)",
+            (held.storage, number, opened.row.epoch, wrap, sealed),
+        )
         connection.execute("UPDATE block SET version = ? WHERE storage = ?", (number, held.storage))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,9 +54,14 @@ def build(folder: Path) -> Scene:
 
     def block(vault: Vault, name: str, **more: Any) -> str:
         one = vault.create_block(
-            label=s("label"), value=s("value"), description=s("description"), tags=[s("tag")],
-            metadata={s("key"): [s("item"), 7, None, 1.5]}, extra={"project_id": s("extra")}, **more,
-        )  # fmt: skip
+            label=s("label"),
+            value=s("value"),
+            description=s("description"),
+            tags=[s("tag")],
+            metadata={s("key"): [s("item"), 7, None, 1.5]},
+            extra={"project_id": s("extra")},
+            **more,
+        )
         scene.ids[name] = one.id
         return one.id
 
@@ -67,8 +72,13 @@ def build(folder: Path) -> Scene:
     scene.tokens["alice-read"] = v.create_token(
         scope="read", label=s("token"), expires=datetime.now(UTC) + timedelta(days=900)
     )
-    state = {"system": s("prompt"), "description": s("agent"), "tags": [s("tag")], "tools": ["memory_insert"],
-             "llm_config": {"model": s("model")}}  # fmt: skip
+    state = {
+        "system": s("prompt"),
+        "description": s("agent"),
+        "tags": [s("tag")],
+        "tools": ["memory_insert"],
+        "llm_config": {"model": s("model")},
+    }
     memory = [{"label": s("persona"), "value": s("value"), "description": s("description")}]
     a1 = v.create_agent(
         {**state, "name": s("agent")}, block_ids=[team, scene.ids["fixed"]], memory_blocks=memory
@@ -106,18 +116,18 @@ def build(folder: Path) -> Scene:
     bob.share(scene.ids["bobs"], made["carol"].principal, "write")
     v.edit_block(team, lambda b: {"limit": 5000})
     for vault, what in ((bob, scene.ids["fixed"]), (v, scene.ids["bobs"])):
-        try:
+        with suppress(NotFound):
             vault.block(what)
-        except NotFound:
-            pass
     again = workspace.vault(made["alice"].token)
     again.once(REPLY_KEY, 0, lambda result: result.value.encode())
     again.edit_block(private, lambda b: {"value": s("value")})
     workspace.denied({"code": "unauthenticated"})
     for name, credentials in made.items():
         scene.tokens[name], scene.kits[name], scene.ids[name] = (
-            credentials.token, credentials.kit, credentials.principal,
-        )  # fmt: skip
+            credentials.token,
+            credentials.kit,
+            credentials.principal,
+        )
     workspace.close()
     empty = [t.name for t in TABLES if not rows(folder / DATABASE, f"SELECT count(*) FROM {t.name}")[0][0]]
     scene.leaves = rows(folder / DATABASE, "SELECT size FROM log_head")[0][0]
@@ -150,9 +160,18 @@ def raw(database: Path) -> Iterator[sqlite3.Connection]:
 
 def _content(block: Block) -> tuple[Any, ...]:
     return (
-        block.label, block.value, block.description, tuple(block.tags), repr(block.metadata), repr(block.extra),
-        block.version, block.created_at, block.updated_at, block.updated_by, block.updated_under,
-    )  # fmt: skip
+        block.label,
+        block.value,
+        block.description,
+        tuple(block.tags),
+        repr(block.metadata),
+        repr(block.extra),
+        block.version,
+        block.created_at,
+        block.updated_at,
+        block.updated_by,
+        block.updated_under,
+    )
 
 
 def _settings(block: Block) -> tuple[Any, ...]:
@@ -177,7 +196,7 @@ Seen = dict[str, Any]
 
 
 def look(workspace: Workspace, scene: Scene, *, events: bool = False) -> Seen:
-    """Ask everything as every principal. Facts are sets, so that what is missing and what is wrong can be told apart."""
+    """Ask everything as every principal. Facts are sets: what is missing and what is wrong can be told apart."""
     seen: Seen = {}
     for who, token in scene.tokens.items():
         try:

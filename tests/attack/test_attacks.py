@@ -101,8 +101,11 @@ def test_a_read_token_has_no_key_that_opens_a_seed_or_a_part_two(
     sealed = [cell for row in rows(database, "SELECT sign, kem FROM identity") for cell in row]
     for shelf, locator, position, two in rows(database, "SELECT shelf, locator, position, two FROM shelf"):
         for key in keys:
-            refuses(lambda k=key, c=(shelf, locator, position, two): crypto.open_sealed(
-                k, crypto.pae("shelf", c[0], c[1], c[2]), c[3]))  # fmt: skip
+            refuses(
+                lambda k=key, c=(shelf, locator, position, two): crypto.open_sealed(
+                    k, crypto.pae("shelf", c[0], c[1], c[2]), c[3]
+                )
+            )
     for key in keys:
         for label in ("root/sign", "root/kem", "root/act"):
             for purpose in ("sign", "kem"):
@@ -134,9 +137,20 @@ def test_an_agents_token_reaches_only_the_agent(workspace: Workspace, alice: Vau
 # -- tokens -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edit", ["scope = 'full'", "expires = NULL", "expires = expires + 99999", "created = -1",
-                                  "created = created + 1", "principal = (SELECT principal FROM kit WHERE principal != token.principal)",
-                                  "verifier = x''", "root = x''", "label = x'80'"])  # fmt: skip
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "scope = 'full'",
+        "expires = NULL",
+        "expires = expires + 99999",
+        "created = -1",
+        "created = created + 1",
+        "principal = (SELECT principal FROM kit WHERE principal != token.principal)",
+        "verifier = x''",
+        "root = x''",
+        "label = x'80'",
+    ],
+)
 def test_an_edited_token_row_gives_nothing_more(
     workspace: Workspace, alice: Vault, bob: Vault, database: Path, edit: str
 ) -> None:
@@ -159,16 +173,20 @@ def test_a_forged_token_row_opens_nothing(workspace: Workspace, alice: Vault, da
     root = Root(crypto.random_bytes(), crypto.random_bytes(), workspace.id)
     sealed = seal_root(token, root, me, FULL, 1, None)
     with raw(database) as connection:
-        connection.execute("INSERT INTO token VALUES (1, ?, ?, 'full', 1, NULL, ?, ?, x'00')",
-                           (token.kid, me, token.verifier, sealed))  # fmt: skip
+        connection.execute(
+            "INSERT INTO token VALUES (1, ?, ?, 'full', 1, NULL, ?, ?, x'00')",
+            (token.kid, me, token.verifier, sealed),
+        )
     assert "token" in found(workspace)
     refuses(lambda: workspace.vault(token.text))
     # A read token's row shows nothing that could be checked; it opens nothing all the same.
     reader = new_token()
     sealed = seal_root(reader, root, me, READ_ONLY, 1, None)
     with raw(database) as connection:
-        connection.execute("INSERT INTO token VALUES (1, ?, ?, 'read', 1, NULL, ?, ?, x'00')",
-                           (reader.kid, me, reader.verifier, sealed))  # fmt: skip
+        connection.execute(
+            "INSERT INTO token VALUES (1, ?, ?, 'read', 1, NULL, ?, ?, x'00')",
+            (reader.kid, me, reader.verifier, sealed),
+        )
     mallory = workspace.vault(reader.text)
     assert mallory.blocks() == [] and mallory.agents() == [] and mallory.users() == []
     assert {event.detail["kid"] for event in mallory.events()} == {reader.kid}
@@ -209,18 +227,36 @@ def test_one_users_kit_does_not_open_anothers_row(
 # -- principal records ------------------------------------------------------------------------------------------
 
 
-def _record(workspace: Workspace, kind: str, sponsor: str, identity: str = "", serial: int = 0, previous: bytes = EMPTY
-            ) -> tuple[PrincipalRecord, bytes, bytes]:  # fmt: skip
+def _record(
+    workspace: Workspace,
+    kind: str,
+    sponsor: str,
+    identity: str = "",
+    serial: int = 0,
+    previous: bytes = EMPTY,
+) -> tuple[PrincipalRecord, bytes, bytes]:
     signing, kem = crypto.random_bytes(), crypto.random_bytes()
-    record = PrincipalRecord(kind, identity, serial, previous, crypto.signing_public(signing), crypto.kem_public(kem),
-                             sponsor, "active", None, 0)  # fmt: skip
+    record = PrincipalRecord(
+        kind,
+        identity,
+        serial,
+        previous,
+        crypto.signing_public(signing),
+        crypto.kem_public(kem),
+        sponsor,
+        "active",
+        None,
+        0,
+    )
     return record, signing, kem
 
 
 def _insert(database: Path, identity: str, serial: int, signed: Signed) -> None:
     with raw(database) as connection:
-        connection.execute("INSERT OR REPLACE INTO principal VALUES (1, ?, ?, ?, ?)",
-                           (identity, serial, signed.body, _cbor.encode([list(p) for p in signed.signatures])))  # fmt: skip
+        connection.execute(
+            "INSERT OR REPLACE INTO principal VALUES (1, ?, ?, ?, ?)",
+            (identity, serial, signed.body, _cbor.encode([list(p) for p in signed.signatures])),
+        )
 
 
 @pytest.mark.parametrize("field", ["signing", "kem"])
@@ -256,9 +292,14 @@ def test_a_swapped_public_key_is_refused(
 @pytest.mark.parametrize("victim", ["root", "user"])
 @pytest.mark.parametrize("status", ["active", "suspended"])
 def test_a_second_record_with_new_keys_is_refused(
-    workspace: Workspace, alice: Vault, alice_credentials: Credentials, bob_credentials: Credentials, database: Path,
-    victim: str, status: str,
-) -> None:  # fmt: skip
+    workspace: Workspace,
+    alice: Vault,
+    alice_credentials: Credentials,
+    bob_credentials: Credentials,
+    database: Path,
+    victim: str,
+    status: str,
+) -> None:
     """Records after the first carry new keys. Nobody but the holder of the old ones may name them, not even for the
     root, which nobody sponsors."""
     who = alice_credentials if victim == "root" else bob_credentials
@@ -270,8 +311,12 @@ def test_a_second_record_with_new_keys_is_refused(
     record = replace(record, status=status)
     root = rows(database, "SELECT record FROM principal WHERE id = ?", alice_credentials.principal)[0][0]
     names = [EMPTY, digest, Signed("principal", root, ()).digest]
-    _insert(database, who.principal, 1,
-            issue("principal", workspace.id, record.encode(), [(name, signing) for name in names]))  # fmt: skip
+    _insert(
+        database,
+        who.principal,
+        1,
+        issue("principal", workspace.id, record.encode(), [(name, signing) for name in names]),
+    )
     refuses(lambda: workspace.vault(who.token), Tampered, Unauthenticated)
     block = alice.create_block if victim == "user" else None
     if block is not None:
@@ -354,10 +399,17 @@ def test_a_reader_with_the_key_writes_no_version_that_counts(
     leaf = held.own_leaf
     assert leaf is not None
     backup = rows(database, "SELECT * FROM block")
-    for more in ({"proof": proof}, {"leaf": replace(leaf, rights=3), "proof": proof}, {}, {"proof": 5},
-                 {"claim": {"writer": caller_of(alice).id}},
-                 {"claim": {"policy": 0, "policy_digest": EMPTY}}, {"claim": {"policy": 2**63}},
-                 {"leaf": replace(leaf, until="never"), "proof": proof}, {"leaf": replace(leaf, rights="all")}):  # fmt: skip
+    for more in (
+        {"proof": proof},
+        {"leaf": replace(leaf, rights=3), "proof": proof},
+        {},
+        {"proof": 5},
+        {"claim": {"writer": caller_of(alice).id}},
+        {"claim": {"policy": 0, "policy_digest": EMPTY}},
+        {"claim": {"policy": 2**63}},
+        {"leaf": replace(leaf, until="never"), "proof": proof},
+        {"leaf": replace(leaf, rights="all")},
+    ):
         forge_version(database, workspace, mallory, held, **more)
         refuses(lambda: alice.block(block.id))
         refuses(lambda: bob.block(block.id))
@@ -420,8 +472,17 @@ def test_a_writers_nonsense_is_refused_and_hides_nothing_else(
     }
     forge_version(database, workspace, mallory, held, proof=proof, payload=good)
     assert alice.block(block).label == "l"
-    for payload in ([], 5, None, {}, {**good, "value": 5}, {**good, "tags": [1]}, {**good, "metadata": []},
-                    {**good, "created": "x"}, {k: v for k, v in good.items() if k != "label"}):  # fmt: skip
+    for payload in (
+        [],
+        5,
+        None,
+        {},
+        {**good, "value": 5},
+        {**good, "tags": [1]},
+        {**good, "metadata": []},
+        {**good, "created": "x"},
+        {k: v for k, v in good.items() if k != "label"},
+    ):
         with raw(database) as connection:
             connection.executemany("REPLACE INTO block VALUES (?, ?, ?, ?, ?, ?, ?, ?)", backup)
         forge_version(
@@ -468,16 +529,28 @@ def test_a_revoked_reader_opens_nothing_newer(
     for key in known:
         for wrap in (w for w in wraps if isinstance(w, bytes)):
             refuses(lambda k=key, w=wrap: unwrap_epoch(k, block, keys.number + 1, w))
-        for number, wrap in rows(database, "SELECT number, wrap FROM version WHERE storage = ? AND number > ?",
-                                 held.storage, version):  # fmt: skip
+        for number, wrap in rows(
+            database,
+            "SELECT number, wrap FROM version WHERE storage = ? AND number > ?",
+            held.storage,
+            version,
+        ):
             refuses(lambda k=key, n=number, w=wrap: unwrap_content_key(k, block, n, w))
         for label in ("epoch/chain", "epoch/previous-chain", "epoch/previous"):
-            for row in rows(database, "SELECT chain, previous_chain, previous FROM epoch WHERE storage = ? AND number > ?",
-                            held.storage, keys.number):  # fmt: skip
+            for row in rows(
+                database,
+                "SELECT chain, previous_chain, previous FROM epoch WHERE storage = ? AND number > ?",
+                held.storage,
+                keys.number,
+            ):
                 for cell in row:
                     refuses(lambda k=key, n=label, c=cell: crypto.unwrap(crypto.derive(k, n), c))
-        for number, sealed in rows(database, "SELECT number, sealed FROM chain WHERE storage = ? AND epoch > ?",
-                                   held.storage, keys.number):  # fmt: skip
+        for number, sealed in rows(
+            database,
+            "SELECT number, sealed FROM chain WHERE storage = ? AND epoch > ?",
+            held.storage,
+            keys.number,
+        ):
             refuses(lambda k=key, n=number, s=sealed: crypto.open_sealed(k, crypto.pae("chain", block, n), s))
     assert [
         e for e in bob.events(100) if e.detail.get("fields") == ["value"] and e.actor != bob.principal_id
@@ -545,8 +618,11 @@ def test_a_grant_moved_to_another_block_opens_nothing(
     secret = alice.create_block(label="secret", value="hidden")
     mine, target = (held_by(workspace, caller_of(alice).keys, one).storage for one in (block, secret.id))
     with raw(database) as connection:
-        connection.execute("INSERT INTO grant_wrap SELECT ws, ?, grant_no, epoch, wrap FROM grant_wrap WHERE storage = ? "
-                           "AND grant_no = 1", (target, mine))  # fmt: skip
+        connection.execute(
+            "INSERT INTO grant_wrap SELECT ws, ?, grant_no, epoch, wrap FROM grant_wrap WHERE storage = ? "
+            "AND grant_no = 1",
+            (target, mine),
+        )
         shelf = connection.execute("SELECT rowid, storage FROM shelf, block LIMIT 1").fetchone()
         assert shelf is not None
     refuses(lambda: bob.block(secret.id), NotFound)
@@ -659,8 +735,12 @@ def test_an_owner_without_the_admin_key_shares_nothing(
     block = alice.create_block(label="x", value="hidden")
     with raw(database) as connection:
         connection.execute("UPDATE shelf SET two = x''")
-    for attempt in (lambda: alice.share(block.id, "bob"), lambda: alice.revoke(block.id, "bob"),
-                    lambda: alice.create_agent({"name": "A"}, block_ids=[block.id]), lambda: alice.block(block.id)):  # fmt: skip
+    for attempt in (
+        lambda: alice.share(block.id, "bob"),
+        lambda: alice.revoke(block.id, "bob"),
+        lambda: alice.create_agent({"name": "A"}, block_ids=[block.id]),
+        lambda: alice.block(block.id),
+    ):
         refuses(attempt)
     assert found(workspace) == {"shelf"}
     refuses(lambda: crypto.derive(b"", "admin/ledger"))

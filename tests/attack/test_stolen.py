@@ -24,9 +24,24 @@ from tallystone.errors import Tampered
 from tallystone.store.tables import TABLES
 from tallystone.vault import Workspace
 
-CLEAR = {"principal.id", "principal.record", "principal.sigs", "workspace.id", "workspace.record", "token.kid",
-         "token.principal", "token.scope", "log_leaf.leaf", "log_manifest.body", "log_head.checkpoint",
-         "log_head.frontier", "kit.principal", "identity.principal", "directory.principal", "inbox.principal"}  # fmt: skip
+CLEAR = {
+    "principal.id",
+    "principal.record",
+    "principal.sigs",
+    "workspace.id",
+    "workspace.record",
+    "token.kid",
+    "token.principal",
+    "token.scope",
+    "log_leaf.leaf",
+    "log_manifest.body",
+    "log_head.checkpoint",
+    "log_head.frontier",
+    "kit.principal",
+    "identity.principal",
+    "directory.principal",
+    "inbox.principal",
+}
 """Cells that lie in clear by design (§2, §7): ids, keys, sizes, counts and times."""
 
 
@@ -163,8 +178,22 @@ def _key_like(loot: Path) -> list[bytes]:
     return sorted(found)
 
 
-LABELS = ("token/open", "root/seal", "root/act", "root/sign", "root/kem", "root/own", "root/reply", "grant/event",
-          "admin/ledger", "epoch/chain", "epoch/previous-chain", "epoch/previous", "token/label", "auditor/event")  # fmt: skip
+LABELS = (
+    "token/open",
+    "root/seal",
+    "root/act",
+    "root/sign",
+    "root/kem",
+    "root/own",
+    "root/reply",
+    "grant/event",
+    "admin/ledger",
+    "epoch/chain",
+    "epoch/previous-chain",
+    "epoch/previous",
+    "token/label",
+    "auditor/event",
+)
 
 
 def test_all_rows_and_server_keys_open_nothing(stolen: tuple[Scene, Path]) -> None:
@@ -230,8 +259,13 @@ def test_the_right_contexts_do_not_help_without_a_key(stolen: tuple[Scene, Path]
                 _closed(one, crypto.pae("identity", "sign", principal), sign)
                 _closed(one, crypto.pae("identity", "kem", principal), kem)
             for kid, principal, scope, created, expires, root in tokens:
-                _closed(one, crypto.pae("token", kid, principal, scope, created,
-                                        "never" if expires is None else expires), root)  # fmt: skip
+                _closed(
+                    one,
+                    crypto.pae(
+                        "token", kid, principal, scope, created, "never" if expires is None else expires
+                    ),
+                    root,
+                )
 
 
 def _closed(key: bytes, context: bytes, cell: bytes) -> None:

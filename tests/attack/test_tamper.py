@@ -25,7 +25,7 @@ from tallystone.vault import Workspace
 FULL = os.environ.get("TALLYSTONE_ATTACK") == "full"
 QUICK_CASES = 3
 EVENT_TABLES = {"log_leaf", "log_detail", "log_manifest", "log_head", "auditor"}
-# Rows in which an older value of a block is found again: a consistent rollback is for the log check to find (design §2).
+# Rows that bring an older value of a block back: a consistent rollback is for the log check to find (design §2).
 ROLLBACK = {"block", "version", "chain"}
 
 COLUMNS = [(table, column) for table in TABLES for column in table.all_columns]
