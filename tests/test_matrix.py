@@ -55,6 +55,19 @@ CASES: dict[Key, dict[str, Any]] = {
     ("GET", "/v1/models/"): {},
     ("GET", "/v1/models/embedding"): {},
     ("GET", "/v1/tags/"): {},
+    ("POST", "/v1/blocks/{block_id}/grants"): {"body": {"recipient": "reader", "can": "write"}},
+    ("GET", "/v1/blocks/{block_id}/grants"): {},
+    ("DELETE", "/v1/blocks/{block_id}/grants/{principal}"): {},
+    ("GET", "/v1/offers"): {},
+    ("POST", "/v1/offers/{block_id}/accept"): {},
+    ("POST", "/v1/offers/{block_id}/decline"): {},
+    ("GET", "/v1/access"): {},
+    ("GET", "/v1/tokens"): {},
+    ("POST", "/v1/tokens"): {"body": {"agent_id": "AGENT"}, "ids": True},
+    ("DELETE", "/v1/tokens/{kid}"): {},
+    ("GET", "/v1/users"): {},
+    ("POST", "/v1/users"): {"body": {"name": "one more"}},
+    ("GET", "/v1/audit/events"): {"query": {"limit": 0}},
 }
 SERVED = [route for route in ROUTES if route.kind == "served"]
 NAMES_A_THING = [
@@ -62,6 +75,7 @@ NAMES_A_THING = [
     for route in SERVED
     if "{block_id}" in route.path
     or "{agent_id}" in route.path
+    or "{kid}" in route.path
     or CASES.get((route.method, route.path), {}).get("ids")
 ]
 LISTS = [route for route in SERVED if route.method == "GET" and "{" not in route.path]
@@ -76,6 +90,7 @@ class World:
     served: Served
     block: str
     agent: str
+    kid: str
     tokens: dict[str, str]
     own_block: dict[str, str]
     own_agent: dict[str, str]
@@ -84,7 +99,14 @@ class World:
     def call(self, principal: str, route: Route, **ids: str) -> httpx.Response:
         """Call a route as somebody, with these ids in path and body."""
         case = CASES[route.method, route.path]
-        known = {"block_label": LABEL, "tool_id": TOOL.id, "tool_name": TOOL.name, **ids}
+        known = {
+            "block_label": LABEL,
+            "tool_id": TOOL.id,
+            "tool_name": TOOL.name,
+            "principal": "reader",
+            "kid": self.kid,
+            **ids,
+        }
         path = route.path.replace("...", "")
         for name, value in known.items():
             path = path.replace("{" + name + "}", quote(value, safe=""))
@@ -94,6 +116,7 @@ class World:
             text = (
                 json.dumps(body)
                 .replace("BLOCK", ids.get("block_id", ""))
+                .replace("AGENT", ids.get("agent_id", ""))
                 .replace('"LABEL"', json.dumps(LABEL))
             )
             content = text.encode()
@@ -141,15 +164,19 @@ def world(server: Served) -> Iterator[World]:  # noqa: F811
     own_agent["stranger's read token"] = own_agent["stranger"]
     owner.share(block.id, "reader", "read")
     server.vault(tokens["reader"]).accept_offer(block.id)
-    made = World(
-        server, block.id, agent.id, tokens, own_block, own_agent, owner.create_block(label="loose").id
-    ).open()
+    loose = owner.create_block(label="loose").id
+    kid = next(known.kid for known in owner.tokens() if known.principal == agent.id)
+    made = World(server, block.id, agent.id, kid, tokens, own_block, own_agent, loose).open()
     yield made
     made.http.close()
 
 
 def _random_id(kind: str) -> str:
     return f"{kind}-{UUID(int=RANDOM.getrandbits(128), version=4)}"
+
+
+def _random_kid() -> str:
+    return "".join(RANDOM.choices("abcdefghijklmnopqrstuvwxyz234567", k=16))
 
 
 def _comparable(answer: httpx.Response, ids: dict[str, str]) -> tuple[int, str, dict[str, str]]:
@@ -184,9 +211,13 @@ def test_no_route_is_listed_twice() -> None:
 @pytest.mark.parametrize("principal", ["stranger", "stranger's agent", "stranger's read token"])
 @pytest.mark.parametrize("route", NAMES_A_THING, ids=_name)
 def test_foreign_ids_and_random_ids_look_alike(world: World, route: Route, principal: str) -> None:
-    foreign = {"block_id": world.block, "agent_id": world.agent}
+    foreign = {"block_id": world.block, "agent_id": world.agent, "kid": world.kid}
     for _ in range(2):
-        made_up = {"block_id": _random_id("block"), "agent_id": _random_id("agent")}
+        made_up = {
+            "block_id": _random_id("block"),
+            "agent_id": _random_id("agent"),
+            "kid": _random_kid(),
+        }
         real, fake = world.call(principal, route, **foreign), world.call(principal, route, **made_up)
         assert _comparable(real, foreign) == _comparable(fake, made_up)
         assert real.status_code in (403, 404)
@@ -210,7 +241,7 @@ def test_a_foreign_block_on_ones_own_agent(world: World, route: Route, principal
 def test_lists_hold_nothing_of_others(world: World, route: Route, principal: str) -> None:
     answer = world.call(principal, route)
     assert answer.status_code == 200
-    for secret in (world.block, world.agent, "SECRET", LABEL):
+    for secret in (world.block, world.agent, world.kid, "SECRET", LABEL):
         assert secret not in answer.text
 
 

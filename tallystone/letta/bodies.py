@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -115,6 +116,28 @@ class ToolRun(msgspec.Struct):
     """`POST /v1/agents/{agent_id}/tools/{tool_name}/run`."""
 
     args: Mapped | None = None
+
+
+class GrantCreate(msgspec.Struct):
+    """`POST /v1/blocks/{block_id}/grants`. `recipient` is a user's name or id, or an agent's id."""
+
+    recipient: Annotated[str, Meta(min_length=1, max_length=200)]
+    can: str = "read"
+
+
+class TokenCreate(msgspec.Struct):
+    """`POST /v1/tokens`. `expires` is RFC 3339, with a time zone."""
+
+    scope: str = "full"
+    expires: Annotated[datetime, Meta(tz=True)] | None = None
+    label: str = ""
+    agent_id: str | None = None
+
+
+class UserCreate(msgspec.Struct):
+    """`POST /v1/users`."""
+
+    name: str
 
 
 STATE_FIELDS = tuple(

@@ -13,10 +13,12 @@ from typing import Literal
 
 from tallystone.errors import TallystoneError
 from tallystone.letta import (
+    routes_accounts,
     routes_agent_blocks,
     routes_agents,
     routes_blocks,
     routes_lists,
+    routes_sharing,
     routes_tools,
 )
 from tallystone.letta.call import Answer, Call
@@ -54,6 +56,7 @@ def _not_served(client: str) -> Callable[[Call], Answer]:
 _BLOCKS, _BLOCK = "/v1/blocks/", "/v1/blocks/{block_id}"
 _AGENTS, _AGENT = "/v1/agents/", "/v1/agents/{agent_id}"
 _MEMORY, _TOOLS = _AGENT + "/core-memory/blocks", _AGENT + "/tools"
+_GRANTS, _OFFER = _BLOCK + "/grants", "/v1/offers/{block_id}"
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", _BLOCKS, routes_blocks.create, "blocks.create"),
@@ -81,6 +84,20 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models/", routes_lists.models, "models.list"),
     Route("GET", "/v1/models/embedding", routes_lists.models, "models.embeddings.list"),
     Route("GET", "/v1/tags/", routes_lists.tags, "tags.list"),
+    # ours: the client reaches them through its own `client.get`, `client.post` and `client.delete`
+    Route("POST", _GRANTS, routes_sharing.create),
+    Route("GET", _GRANTS, routes_sharing.list_),
+    Route("DELETE", _GRANTS + "/{principal}", routes_sharing.delete),
+    Route("GET", "/v1/offers", routes_sharing.offers),
+    Route("POST", _OFFER + "/accept", routes_sharing.accept),
+    Route("POST", _OFFER + "/decline", routes_sharing.decline),
+    Route("GET", "/v1/access", routes_sharing.access),
+    Route("GET", "/v1/tokens", routes_accounts.tokens),
+    Route("POST", "/v1/tokens", routes_accounts.create_token),
+    Route("DELETE", "/v1/tokens/{kid}", routes_accounts.revoke_token),
+    Route("GET", "/v1/users", routes_accounts.users),
+    Route("POST", "/v1/users", routes_accounts.create_user),
+    Route("GET", "/v1/audit/events", routes_accounts.events),
     *(Route(method, path, _not_served(client), client, "501") for client, method, path in NOT_SERVED),
     # ours, and promised: until then a caller hears that it is not there yet, not that the block is missing
     Route("POST", _BLOCK + "/share", _not_served("blocks.share"), "", "501"),

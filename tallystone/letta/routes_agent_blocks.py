@@ -29,9 +29,10 @@ def update(call: Call) -> Answer:
 
 
 def attach(call: Call) -> Answer:
-    """`PATCH …/blocks/attach/{block_id}`: a grant to the agent. Attaching again changes nothing."""
+    """`PATCH …/blocks/attach/{block_id}`: a grant to the agent, `?access=read` or `write`. Again changes nothing."""
     agent, block = call.id("agent"), call.id("block")
-    return agent_answer(call.vault.attach(agent, block))
+    access = call.query.choice("access", ("read", "write"), "write")
+    return agent_answer(call.vault.attach(agent, block, access or "write"))
 
 
 def detach(call: Call) -> Answer:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from tallystone.errors import Invalid
+from tallystone.errors import Invalid, NotFound
 from tallystone.vault import accounts, agents, attaching, blocks, inspection, journal, memory, sharing
 from tallystone.vault.blocks import Edit
 from tallystone.vault.caller import Caller
@@ -74,12 +74,13 @@ class Vault:
         if agent_id == self._caller.id:
             return self
 
-        def action(plan: Plan) -> Vault:
-            held = find_agent(self._caller, plan, agent_id)
-            return Vault(self._caller.as_agent(agent_keys(self._caller, held)))
-
         with self._caller.workspace.store.snapshot() as snapshot:
-            return action(Plan(snapshot))
+            try:
+                held = find_agent(self._caller, Plan(snapshot), agent_id)
+            except NotFound as error:
+                self._caller.refused(error)
+                raise
+        return Vault(self._caller.as_agent(agent_keys(self._caller, held)))
 
     def once(self, key: bytes, attempt: int, render: Callable[[Any], bytes]) -> bytes | None:
         """For a POST that a client may send again: the first answer if an equal request (`key`) was answered in the

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tallystone import _cbor, crypto, policy
-from tallystone.errors import Invalid, Locked, NotFound
+from tallystone.errors import Invalid, Locked, NotFound, Tampered
 from tallystone.keystore import Identity, Keys, Root
 from tallystone.policy import Standing
 from tallystone.statements import (
@@ -350,7 +350,8 @@ def rotate(opened: Opened) -> None:
     plan, row, before = opened.plan, opened.row, opened.keys
     keys = new_epoch(before.number + 1)
     newest = plan.get(VERSION, row.storage, row.version)
-    assert newest is not None  # a block has a version from its first transaction on
+    if newest is None:  # a block has a version from its first transaction on
+        raise Tampered("a block's newest version is not there")
     content_key = unwrap_content_key(
         opened.dek(int(newest[3])),
         opened.id,
