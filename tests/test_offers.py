@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tallystone.errors import NotFound
+from tallystone.errors import NotFound, Taken
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.types import Credentials
 
@@ -45,3 +45,19 @@ def test_a_vault_that_stays_open_hears_of_new_offers(
     assert [offer.label for offer in bob.offers()] == ["team"]
     bob.decline_offer(block.id)
     assert bob.offers() == []
+
+
+def test_an_accepted_offer_gives_no_agent_two_blocks_of_one_label(
+    workspace: Workspace, alice: Vault, bob_credentials: Credentials
+) -> None:
+    bob = workspace.vault(bob_credentials.token)
+    agent = bob.create_agent({"name": "a"}, memory_blocks=[{"label": "team", "value": "mine"}])
+    block = alice.create_block(label="team", value="v")
+    alice.share(block.id, agent.id)
+    assert [offer.recipient for offer in bob.offers()] == [agent.id]
+    with pytest.raises(Taken):
+        bob.accept_offer(block.id)
+    own = bob.create_block(label="team", value="another")
+    with pytest.raises(Taken):
+        bob.share(own.id, agent.id)
+    assert [one.value for one in bob.agent(agent.id).blocks] == ["mine"]

@@ -167,7 +167,8 @@ class Model:
         return [n for n, g in grants.items() if g.to == to and (through == 0 or g.through == through)]
 
     def share(self, user: str, block: str, to: str, can: str) -> None:
-        if self.right(user, block) is None:
+        row = self.shelf.get((user, block))
+        if row is None or not row.accepted:
             raise Refused(NotFound)
         if to == user:
             raise Refused(Invalid)

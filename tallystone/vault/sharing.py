@@ -10,7 +10,7 @@ from tallystone.keystore import Keys
 from tallystone.statements import WRITE, Leaf, Signed
 from tallystone.store.tables import INBOX, SHELF
 from tallystone.vault import accounts
-from tallystone.vault.attaching import RIGHTS, place, view
+from tallystone.vault.attaching import RIGHTS, blocks_of, labels_stay_unique, no_twins, place, view
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import Opened, missing, open_block
 from tallystone.vault.plan import Plan
@@ -66,6 +66,7 @@ def share(caller: Caller, block_id: str, recipient: str, can: str) -> Grant:
             identity = caller.identity(plan, principal)
             place(caller, plan, block_id, FirstGrant(identity, agent_keys(caller, agent), rights))
             opened = open_block(caller, plan, held)
+            labels_stay_unique(opened, caller)
             leaf = max(opened.grants(), key=lambda one: one.grant)
         else:
             rotate_if_due(opened)
@@ -224,6 +225,8 @@ def accept(caller: Caller, block_id: str) -> Block:
         shelf, locator = keys.shelf(BLOCKS), keys.locator(block_id)
         accepted = held.accepted()
         plan.put(SHELF, shelf, locator, held.position, *shelve(keys, shelf, locator, accepted))
+        if keys is not caller.keys or caller.id.startswith("agent-"):
+            no_twins([block for _, block in blocks_of(caller, plan, keys, agents=False)])
         caller.event(plan, "accept", held.key, block=block_id)
         return replace(block_view(opened, payload, version, agents=False), offered=False)
 
