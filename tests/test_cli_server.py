@@ -97,16 +97,6 @@ def test_a_stale_version_over_http_is_refused(url: str, tallystone: Run) -> None
     assert tallystone("block", "show", block, "--value")[1] == "two\n"
 
 
-@pytest.mark.parametrize(
-    "words", [("token", "list"), ("offers", "list"), ("access",), ("audit", "tail")], ids=" ".join
-)
-def test_what_is_not_served_over_http_says_so(words: tuple[str, ...], url: str, tallystone: Run) -> None:
-    status, _, err = tallystone(*words)
-    assert status == MISUSED
-    assert "is not served over HTTP yet" in err
-    assert "--data DIR" in err
-
-
 def test_a_wrong_token_over_http(url: str, tallystone: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TALLYSTONE_TOKEN", "tally_wrong")
     status, _, err = tallystone("block", "list")

@@ -14,7 +14,7 @@ WIDEST = 8
 
 def access(*, place: Place = Place()) -> int:
     """Show the access matrix: who holds which right on the blocks that you own or can read."""
-    with place.local("access") as vault:
+    with place.vault() as vault:
         cells = vault.access()
     if place.as_json:
         emit(cells)

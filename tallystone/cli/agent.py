@@ -110,7 +110,7 @@ def token(
         A note to tell it from others. It is sealed.
     """
     ends = deadline(expires, datetime.now(UTC))
-    with place.local("agent token") as vault:
+    with place.vault() as vault:
         made = vault.agent_token(agent, scope=scope, expires=ends, label=label)
     show(made, place)
     return 0

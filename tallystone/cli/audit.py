@@ -64,7 +64,7 @@ def tail(*, lines: Annotated[int, Parameter(alias="-n", metavar="N")] = 20, plac
     """
     if lines < 1:
         raise Usage("--lines must be at least 1")
-    with place.local("audit tail") as vault:
+    with place.vault() as vault:
         events = vault.events(limit=lines)
     if place.as_json:
         emit([{**_known(event), "detail": event.detail} for event in events])

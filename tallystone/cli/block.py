@@ -77,7 +77,7 @@ def show(
     """
     with place.vault() as vault:
         found = vault.block(block)
-        grants = [] if value or found.rights != "owner" else _grants(vault, block)
+        grants = [] if value or found.rights != "owner" else vault.grants(block)
     if place.as_json:
         emit({**_json(found), "grants": jsonable(grants)})
     elif value:
@@ -104,11 +104,6 @@ def show(
         line("")
         body(found.value)
     return 0
-
-
-def _grants(vault: object, block: str) -> list[Any]:
-    listed = getattr(vault, "grants", None)  # a vault behind a URL does not tell them yet
-    return list(listed(block)) if listed is not None else []
 
 
 @command(
@@ -262,7 +257,7 @@ def share(
     can
         What they may do with it; write implies read.
     """
-    with place.local("block share") as vault:
+    with place.vault() as vault:
         grant = vault.share(block, to, can)
     if place.as_json:
         emit(grant)
@@ -288,7 +283,7 @@ def revoke(
     whom
         A user's name or id, or an agent's id.
     """
-    with place.local("block revoke") as vault:
+    with place.vault() as vault:
         left = vault.revoke(block, whom)
     if place.as_json:
         emit({"revoked": whom, "still_reachable": jsonable(left)})

@@ -18,7 +18,7 @@ BlockId = Annotated[str, Parameter(metavar="BLOCK")]
 @command(app, "list", "tallystone offers list")
 def list_offers(*, place: Place = Place()) -> int:
     """List open offers: to you, and to your agents."""
-    with place.local("offers list") as vault:
+    with place.vault() as vault:
         offers = vault.offers()
     if place.as_json:
         emit(offers)
@@ -38,7 +38,7 @@ def accept(block: BlockId, /, *, place: Place = Place()) -> int:
     block
         The offered block's id.
     """
-    with place.local("offers accept") as vault:
+    with place.vault() as vault:
         vault.accept_offer(block)
     _done("accepted", block, place)
     return 0
@@ -53,7 +53,7 @@ def decline(block: BlockId, /, *, place: Place = Place()) -> int:
     block
         The offered block's id.
     """
-    with place.local("offers decline") as vault:
+    with place.vault() as vault:
         vault.decline_offer(block)
     _done("declined", block, place)
     return 0

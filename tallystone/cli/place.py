@@ -94,23 +94,6 @@ class Place:
         with self._opened(data) as vault:
             yield vault
 
-    @contextmanager
-    def local(self, what: str) -> Iterator[Vault]:
-        """The caller's vault in a data directory. `Usage` for a URL: `what` is not served there yet."""
-        data, url = self._where()
-        if url is not None:
-            raise Usage(
-                f"{what} is not served over HTTP yet",
-                hint="run it where the data is: --data DIR (beside a running server is fine)",
-            )
-        with self._opened(data) as vault:
-            yield vault
-
-    def directory(self) -> Path:
-        """The data directory. `Usage` when a URL is named."""
-        data, _ = self._where()
-        return Keyless(data=data).directory()
-
     def _where(self) -> tuple[Path | None, str | None]:
         data, url = self.named()
         if data is None and url is None:
@@ -171,18 +154,18 @@ def _read_secret(file: Path) -> str:
         raise Usage(f"cannot read {file}: {reason}") from None
 
 
-def secret_file(path: Path, *, outside: Path, what: str) -> Path:
-    """`path`, checked: a new file for a secret, not in the data directory `outside`. `Usage` otherwise.
+def secret_file(path: Path, *, outside: Path | None, what: str) -> Path:
+    """`path`, checked: a new file for a secret, in no data directory, `outside` or another. `Usage` otherwise.
 
     A backup of the data directory takes along what lies in it, and a key beside the data it opens protects nothing.
     """
     target = path.expanduser()
     resolved = target.parent.resolve() / target.name
-    base = outside.expanduser().resolve()
+    base = outside.expanduser().resolve() if outside else None
     if base in (resolved, *resolved.parents) or any((up / DATABASE).exists() for up in resolved.parents):
         raise Usage(
             f"the {what} must not lie in a data directory",
-            hint=f"name a file outside {outside}, best on another disk",
+            hint=f"name a file outside {outside or 'it'}, best on another disk",
         )
     if target.exists() or target.is_symlink():
         raise Usage(

@@ -1,4 +1,4 @@
-"""A vault behind a URL: the part of it that the HTTP routes serve today.
+"""A vault behind a URL: the part of it that the command line uses, over the HTTP routes.
 
 The standard library's client is enough. Redirects are refused: the token goes to the place that was named and to no
 other.
@@ -6,6 +6,7 @@ other.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import json
 import urllib.error
@@ -14,12 +15,26 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.message import Message
 from http.client import HTTPException
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from tallystone import errors
 from tallystone.cli.terminal import warn
-from tallystone.vault.types import EXTRA_FIELDS, Agent, Block
+from tallystone.vault.types import (
+    EXTRA_FIELDS,
+    Access,
+    Agent,
+    AuditEvent,
+    Block,
+    Credentials,
+    Grant,
+    Offer,
+    Principal,
+    Reach,
+    TokenInfo,
+)
+
+T = TypeVar("T")
 
 TIMEOUT = 60
 """Seconds that one request may take."""
@@ -51,7 +66,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class RemoteVault:
-    """Blocks and agents of the token's principal, over HTTP. Same methods and values as `Vault`, fewer of them."""
+    """What the token's principal can do, over HTTP. Same methods and values as `Vault`, fewer of them."""
 
     def __init__(self, url: str, token: str) -> None:
         parts = urlsplit(url)
@@ -75,7 +90,7 @@ class RemoteVault:
 
     def block(self, block_id: str) -> Block:
         """One block. `NotFound` for anything not granted."""
-        return _block(self._call("GET", f"/v1/blocks/{quote(block_id, safe='')}")[0])
+        return _block(self._call("GET", _path("blocks", block_id))[0])
 
     def create_block(self, *, label: str, value: str = "", **fields: Any) -> Block:
         """A new block owned by the caller; fields as the routes take them."""
@@ -89,7 +104,7 @@ class RemoteVault:
 
         With `if_version` it happens on that version or not at all (`PreconditionFailed`).
         """
-        path = f"/v1/blocks/{quote(block_id, safe='')}"
+        path = _path("blocks", block_id)
         for _ in range(_ATTEMPTS):
             body, tag = self._call("GET", path)
             current = _block(body)
@@ -109,7 +124,39 @@ class RemoteVault:
 
     def delete_block(self, block_id: str) -> None:
         """Delete the block for everybody."""
-        self._call("DELETE", f"/v1/blocks/{quote(block_id, safe='')}")
+        self._call("DELETE", _path("blocks", block_id))
+
+    # -- sharing --
+
+    def share(self, block_id: str, with_: str, can: str = "read") -> Grant:
+        """Grant a block to a user (by name or id) or an agent (by id)."""
+        body = {"recipient": with_, "can": can}
+        return _plain(Grant, self._call("POST", _path("blocks", block_id, "grants"), body)[0])
+
+    def revoke(self, block_id: str, from_: str) -> list[Reach]:
+        """End a grant. Returns who still reaches the block."""
+        answer, _ = self._call("DELETE", _path("blocks", block_id, "grants", from_))
+        return [_plain(Reach, item) for item in answer["still_reachable"]]
+
+    def grants(self, block_id: str) -> list[Grant]:
+        """The live grants that the caller may know of."""
+        return [_plain(Grant, item) for item in self._call("GET", _path("blocks", block_id, "grants"))[0]]
+
+    def offers(self) -> list[Offer]:
+        """What others have shared, not yet accepted."""
+        return [_plain(Offer, item) for item in self._call("GET", "/v1/offers")[0]]
+
+    def accept_offer(self, block_id: str) -> Block:
+        """Take an offer."""
+        return _block(self._call("POST", _path("offers", block_id, "accept"))[0])
+
+    def decline_offer(self, block_id: str) -> None:
+        """Put an offer away."""
+        self._call("POST", _path("offers", block_id, "decline"))
+
+    def access(self) -> list[Access]:
+        """The access matrix, a cell each."""
+        return [_plain(Access, item) for item in self._call("GET", "/v1/access")[0]]
 
     # -- agents --
 
@@ -119,8 +166,48 @@ class RemoteVault:
 
     def agent(self, agent_id: str) -> Agent:
         """One agent with its blocks."""
-        path = f"/v1/agents/{quote(agent_id, safe='')}?include=agent.blocks&include=agent.tools"
+        path = _path("agents", agent_id) + "?include=agent.blocks&include=agent.tools"
         return _agent(self._call("GET", path)[0])
+
+    # -- principals and tokens --
+
+    def users(self) -> list[Principal]:
+        """The users of the workspace."""
+        return [_plain(Principal, item) for item in self._call("GET", "/v1/users")[0]]
+
+    def add_user(self, name: str) -> Credentials:
+        """A new user, with a token and a recovery kit that exist nowhere else."""
+        return _plain(Credentials, self._call("POST", "/v1/users", {"name": name})[0])
+
+    def tokens(self) -> list[TokenInfo]:
+        """The caller's tokens and its agents'."""
+        return [_token(item) for item in self._call("GET", "/v1/tokens")[0]]
+
+    def create_token(self, *, scope: str = "full", expires: datetime | None = None, label: str = "") -> str:
+        """Another token for the caller."""
+        return self._new_token({"scope": scope, "label": label}, expires)
+
+    def agent_token(
+        self, agent_id: str, *, scope: str = "full", expires: datetime | None = None, label: str = ""
+    ) -> str:
+        """A token that carries only this agent."""
+        return self._new_token({"agent_id": agent_id, "scope": scope, "label": label}, expires)
+
+    def _new_token(self, body: dict[str, str], expires: datetime | None) -> str:
+        if expires is not None:
+            body["expires"] = expires.isoformat()
+        return str(self._call("POST", "/v1/tokens", body)[0]["token"])
+
+    def revoke_token(self, kid: str) -> None:
+        """End a token of the caller's or its agents'."""
+        self._call("DELETE", _path("tokens", kid))
+
+    # -- the log --
+
+    def events(self, limit: int = 50, after: int | None = None) -> list[AuditEvent]:
+        """The newest log events (or those after leaf `after`) that the caller may open, oldest first."""
+        asked = {"limit": limit} if after is None else {"limit": limit, "after": after}
+        return [_event(item) for item in self._call("GET", f"/v1/audit/events?{urlencode(asked)}")[0]]
 
     # -- the wire --
 
@@ -163,6 +250,10 @@ class RemoteVault:
             raise errors.StoreError(
                 f"{self._base} does not answer as Tallystone does", hint="check the URL"
             ) from None
+
+
+def _path(*segments: str) -> str:
+    return "/v1/" + "/".join(quote(segment, safe="") for segment in segments)
 
 
 def _loopback(host: str) -> bool:
@@ -230,4 +321,27 @@ def _agent(item: Mapping[str, Any]) -> Agent:
         version=item.get("version") or 0,
         position=0,
         sponsor=item.get("created_by_id") or "",
+    )
+
+
+def _plain(kind: type[T], item: Mapping[str, Any]) -> T:
+    """One of the vault's values from its fields; what a newer server says beyond them is left out."""
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    return kind(**{field.name: item[field.name] for field in fields})
+
+
+def _token(item: Mapping[str, Any]) -> TokenInfo:
+    expires = int(_time(item["expires"]).timestamp()) if item.get("expires") else None
+    times = {"created": int(_time(item["created"]).timestamp()), "expires": expires}
+    return _plain(TokenInfo, {**item, **times})
+
+
+def _event(item: Mapping[str, Any]) -> AuditEvent:
+    return AuditEvent(
+        seq=item["seq"],
+        minute=int(_time(item["time"]).timestamp()) // 60,
+        kind=item["kind"],
+        actor=item["actor"],
+        under=item.get("under") or "",
+        detail=dict(item.get("detail") or {}),
     )

@@ -25,7 +25,12 @@ def deadline(text: str | None, now: datetime) -> datetime | None:
         return None
     span = _SPAN.fullmatch(text)
     if span:
-        return now + int(span[1]) * _UNITS[span[2]]
+        try:
+            return now + int(span[1]) * _UNITS[span[2]]
+        except OverflowError:
+            raise Usage(
+                f"{text} is too long", hint="leave --expires out for a token that does not end"
+            ) from None
     try:
         moment_named = datetime.fromisoformat(text)
     except ValueError:
@@ -64,7 +69,7 @@ def create(
         A note to tell it from others. It is sealed.
     """
     ends = deadline(expires, datetime.now(UTC))
-    with place.local("token create") as vault:
+    with place.vault() as vault:
         token = vault.create_token(scope=scope, expires=ends, label=label)
     show(token, place)
     return 0
@@ -82,7 +87,7 @@ def show(token: str, place: Place) -> None:
 @command(app, "list", "tallystone token list", "tallystone token list --json")
 def list_tokens(*, place: Place = Place()) -> int:
     """List your tokens, and those of your agents. The secret part of a token is nowhere to be listed."""
-    with place.local("token list") as vault:
+    with place.vault() as vault:
         tokens = sorted(vault.tokens(), key=lambda token: (token.created, token.label, token.kid))
     if place.as_json:
         emit([_json(token) for token in tokens])
@@ -109,7 +114,7 @@ def revoke(kid: Annotated[str, Parameter(metavar="KID")], /, *, place: Place = P
     kid
         The token's public part, as `token list` shows it.
     """
-    with place.local("token revoke") as vault:
+    with place.vault() as vault:
         vault.revoke_token(kid)
     if place.as_json:
         emit({"revoked": kid})

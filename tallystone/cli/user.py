@@ -32,8 +32,9 @@ def add(
     """
     if not name.strip():
         raise Usage("a user needs a name")
-    with place.local("user add") as vault:
-        target = secret_file(kit or Path(kit_name(name)), outside=place.directory(), what="recovery kit")
+    with place.vault() as vault:
+        data, _ = place.named()
+        target = secret_file(kit or Path(kit_name(name)), outside=data, what="recovery kit")
         with written_secret(target) as content:
             credentials = vault.add_user(name)
             content.append(credentials.kit)
@@ -57,7 +58,7 @@ def kit_name(name: str) -> str:
 @command(app, "list", "tallystone user list", "tallystone user list --json")
 def list_users(*, place: Place = Place()) -> int:
     """List the users of the workspace."""
-    with place.local("user list") as vault:
+    with place.vault() as vault:
         users = sorted(vault.users(), key=lambda user: (user.name.casefold(), user.id))
     if place.as_json:
         emit(users)

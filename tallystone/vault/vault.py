@@ -46,8 +46,14 @@ class Vault:
 
     def _open_mail(self) -> None:
         """Move what others sent to the shelf. A vault may live long, so its lists look again."""
-        empty_inbox(self._caller)
-        self._caller.has_mail = True
+        caller = self._caller
+        # The answer that a request wants kept is the operation's, not this commit's.
+        reply, caller.reply = caller.reply, None
+        try:
+            empty_inbox(caller)
+        finally:
+            caller.reply = reply
+        caller.has_mail = True
 
     @property
     def principal_id(self) -> str:
