@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tallystone import _cbor, crypto
@@ -56,6 +56,10 @@ class Token:
     def verifier(self) -> bytes:
         """What the store keeps to recognise the token: a hash of a derived key, of no use for opening anything."""
         return crypto.sha256(crypto.derive(self.secret, "token/auth"))
+
+    def reply_key(self) -> bytes:
+        """Addresses and seals the answers kept for this token's retried requests: no other token replays them."""
+        return crypto.derive(self.secret, "token/reply")
 
     def opening_key(self) -> bytes:
         """The key of the row that seals the principal's root."""
@@ -163,11 +167,6 @@ class Keys:
         """Wraps this principal's copies of the events that it caused."""
         return crypto.derive(self.root.read, "root/own")
 
-    @cached_property
-    def reply(self) -> bytes:
-        """Keys and seals the answers that are kept for retried requests."""
-        return crypto.derive(self.root.read, "root/reply")
-
     def _act(self, label: str) -> bytes:
         if self.root.act is None:
             raise LookupError(
@@ -271,7 +270,7 @@ def check_principal(
         raise Tampered("only a user vouches for others")
     if first.kind == "user" and sponsor is not None and sponsor.record.sponsor:
         raise Tampered("only the workspace root adds users")
-    previous, record = EMPTY, first
+    previous, record, before = EMPTY, first, first
     signers: dict[bytes, bytes] = {}
     for serial, signed in enumerate(chain):
         record = PrincipalRecord.decode(signed.body)
@@ -291,13 +290,20 @@ def check_principal(
         followed = serial == 0 or signed.signed_by(home, previous, signers[previous])
         vouched = sponsor is None or sponsor.signed(signed, home)
         # A sponsor alone may end or suspend what it sponsors, with the keys it had. Nobody sponsors the root.
-        same_keys = serial > 0 and record.signing == signers[previous]
-        ended = sponsor is not None and same_keys and record.status != "active"
+        ended = (
+            sponsor is not None and serial > 0 and record.status != "active" and _only_ends(record, before)
+        )
         if not consistent or not vouched or not ((own and followed) or ended):
             raise Tampered("a principal's record is not signed by those who must")
-        previous = signed.digest
+        previous, before = signed.digest, record
         signers[previous] = record.signing
     return Identity(identity, record, previous, signers)
+
+
+def _only_ends(record: PrincipalRecord, before: PrincipalRecord) -> bool:
+    """Whether a record says no more than that the principal no longer acts: keys and all else stay."""
+    same = replace(record, id=before.id, serial=before.serial, previous=before.previous, status=before.status)
+    return same == before
 
 
 # -- recovery ---------------------------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ class Head:
     version: int
     version_digest: bytes
     admin: bytes
+    due: bool = False
+    """A grantee ended a grant without being able to rotate: no version may cite this statement."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def snapshot(link: Link, digest: bytes) -> Head:
         version=link.version,
         version_digest=link.version_digest,
         admin=link.admin,
+        due=link.issuer != link.owner and link.change.get("due") is True,
     )
 
 
@@ -207,6 +210,8 @@ def check_version(cited: Head, current: Head, version: Version, digest: bytes, s
         or version.policy_digest != cited.digest
     ):
         raise Tampered("a version cites a policy that is not the block's")
+    if cited.due:
+        raise Tampered("a version was written before the keys were changed")
     if cited.number > current.number:
         raise Tampered("a version cites a policy after the latest")
     if version.number < current.version or (

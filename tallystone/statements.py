@@ -167,6 +167,7 @@ class Genesis(_Body):
     grants: bytes
     next_grant: int
     settings: dict[str, Any]
+    change: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,8 @@ class Link(_Body):
 @dataclass(frozen=True)
 class Version(_Body):
     """One state of a block's content. `payload` is the hash of the content; `under` the user whose token an agent
-    acted under, or empty; `time` in milliseconds since 1970, as the writer says."""
+    acted under, or empty; `time` in milliseconds since 1970, as the writer says. `authority` has room for what entitles
+    a writer through a role, `change` for what kind of version this is (a restored one, an appended entry)."""
 
     block: str
     number: int
@@ -212,6 +214,8 @@ class Version(_Body):
     writer_record: bytes
     under: str
     time: int
+    authority: dict[str, Any] = field(default_factory=dict)
+    change: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -303,7 +303,7 @@ OTHERS: dict[str, Record] = {
         lambda: events.seal_event({"kind": "read", "actor": OWNER}, KEYS, [fixed("g1"), fixed("g2")]),
         b"",
         b"",
-        lambda detail: (events.open_own(detail, KEYS), events.open_granted(detail, fixed("g2"))),
+        lambda detail: (events.open_own(detail, KEYS), events.open_granted(detail, events.grant_keys(fixed("g2")))),
         ({"kind": "read", "actor": OWNER}, {"kind": "read", "actor": OWNER}),
     ),
     "event for the auditor": Record(

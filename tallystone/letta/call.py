@@ -12,6 +12,7 @@ import msgspec
 
 from tallystone.errors import Invalid, PreconditionFailed, Rejected
 from tallystone.vault import Vault
+from tallystone.vault.replies import Repeated
 from tallystone.vault.types import Block
 
 T = TypeVar("T")
@@ -133,18 +134,27 @@ class Call:
         """The path's id of a block, agent or tool, checked for its shape."""
         return check_id(kind, self.params[name or f"{kind}_id"])
 
-    def once(self, work: Callable[[], T], answer: Callable[[T], Answer]) -> Answer:
+    def once(
+        self, work: Callable[[], T], answer: Callable[[T], Answer], kept_answer: Answer | None = None
+    ) -> Answer:
         """Run a POST's `work`, unless this is the retry of one that succeeded: then its first answer again.
 
         The vault keeps the answer, made from what its operation returns, in the transaction of the change itself: so
         there is no moment at which the change is durable and the answer is not. `work` is one operation, therefore,
-        and returns what that returns.
+        and returns what that returns. `kept_answer` is kept in place of an answer that holds a secret.
         """
         if self.retry is None:
             return answer(work())
         retry = self.retry
-        kept = self.vault.once(retry.key, retry.attempt, lambda result: _keep(answer(result), retry))
-        return answer(work()) if kept is None else _kept(kept, retry)
+        kept = self.vault.once(
+            retry.key, retry.attempt, lambda result: _keep(kept_answer or answer(result), retry)
+        )
+        if kept is not None:
+            return _kept(kept, retry)
+        try:
+            return answer(work())
+        except Repeated as overtaken:  # by its own retry, through another process
+            return _kept(overtaken.answer, retry)
 
     def check_version(self, block: Block) -> None:
         """Raise `PreconditionFailed` if `If-Match` names other versions than the block's current one."""

@@ -21,6 +21,19 @@ EVENTS = 50
 """Events that one answer holds unless `limit` says otherwise."""
 _ALL = 2**31
 
+_MADE = Answer(
+    {
+        "detail": "this was made by the first of these requests, and its secret was shown once",
+        "error": {
+            "code": "already_made",
+            "hint": "if that answer was lost, revoke what it made, and make another",
+        },
+    },
+    409,
+    {"x-should-retry": "false"},
+)
+"""What the retry of a request gets whose answer held a secret: secrets are not kept, not even sealed."""
+
 
 def tokens(call: Call) -> Answer:
     """`GET /v1/tokens`: the caller's tokens and its agents', without what they open."""
@@ -43,7 +56,7 @@ def create_token(call: Call) -> Answer:
             return call.vault.create_token(scope=body.scope, expires=expires, label=body.label)
         return call.vault.agent_token(agent, scope=body.scope, expires=expires, label=body.label)
 
-    return call.once(work, lambda token: Answer({"token": token}))
+    return call.once(work, lambda token: Answer({"token": token}), _MADE)
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:
@@ -78,7 +91,7 @@ def users(call: Call) -> Answer:
 def create_user(call: Call) -> Answer:
     """`POST /v1/users`: a new user, with a token and a recovery kit that are shown once."""
     body = decode(call.body, UserCreate)
-    return call.once(lambda: call.vault.add_user(body.name), _credentials)
+    return call.once(lambda: call.vault.add_user(body.name), _credentials, _MADE)
 
 
 def _credentials(made: Credentials) -> Answer:

@@ -161,6 +161,8 @@ def add_user(caller: Caller, name: str) -> Credentials:
         sponsor = (caller.id, me.digest, caller.signing_seed(plan))
         identity, keys = new_principal(plan, caller.workspace.id, "user", caller.keys.root.pin, sponsor)
         made = _welcome(caller.workspace, plan, identity, keys, name, house.key, b"")
+        # Sealed anew, so that of two users made at once the second looks at the names again.
+        put_on_shelf(plan, caller.keys, HOUSE, "workspace", house)
         caller.event(plan, "principal", principal=identity.id)
         return made
 
@@ -221,10 +223,18 @@ def _check_token(scope: str, expires: int | None, label: str, now: int) -> None:
 def create_token(caller: Caller, agent_id: str | None, scope: str, expires: int | None, label: str) -> str:
     """Another token for the caller, or one that carries only one of its agents."""
     _check_token(scope, expires, label, caller.workspace.now())
+    if caller.expires is not None and (expires is None or expires > caller.expires):
+        raise Invalid(
+            "a token cannot make one that outlives it",
+            hint="name an expiry no later than this token's own, or use a token that does not end",
+            code="bad_expiry",
+        )
 
     def action(plan: Plan) -> str:
         caller.must_act()
         keys = caller.keys if agent_id is None else agent_keys(caller, find_agent(caller, plan, agent_id))
+        if keys is not caller.keys:
+            caller.as_agent(keys).standing(plan)
         text = _put_token(caller.workspace, plan, keys.root, keys.principal, scope, expires, label)
         caller.event(plan, "token", principal=keys.principal, made=text[6:22], scope=scope)
         return text

@@ -56,7 +56,7 @@ def create_agent(
         for fields in memory_blocks:
             touched.append(new_block(caller, plan, fields, [FirstGrant(identity, keys, RIGHTS["write"])]).key)
         agent = view(caller, plan, held)
-        no_twins(agent.blocks)
+        no_twins(agent.blocks, {block.id for block in agent.blocks})
         caller.event(plan, "create", *touched, agent=identity.id)
         return agent
 
@@ -138,7 +138,7 @@ def edit_agent(caller: Caller, agent_id: str, edit: Callable[[Agent], Mapping[st
                     grant = FirstGrant(caller.identity(plan, agent_id), keys, RIGHTS["write"])
                     touched.append(place(caller, plan, block_id, grant))
         agent = view(caller, plan, held)
-        no_twins(agent.blocks)
+        no_twins(agent.blocks, set(wanted or ()).difference(block.id for block in current.blocks))
         caller.event(plan, "update", *touched, agent=agent_id, fields=sorted(changes))
         return agent
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from tallystone.errors import Denied, NotFound, Taken, Tampered
@@ -12,13 +12,20 @@ from tallystone.statements import READ, WRITE
 from tallystone.store.tables import BLOCK, SHELF
 from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller
-from tallystone.vault.opening import Opened, missing, open_block
+from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing, open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
-from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, find_agent, find_block, walk
+from tallystone.vault.shelves import AGENTS, BLOCKS, SELF, agent_keys, find, find_agent, find_block, walk
 from tallystone.vault.types import Agent, Block
 from tallystone.vault.views import agent_view
-from tallystone.vault.writing import FirstGrant, place_with_agent, remove_grants, rotate_if_due, subtree
+from tallystone.vault.writing import (
+    FirstGrant,
+    place_with_agent,
+    put_on_shelf,
+    remove_grants,
+    rotate_if_due,
+    subtree,
+)
 
 RIGHTS = {"read": READ, "write": READ | WRITE}
 
@@ -29,34 +36,44 @@ def users_only(caller: Caller) -> None:
         raise Denied("an agent manages no agents", hint="use its user's token", code="agent_token")
 
 
-def no_twins(blocks: Sequence[Block]) -> None:
-    """Raises `Taken` if two blocks of one agent have one label: by-label access would be ambiguous."""
-    labels = [block.label for block in blocks]
-    twins = sorted({label for label in labels if labels.count(label) > 1})
-    if twins:
-        raise Taken(
-            f"the agent has a block labelled {twins[0]!r} already",
-            hint="labels are unique within an agent; rename one of them",
-            code="label_taken",
-        )
+def no_twins(blocks: Sequence[Block], fresh: Collection[str]) -> None:
+    """Raises `Taken` if a block that is new on an agent, or newly named, has the label of another one there."""
+    for block in blocks:
+        if block.id in fresh and any(one.label == block.label and one.id != block.id for one in blocks):
+            raise Taken(
+                f"the agent has a block labelled {block.label!r} already",
+                hint="labels are unique within an agent; rename one of them",
+                code="label_taken",
+            )
+
+
+def claim_labels(plan: Plan, keys: Keys) -> None:
+    """Queue the agent's own shelf row, sealed anew: of two changes to the set of its labels, one runs again."""
+    own = find(plan, keys, SELF, keys.principal)
+    if own is not None:
+        put_on_shelf(plan, keys, SELF, keys.principal, own)
+
+
+def heal(caller: Caller, plan: Plan, there: Held) -> None:
+    """Queue the rotation that a block is due, if the caller is its owner and merely acts through an agent."""
+    row = plan.get(BLOCK, there.storage)
+    if row is None or not BlockRow.of(row).flags & FLAG_ROTATE:
+        return
+    mine = find(plan, caller.keys, BLOCKS, there.block)
+    if mine is not None and mine.admin and mine.storage == there.storage:
+        rotate_if_due(open_block(caller, plan, mine))
 
 
 def labels_stay_unique(opened: Opened, viewer: Caller) -> None:
-    """Raises `Taken` if a block's new label is taken on an agent that holds it and that the caller sponsors, or is.
-
-    The rows of the other blocks must still be so when it commits: two renames cannot meet.
-    """
+    """Raises `Taken` if a block's new label is taken on an agent that holds it and that the caller sponsors, or is."""
     plan = opened.plan
     for leaf in opened.grants():
         held = find(plan, viewer.keys, AGENTS, leaf.recipient)
         if held is None and leaf.recipient != viewer.id:
             continue
         keys = agent_keys(viewer, held) if held is not None else viewer.keys
-        blocks = []
-        for there, block in blocks_of(viewer, plan, keys, agents=False):
-            plan.need(BLOCK, there.storage)
-            blocks.append(block)
-        no_twins(blocks)
+        claim_labels(plan, keys)
+        no_twins([block for _, block in blocks_of(viewer, plan, keys, agents=False)], {opened.id})
 
 
 def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes:
@@ -122,7 +139,7 @@ def attach(caller: Caller, agent_id: str, block_id: str, can: str) -> Agent:
         grant = FirstGrant(caller.identity(plan, agent_id), keys, rights)
         place(caller, plan, block_id, grant)
         agent = view(caller, plan, held)
-        no_twins(agent.blocks)
+        no_twins(agent.blocks, {block_id})
         caller.event(plan, "attach", held.key, touched, agent=agent_id, block=block_id, can=can)
         return agent
 

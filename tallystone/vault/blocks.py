@@ -35,8 +35,33 @@ def over_limit(length: int, limit: int) -> Invalid:
     )
 
 
+_FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
+    "label": (str,),
+    "value": (str,),
+    "description": (str, type(None)),
+    "tags": (list, tuple),
+    "metadata": (dict,),
+    "extra": (dict,),
+    "limit": (int,),
+    "read_only": (bool,),
+    "locked": (bool,),
+}
+
+
 def check_fields(fields: Mapping[str, Any]) -> None:
-    """Raises `Invalid` for a limit that is none."""
+    """Raises `Invalid` for a field that is none, of a wrong type, or a limit out of range: what is signed is read by
+    others, and must be what they expect."""
+    for name, value in fields.items():
+        kinds = _FIELD_TYPES.get(name)
+        if kinds is None:
+            raise Invalid(
+                f"a block has no field {name!r}", hint=f"it has {', '.join(_FIELD_TYPES)}", code="bad_field"
+            )
+        fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+        if not fits or (name == "tags" and not all(isinstance(tag, str) for tag in value)):
+            raise Invalid(
+                f"the field {name} does not take this type", hint="see Vault.create_block", code="bad_field"
+            )
     limit = fields.get("limit")
     if limit is not None and not 0 <= limit <= MAX_LIMIT:
         raise Invalid(
@@ -49,9 +74,9 @@ def new_block(
 ) -> Held:
     """Queue a new memory block of the caller; `agents` hold it from the start, and it goes with the only one."""
     caller.must_act()
+    fields = {name: value for name, value in fields.items() if value is not None or name == "label"}
     check_fields(fields)
-    value, limit = fields.get("value") or "", fields.get("limit")
-    limit = DEFAULT_LIMIT if limit is None else limit
+    value, limit = fields.get("value", ""), fields.get("limit", DEFAULT_LIMIT)
     if len(value) > limit:
         raise over_limit(len(value), limit)
     payload = {
@@ -180,8 +205,9 @@ def edit_opened(
             f"the block is at version {version.number}, not {if_version}",
             hint="read it again and redo the change",
         )
-    fields = {name: value for name, value in edit(before).items() if value != getattr(before, name)}
-    check_fields(fields)
+    wanted = dict(edit(before))
+    check_fields(wanted)
+    fields = {name: value for name, value in wanted.items() if value != getattr(before, name)}
     content = {name: fields[name] for name in CONTENT_FIELDS if name in fields}
     owner = {name: fields[name] for name in OWNER_FIELDS if name in fields}
     if not fields:

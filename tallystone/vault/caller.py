@@ -34,11 +34,19 @@ ATTEMPTS = 100
 class Caller:
     """One principal, opened. `under` is the user whose token acts as this agent, or None."""
 
-    def __init__(self, workspace: Workspace, keys: Keys, token_row: Row, under: Caller | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        keys: Keys,
+        token_row: Row,
+        reply_key: bytes,
+        under: Caller | None = None,
+    ) -> None:
         self.workspace = workspace
         self.keys = keys
         self.under = under
         self.reply: Reply | None = None
+        self.reply_key = reply_key
         self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
@@ -57,13 +65,19 @@ class Caller:
         return str(self._token_row[1])
 
     @property
+    def expires(self) -> int | None:
+        """When the token ends (Unix seconds), or None."""
+        expires = self._token_row[5]
+        return expires if isinstance(expires, int) else None
+
+    @property
     def scope(self) -> str:
         """`full` or `read`."""
         return str(self._token_row[3])
 
     def as_agent(self, keys: Keys) -> Caller:
         """The same token, acting as an agent whose keys it reaches."""
-        agent = Caller(self.workspace, keys, self._token_row, under=self)
+        agent = Caller(self.workspace, keys, self._token_row, self.reply_key, under=self)
         agent.reply = self.reply
         return agent
 
@@ -89,6 +103,8 @@ class Caller:
                             if known is not None:
                                 raise Repeated(known)
                         result = action(plan)
+                        if plan.changes:
+                            self.must_act()  # whatever the operation forgot to ask: reading changes nothing
                         if reply is not None and plan.changes:
                             reply.keep(plan, result, self.workspace.now())
                     self.workspace.store.commit(plan.batch())
@@ -99,6 +115,7 @@ class Caller:
                 except (NotFound, Denied, Locked, Unauthenticated) as error:
                     self.refused(error)
                     raise
+                self.reply = None  # one operation, one answer
                 return result
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 
@@ -205,7 +222,7 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
             if identity is None:
                 raise Tampered("a principal's keys are not there")
             open_seed(keys, "sign", bytes(identity[2]))
-        caller = Caller(workspace, keys, row)
+        caller = Caller(workspace, keys, row, token.reply_key())
         workspace.check_record(plan, root.pin)
         caller.standing(plan)
         caller.has_mail = bool(snapshot.scan(INBOX, (WS, principal), limit=1))

@@ -46,10 +46,15 @@ def open_own(detail: bytes, keys: Keys) -> dict[str, Any] | None:
     return _try(keys.own, own, sealed) if own else None
 
 
-def open_granted(detail: bytes, grant: bytes) -> dict[str, Any] | None:
-    """The content, if the event concerns the block of this K_grant; else None."""
+def grant_keys(grant: bytes) -> tuple[bytes, bytes]:
+    """What opens and what authenticates the events that were filed under a K_grant; derived once for many events."""
+    return crypto.derive(grant, "grant/event"), crypto.derive(grant, "grant/read-mac")
+
+
+def open_granted(detail: bytes, keys: tuple[bytes, bytes]) -> dict[str, Any] | None:
+    """The content, if the event concerns the block of the K_grant with these `grant_keys`; else None."""
     sealed, entries, _, _ = _take_apart(detail)
-    key, mac_key = crypto.derive(grant, "grant/event"), crypto.derive(grant, "grant/read-mac")
+    key, mac_key = keys
     for entry in entries:
         if not isinstance(entry, list) or not _cbor.fits(entry, (bytes, bytes)):
             raise Tampered("an event's details are malformed")

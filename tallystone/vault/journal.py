@@ -8,10 +8,11 @@ from typing import Any
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
 from tallystone.keystore import Keys
-from tallystone.store.tables import AUDITOR, LOG_DETAIL, LOG_LEAF
+from tallystone.store.tables import AUDITOR, LEDGER, LOG_DETAIL, LOG_LEAF
 from tallystone.vault.caller import Caller
-from tallystone.vault.events import auditor_capsule, open_audited, open_granted, open_own
+from tallystone.vault.events import auditor_capsule, grant_keys, open_audited, open_granted, open_own
 from tallystone.vault.plan import WS, Plan
+from tallystone.vault.records import Held, open_grant_key
 from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, agent_keys, find, walk
 from tallystone.vault.types import AuditEvent
 
@@ -68,13 +69,29 @@ class _Reader:
         self._caller, self._plan = caller, plan
         self._days: dict[bytes, bytes | None] = {}
         self._principals: list[Keys] = [caller.keys]
-        self._grants = [held.key for held in walk(plan, caller.keys, BLOCKS) if not held.leaf]
+        self._grants = [
+            grant_keys(key)
+            for held in walk(plan, caller.keys, BLOCKS)
+            if not held.leaf
+            for key in self._keys_of_grants(held)
+        ]
         if not caller.id.startswith("agent-"):
             for held in walk(plan, caller.keys, AGENTS):
                 self._principals.append(agent_keys(caller, held))
-                self._grants.append(held.key)
+                self._grants.append(grant_keys(held.key))
         house = find(plan, caller.keys, HOUSE, "workspace")
         self._auditor = house.admin if house is not None else b""
+
+    def _keys_of_grants(self, held: Held) -> Iterator[bytes]:
+        """The K_grant of every grant there ever was on an own block: others' events are filed under theirs."""
+        yield held.key
+        if not held.admin:
+            return
+        for row in self._plan.rows(LEDGER, held.storage):
+            try:
+                yield open_grant_key(held.admin, held.block, row[2], row[6])
+            except Tampered:
+                continue  # the log check names the row
 
     def open(self, detail: bytes) -> dict[str, Any] | None:
         for keys in self._principals:

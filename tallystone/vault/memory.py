@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from tallystone.errors import NotFound
+from tallystone.errors import Conflict, NotFound, Taken
 from tallystone.statements import READ, WRITE
-from tallystone.vault.attaching import blocks_of, labels_stay_unique, no_twins, unplace, users_only, view
+from tallystone.vault.attaching import (
+    blocks_of,
+    claim_labels,
+    heal,
+    labels_stay_unique,
+    no_twins,
+    unplace,
+    users_only,
+    view,
+)
 from tallystone.vault.blocks import Edit, edit_opened, new_block, page
-from tallystone.vault.caller import Caller
-from tallystone.vault.opening import open_block
+from tallystone.vault.caller import ATTEMPTS, Caller
+from tallystone.vault.opening import missing, open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent
@@ -21,13 +31,29 @@ from tallystone.vault.writing import FirstGrant
 
 
 def by_label(caller: Caller, plan: Plan, held: Held, label: str) -> tuple[Held, Block]:
-    """The agent's block with this label. Raises the miss that names the label, which the caller gave."""
+    """The agent's block with this label. Raises the miss that names the label, which the caller gave.
+
+    Somebody else may give a block of theirs, which the agent holds, a label that the agent has already. It takes
+    nothing over: a block of the agent's own side comes first, and between others' the label is ambiguous (`Taken`).
+    """
+    home = (caller.id, held.owner, held.subject)
+    found: list[tuple[Held, Block]] = []
     for there, block in blocks_of(caller, plan, agent_keys(caller, held), agents=False):
-        if block.label == label:
+        if block.label == label and there.owner in home:
             return there, block
-    raise NotFound(
-        f"no block labelled {label!r} on agent {held.subject}", hint="list its blocks to see the labels"
-    )
+        if block.label == label:
+            found.append((there, block))
+    if len(found) > 1:
+        raise Taken(
+            f"the agent holds {len(found)} blocks labelled {label!r}",
+            hint="detach one of them",
+            code="label_taken",
+        )
+    if not found:
+        raise NotFound(
+            f"no block labelled {label!r} on agent {held.subject}", hint="list its blocks to see the labels"
+        )
+    return found[0]
 
 
 def agent_blocks(
@@ -59,24 +85,48 @@ def read_by_label(caller: Caller, agent_id: str, label: str) -> Block:
     return caller.transact(action)
 
 
+class _Renamed(Exception):
+    """The block that was found by its label has another one by now."""
+
+
 def edit_by_label(
     caller: Caller, agent_id: str, label: str, edit: Edit, *, as_agent: bool, if_version: int | None
 ) -> Block:
     """Edit an agent's block, as the agent (memory tools), or as the caller where it holds the block itself."""
+
+    def guarded(before: Block) -> Mapping[str, Any]:
+        if before.label != label:
+            raise _Renamed
+        return edit(before)
+
+    for _ in range(ATTEMPTS):
+        target = _resolve(caller, agent_id, label)
+        with suppress(_Renamed):
+            return _edit_target(caller, agent_id, target, guarded, as_agent=as_agent, if_version=if_version)
+    raise Conflict("the block is renamed too often", hint="try again", code="contended")
+
+
+def _resolve(caller: Caller, agent_id: str, label: str) -> str:
+    """The id of the agent's block with this label, as it is now; a refusal is logged."""
     with caller.workspace.store.snapshot() as snapshot:
         plan = Plan(snapshot)
         try:
-            target = by_label(caller, plan, find_agent(caller, plan, agent_id), label)[1].id
+            return by_label(caller, plan, find_agent(caller, plan, agent_id), label)[1].id
         except NotFound as error:
             caller.refused(error)
             raise
 
+
+def _edit_target(
+    caller: Caller, agent_id: str, target: str, edit: Edit, *, as_agent: bool, if_version: int | None
+) -> Block:
     def action(plan: Plan) -> Block:
         agent = find_agent(caller, plan, agent_id)
         keys = agent_keys(caller, agent)
         there = find(plan, keys, BLOCKS, target)
         if there is None or there.state == OFFERED:
-            raise NotFound(f"no block labelled {label!r} on agent {agent_id}")
+            raise missing("Block", target)
+        heal(caller, plan, there)
         actor, held = (caller if keys is caller.keys else caller.as_agent(keys)), there
         if not as_agent:
             mine = find(plan, caller.keys, BLOCKS, target)
@@ -130,11 +180,14 @@ def change_memory(caller: Caller, agent_id: str, steps: Sequence[Step]) -> Agent
 
     def action(plan: Plan) -> Agent:
         agent = find_agent(caller, plan, agent_id)
-        touched = [agent.key]
+        touched, fresh = [agent.key], set()
         for step in steps:
-            touched.append(_take(caller, plan, agent, step))
+            held = _take(caller, plan, agent, step)
+            touched.append(held.key)
+            if isinstance(step, AddBlock):
+                fresh.add(held.block)
         after = view(caller, plan, agent)
-        no_twins(after.blocks)
+        no_twins(after.blocks, fresh)
         actor = caller if agent.subject == caller.id else caller.as_agent(agent_keys(caller, agent))
         actor.event(plan, "update", *touched, agent=agent_id, steps=len(steps))
         return after
@@ -142,13 +195,15 @@ def change_memory(caller: Caller, agent_id: str, steps: Sequence[Step]) -> Agent
     return caller.transact(action, lock=agent_id)
 
 
-def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> bytes:
+def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> Held:
     keys = agent_keys(caller, agent)
     if isinstance(step, AddBlock):
         users_only(caller)
+        claim_labels(plan, keys)
         grant = FirstGrant(caller.identity(plan, agent.subject), keys, READ | WRITE)
-        return new_block(caller, plan, step.fields, [grant]).key
+        return new_block(caller, plan, step.fields, [grant])
     there, _ = by_label(caller, plan, agent, step.label)
+    heal(caller, plan, there)
     actor = caller if keys is caller.keys else caller.as_agent(keys)
     opened = open_block(actor, plan, there)
     _, changed = edit_opened(opened, step.edit, None)
@@ -156,5 +211,5 @@ def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> bytes:
         labels_stay_unique(opened, caller)
     if isinstance(step, DropBlock):
         users_only(caller)
-        return unplace(caller, plan, agent, there.block)
-    return there.key
+        unplace(caller, plan, agent, there.block)
+    return there

@@ -298,6 +298,10 @@ class Opened:
 
 def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", shown: str = "") -> Opened:
     """Open what a shelf row points to. Raises the uniform miss if the grant or the block is gone."""
+    if caller.under is not None:
+        caller.standing(
+            plan
+        )  # who acts may end while this goes on; `Caller.check` asks for the token's user only
     found = plan.get(BLOCK, held.storage)
     wrap = plan.need(GRANT_WRAP, held.storage, held.grant)
     if found is None or wrap is None:

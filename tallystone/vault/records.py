@@ -162,6 +162,11 @@ class Roster:
     capsule: bytes
 
 
+def leaf_salt(grant_key: bytes) -> bytes:
+    """The salt (16 bytes) of the leaf of the grant with this K_grant: a statement that names the leaf fixes the key."""
+    return crypto.derive(grant_key, "grant/leaf-salt")[:16]
+
+
 def seal_roster(chain: bytes, block: str, roster: Roster) -> bytes:
     """The `roster` column of a ledger row."""
     body = _cbor.encode([roster.leaf.encode(), roster.capsule])
@@ -262,7 +267,7 @@ def shelve(keys: Keys, shelf: bytes, locator: bytes, held: Held) -> tuple[bytes,
     first = crypto.seal(keys.seal, context, _cbor.encode(one))
     if not held.admin and not held.root_act:
         return first, b""
-    return first, crypto.seal(keys.act, context, _cbor.encode([held.admin, held.root_act]))
+    return first, crypto.seal(keys.act, context, _cbor.encode([held.admin, held.root_act, {}]))
 
 
 _PART_ONE = (str, bytes, int, bytes, str, str, str, bytes, bytes, str, (dict, type(None)), bytes)
@@ -276,7 +281,7 @@ def unshelve(keys: Keys, shelf: bytes, locator: bytes, position: int, one: bytes
     admin, root_act = b"", b""
     if two and keys.can_act:
         second = crypto.open_sealed(keys.act, context, two)
-        admin, root_act = _cbor.unpack(second, "a shelf row", bytes, bytes)
+        admin, root_act, _ = _cbor.unpack(second, "a shelf row", bytes, bytes, dict)
     elif not two and not leaf and kind in ("block", "agent"):
         # An owner without the admin key would seal the next grants under a key that is none.
         raise Tampered("a shelf row has lost its second part")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from tallystone import crypto
-from tallystone.keystore import Keys
 from tallystone.store.protocol import Row
 from tallystone.store.tables import REPLY
 from tallystone.vault.plan import Plan
@@ -30,14 +29,14 @@ class Repeated(Exception):
 class Reply:
     """One request that may be sent again: `key` is a digest of it, `attempt` how often the client has tried before.
 
-    `keys` are the token's principal's, also when the request goes on as one of its agents.
+    `secret` is the token's reply key: an answer is for the very token that asked, whatever else its principal holds.
     """
 
-    def __init__(self, key: bytes, attempt: int, render: Callable[[Any], bytes], keys: Keys) -> None:
+    def __init__(self, key: bytes, attempt: int, render: Callable[[Any], bytes], secret: bytes) -> None:
         self.attempt = attempt
         self.render = render
-        self._keys = keys
-        self._address = crypto.mac(keys.reply, crypto.pae("reply", key))
+        self._secret = secret
+        self._address = crypto.mac(secret, crypto.pae("reply", key))
         self._first_seen: Row | None = None
         self._looked = False
 
@@ -54,12 +53,10 @@ class Reply:
             return None
         if not self.attempt and (row == self._first_seen or not row[2]):
             return None
-        return crypto.open_sealed(
-            self._keys.reply, crypto.pae("reply", self._address, row[2], row[3]), row[4]
-        )
+        return crypto.open_sealed(self._secret, crypto.pae("reply", self._address, row[2], row[3]), row[4])
 
     def keep(self, plan: Plan, result: Any, now: int) -> None:
         """Queue the answer to be kept with the plan's own changes."""
         context = crypto.pae("reply", self._address, self.attempt, now + WINDOW)
-        sealed = crypto.seal(self._keys.reply, context, self.render(result))
+        sealed = crypto.seal(self._secret, context, self.render(result))
         plan.put(REPLY, self._address, self.attempt, now + WINDOW, sealed)

@@ -8,9 +8,17 @@ from tallystone import crypto
 from tallystone.errors import Denied, Invalid, NotFound, Tampered
 from tallystone.keystore import Keys
 from tallystone.statements import WRITE, Leaf, Signed
-from tallystone.store.tables import INBOX, SHELF
+from tallystone.store.tables import INBOX, PRINCIPAL, SHELF
 from tallystone.vault import accounts
-from tallystone.vault.attaching import RIGHTS, blocks_of, labels_stay_unique, no_twins, place, view
+from tallystone.vault.attaching import (
+    RIGHTS,
+    blocks_of,
+    claim_labels,
+    labels_stay_unique,
+    no_twins,
+    place,
+    view,
+)
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import Opened, missing, open_block
 from tallystone.vault.plan import Plan
@@ -80,7 +88,8 @@ def share(caller: Caller, block_id: str, recipient: str, can: str) -> Grant:
 def _send(caller: Caller, plan: Plan, opened: Opened, principal: str, rights: int, replaces: int) -> Leaf:
     """Queue a grant that travels in a capsule, sealed to the recipient's current record."""
     recipient = caller.identity(plan, principal)
-    if not recipient.active:
+    ended = plan.need(PRINCIPAL, principal, recipient.record.serial + 1) is not None
+    if ended or not recipient.active:
         raise NotFound(f"{principal} not found", hint="list the users with: tallystone user list")
     one_time = crypto.random_bytes()
     info = capsule_info(caller.workspace.id, recipient.digest)
@@ -124,9 +133,11 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
         _end(caller, plan, opened, given)
         caller.event(plan, "revoke", held.key, block=block_id, principal=principal)
         rest = open_block(caller, plan, held)
+        own = held.own_leaf
+        left = [leaf for leaf in rest.grants() if own is None or own.grant in (leaf.grant, leaf.parent)]
         return [
             Reach(held.owner, 0, "owner"),
-            *(Reach(one.recipient, one.grant, _grant(one, "").can) for one in rest.grants()),
+            *(Reach(one.recipient, one.grant, _grant(one, "").can) for one in left),
         ]
 
     return caller.transact(action, lock=block_id)
@@ -226,7 +237,8 @@ def accept(caller: Caller, block_id: str) -> Block:
         accepted = held.accepted()
         plan.put(SHELF, shelf, locator, held.position, *shelve(keys, shelf, locator, accepted))
         if keys is not caller.keys or caller.id.startswith("agent-"):
-            no_twins([block for _, block in blocks_of(caller, plan, keys, agents=False)])
+            claim_labels(plan, keys)
+            no_twins([block for _, block in blocks_of(caller, plan, keys, agents=False)], {block_id})
         caller.event(plan, "accept", held.key, block=block_id)
         return replace(block_view(opened, payload, version, agents=False), offered=False)
 
@@ -238,7 +250,11 @@ def decline(caller: Caller, block_id: str) -> None:
 
     def action(plan: Plan) -> None:
         caller.must_act()
-        keys, held = _offered(caller, plan, block_id)
+        accepted = find(plan, caller.keys, BLOCKS, block_id)
+        if accepted is not None and accepted.state != OFFERED and accepted.leaf:
+            keys, held = caller.keys, accepted
+        else:
+            keys, held = _offered(caller, plan, block_id)
         plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(block_id))
         caller.event(plan, "decline", held.key, block=block_id)
 

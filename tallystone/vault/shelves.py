@@ -8,13 +8,13 @@ from dataclasses import replace
 from tallystone import _cbor, crypto
 from tallystone.errors import NotFound, Rejected, Tampered
 from tallystone.keystore import Keys, Root
-from tallystone.statements import Genesis, Leaf, Link, Signed, identifier
+from tallystone.statements import TREE_DEPTH, Genesis, Leaf, Link, Signed, identifier
 from tallystone.store.protocol import Row
 from tallystone.store.tables import GRANT_WRAP, INBOX, SHELF
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import missing
 from tallystone.vault.plan import WS, Plan
-from tallystone.vault.records import ACCEPTED, OFFERED, Held, shelve, unshelve
+from tallystone.vault.records import ACCEPTED, OFFERED, Held, leaf_salt, shelve, unshelve
 
 BLOCKS, AGENTS, SELF, HOUSE = "block", "agent", "self", "house"
 """The shelves: memory blocks; agents that this principal sponsors; an agent's own state; workspace-wide keys."""
@@ -29,7 +29,7 @@ def _held(keys: Keys, row: Row) -> Held:
 
 def find(plan: Plan, keys: Keys, shelf: str, identity: str) -> Held | None:
     """What is at the blinded address of `identity` on one of the principal's shelves."""
-    row = plan.get(SHELF, keys.shelf(shelf), keys.locator(identity))
+    row = plan.need(SHELF, keys.shelf(shelf), keys.locator(identity))
     return _held(keys, row) if row is not None else None
 
 
@@ -106,10 +106,10 @@ def capsule_info(workspace: bytes, record: bytes) -> bytes:
 def seal_capsule_body(
     key: bytes, workspace: bytes, enc: bytes, held: Held, genesis: Signed, grant: Signed
 ) -> bytes:
-    """What travels under the capsule's one-time key."""
+    """What travels under the capsule's one-time key. The map at the end has room for other kinds of capsules."""
     body = [
         held.block, held.storage, held.grant, held.key, held.owner, held.kind, held.leaf, held.admin_public,
-        genesis.encode(), grant.encode(),
+        genesis.encode(), grant.encode(), {},
     ]  # fmt: skip
     return crypto.seal(key, crypto.pae("capsule/body", workspace, crypto.sha256(enc)), _cbor.encode(body))
 
@@ -169,11 +169,14 @@ def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: b
     if key is None:
         raise Tampered("a capsule does not open")
     body = crypto.open_sealed(key, crypto.pae("capsule/body", workspace, crypto.sha256(enc)), sealed)
-    value = _cbor.unpack(body, "a capsule", str, bytes, int, bytes, str, str, bytes, bytes, bytes, bytes)
-    block, storage, number, grant_key, owner, kind, leaf_bytes, admin, genesis_bytes, grant_bytes = value
+    value = _cbor.unpack(
+        body, "a capsule", str, bytes, int, bytes, str, str, bytes, bytes, bytes, bytes, dict
+    )
+    block, storage, number, grant_key, owner, kind, leaf_bytes, admin, genesis_bytes, grant_bytes, _ = value
     first, signed, leaf = Signed.decode(genesis_bytes), Signed.decode(grant_bytes), Leaf.decode(leaf_bytes)
     genesis, link = Genesis.decode(first.body), Link.decode(signed.body)
     issuer = caller.identity(plan, link.issuer)
+    replaces = link.change.get("replaces", 0)
     sound = (
         first.type == "genesis"
         and identifier("block", first.digest) == block
@@ -189,6 +192,10 @@ def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: b
         and link.change.get("capsule") == crypto.sha256(enc)
         and link.change.get("leaf") == leaf.digest
         and leaf.grant == number
+        and 0 < number < 1 << TREE_DEPTH
+        and crypto.equal(leaf.salt, leaf_salt(grant_key))
+        and isinstance(replaces, int)
+        and 0 <= replaces < 1 << TREE_DEPTH
         and leaf.recipient == caller.id
         and leaf.record in me.signers
         and link.admin == crypto.sha256(admin)
@@ -196,4 +203,4 @@ def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: b
     if not sound:
         raise Tampered("a capsule holds a grant that its issuer did not make")
     held = Held(block, storage, number, grant_key, owner, kind, OFFERED, 0, leaf_bytes, admin)
-    return held, int(link.change.get("replaces", 0))
+    return held, replaces

@@ -34,15 +34,20 @@ from tallystone.vault.vault import Vault
 DATABASE = "tallystone.db"
 KEY_FOLDER = "server-keys"
 LOG_KEY = "log.key"
+REMEMBERED = 65_536
+"""Verdicts (on principals, on policy statements) that a process keeps."""
 
 
 class Workspace:
     """An open workspace. Safe to share between threads; close it when done."""
 
-    def __init__(self, store: Store, workspace_id: bytes, record: WorkspaceRecord, signed: Signed) -> None:
+    def __init__(
+        self, store: Store, workspace_id: bytes, record: WorkspaceRecord, signed: Signed, log_public: bytes
+    ) -> None:
         self.store = store
         self.id = workspace_id
         self.record = record
+        self.log_public = log_public
         self.trusted: set[bytes] = set()
         self.clock: Callable[[], float] = time.time
         self._signed = signed
@@ -67,7 +72,9 @@ class Workspace:
                 hint="make one with: tallystone init DIR",
                 code="no_workspace",
             )
-        sequencer = LogSequencer(b"", read_log_key(folder), lambda: int(time.time()))
+        seed = read_log_key(folder)
+        public = crypto.signing_public(seed)
+        sequencer = LogSequencer(b"", seed, lambda: int(time.time()))
         store = SqliteStore(folder / DATABASE, sequencer)
         try:
             with store.snapshot() as snapshot:
@@ -76,7 +83,7 @@ class Workspace:
                 raise StoreError("the workspace was never finished", hint="start again in an empty directory")
             workspace_id, signed = bytes(row[1]), Signed.decode(bytes(row[2]))
             sequencer.bind(workspace_id)
-            return cls(store, workspace_id, WorkspaceRecord.decode(signed.body), signed)
+            return cls(store, workspace_id, WorkspaceRecord.decode(signed.body), signed, public)
         except BaseException:
             store.close()
             raise
@@ -101,9 +108,10 @@ class Workspace:
         store = SqliteStore(folder / DATABASE, sequencer, create=True)
         with store.snapshot() as snapshot:
             plan = Plan(snapshot)
-            founding = accounts.found_workspace(plan, crypto.signing_public(seed), int(time.time()))
+            public = crypto.signing_public(seed)
+            founding = accounts.found_workspace(plan, public, int(time.time()))
             sequencer.bind(founding.identity.digest)
-            workspace = cls(store, founding.identity.digest, founding.record, founding.signed)
+            workspace = cls(store, founding.identity.digest, founding.record, founding.signed, public)
             made = accounts.welcome_root(workspace, plan, founding, founder)
         try:
             store.commit(plan.batch())
@@ -179,8 +187,16 @@ class Workspace:
         identity = check_principal(
             principal, chain, self.id, pin, lambda _: self.identity(plan, sponsor, pin)
         )
+        if len(self._identities) >= REMEMBERED:
+            self._identities.clear()
         self._identities[principal] = (rows, identity)
         return identity
+
+    def trust(self, verdict: bytes) -> None:
+        """Remember that a policy statement was verified: a hash, which is no secret."""
+        if len(self.trusted) >= REMEMBERED:
+            self.trusted.clear()
+        self.trusted.add(verdict)
 
     # -- what belongs to no block -------------------------------------------------------------------------------
 
@@ -223,7 +239,17 @@ class Workspace:
         """Check the log and every row against it. Needs no token (design §9). `pin` is the checkpoint of an earlier
         report, kept elsewhere: with it, a rollback of the whole store is found as well."""
         with self.store.snapshot() as snapshot:
-            return verify(snapshot, log_public=self.record.log, workspace=self.id, pin=pin, progress=progress)
+            report = verify(
+                snapshot, log_public=self.log_public, workspace=self.id, pin=pin, progress=progress
+            )
+            try:
+                self.check_record(Plan(snapshot), self.id)
+                named = self.record.log == self.log_public
+            except (Tampered, NotFound):
+                named = False
+        if not named:
+            report.add("workspace", "the record is not its root's word, or names another key for the log")
+        return report
 
 
 def _write_log_key(folder: Path) -> bytes:

@@ -35,6 +35,7 @@ from tallystone.vault.records import (
     Roster,
     admin_public,
     epoch_row,
+    leaf_salt,
     new_epoch,
     open_grant_key,
     seal_content,
@@ -76,11 +77,12 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
         ) from error
 
 
-def new_leaf(number: int, identity: Identity, rights: int, parent: int, *, history: bool = True) -> Leaf:
-    """A grant's leaf. Its salt keeps the hash, which lies in clear, from being guessed."""
-    return Leaf(
-        number, identity.id, identity.digest, rights, history, None, 0, parent, crypto.random_bytes(16)
-    )
+def new_leaf(
+    number: int, identity: Identity, rights: int, parent: int, grant_key: bytes, *, history: bool = True
+) -> Leaf:
+    """A grant's leaf. Its salt keeps the hash, which lies in clear, from being guessed, and binds the grant's key."""
+    salt = leaf_salt(grant_key)
+    return Leaf(number, identity.id, identity.digest, rights, history, None, 0, parent, salt)
 
 
 def create_block(
@@ -102,7 +104,8 @@ def create_block(
     """
     me = caller.identity(plan, caller.id)
     now = caller.workspace.now_ms()
-    leaves = {i: new_leaf(i, g.identity, g.rights, 0) for i, g in enumerate(grants, 1)}
+    grant_keys = {number: crypto.random_bytes() for number in range(1, len(grants) + 1)}
+    leaves = {i: new_leaf(i, g.identity, g.rights, 0, grant_keys[i]) for i, g in enumerate(grants, 1)}
     genesis = Genesis(
         kind=kind,
         owner=caller.id,
@@ -139,7 +142,7 @@ def create_block(
     )
     put_on_shelf(plan, caller.keys, shelf, locator_of or block, held)
     for number, grant in enumerate(grants, 1):
-        leaf, grant_key = leaves[number], crypto.random_bytes()
+        leaf, grant_key = leaves[number], grant_keys[number]
         _put_grant(
             plan, block, storage, keys, leaf, grant_key, seal_grant_key(admin, block, number, grant_key)
         )
@@ -180,7 +183,7 @@ def _put_grant(
 def add_version(opened: Opened, payload: Mapping[str, Any], previous: bytes, standing: Standing) -> Version:
     """Queue the next version, and return its statement. Raises `Locked` while a rotation is due."""
     caller, plan, row = opened.caller, opened.plan, opened.row
-    if row.flags & FLAG_ROTATE:
+    if row.flags & FLAG_ROTATE or opened.head.due:
         raise Locked(
             "somebody's access ended and the keys must change first",
             hint="its owner's next write does that; try again after it",
@@ -226,6 +229,8 @@ def add_link(
 ) -> Any:
     """Queue the next policy statement; what is not given stays as it was. Returns it, signed."""
     caller, plan, head = opened.caller, opened.plan, opened.head
+    if opened.held.own_leaf is not None and (head.due or kind == "revocation"):
+        change = {**change, "due": True}  # no version may cite this before somebody has rotated (design §6)
     version_digest = opened.content()[0].signed.digest if opened.row.version else EMPTY
     link = Link(
         block=opened.id,
@@ -267,7 +272,9 @@ def add_grant(
     leaves = opened.leaves()
     number, grant_key = opened.head.next_grant, crypto.random_bytes()
     own = opened.held.own_leaf
-    leaf = new_leaf(number, recipient, rights, own.grant if own else 0, history=own.history if own else True)
+    leaf = new_leaf(
+        number, recipient, rights, own.grant if own else 0, grant_key, history=own.history if own else True
+    )
     after = {**leaves, number: leaf.digest}
     if own is None:
         admin = opened.held.admin
@@ -358,22 +365,20 @@ def rotate(opened: Opened) -> None:
         row.version,
         bytes(newest[4]),
     )
-    wrap = wrap_content_key(keys.dek, opened.id, row.version, content_key)
-    plan.put(VERSION, row.storage, row.version, keys.number, wrap, newest[5])
+    content_wrap = wrap_content_key(keys.dek, opened.id, row.version, content_key)
+    plan.put(VERSION, row.storage, row.version, keys.number, content_wrap, newest[5])
     plan.put(EPOCH, row.storage, *epoch_row(keys, before))
     plan.put(
         GRANT_WRAP, row.storage, 0, keys.number, wrap_epoch(opened.held.key, opened.id, keys, history=True)
     )
     for number, (entry, _) in opened.ledger().items():
         grant_key = open_grant_key(opened.held.admin, opened.id, number, bytes(entry[6]))
-        history = opened.roster(entry).leaf.history
-        plan.put(
-            GRANT_WRAP,
-            row.storage,
-            number,
-            keys.number,
-            wrap_epoch(grant_key, opened.id, keys, history=history),
-        )
+        leaf = opened.roster(entry).leaf
+        # The policy names the leaf, the leaf fixes the key: nobody gets the new epoch by having swapped a ledger entry.
+        if not crypto.equal(leaf.salt, leaf_salt(grant_key)):
+            raise Tampered("a grant's key is not the one that its policy names")
+        wrap = wrap_epoch(grant_key, opened.id, keys, history=leaf.history)
+        plan.put(GRANT_WRAP, row.storage, number, keys.number, wrap)
     opened.enter(keys)
     opened.row = replace(row, epoch=keys.number, flags=row.flags & ~FLAG_ROTATE)
     opened.row.write(plan)
