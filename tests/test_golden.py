@@ -148,10 +148,7 @@ def formats() -> dict[str, bytes]:
     found["token/context"] = keystore.token_context(TOKEN.kid, OWNER, "full", 1, None)
     found["token/context with expiry"] = keystore.token_context(TOKEN.kid, OWNER, "read", 1, 2)
     found["root/full"], found["root/read"] = ROOT.encode("full"), ROOT.encode("read")
-    found |= {
-        f"key/{name}": getattr(KEYS, name)
-        for name in ("locate", "seal", "own", "reply", "sign", "kem", "act")
-    }
+    found |= {f"key/{name}": getattr(KEYS, name) for name in ("locate", "seal", "own", "sign", "kem", "act")}
     found |= {f"shelf id/{kind}": KEYS.shelf(kind) for kind in ("block", "agent", "self", "house")}
     found["locator"] = KEYS.locator(BLOCK)
     found["kit"] = Kit(OWNER, "alice", crypto.age_identity(SEED)).text.encode()
@@ -333,7 +330,7 @@ OTHERS: dict[str, Record] = {
         ),
         [
             HELD.block, HELD.storage, HELD.grant, HELD.key, HELD.owner, HELD.kind, HELD.leaf, HELD.admin_public,
-            signed("genesis", b"g").encode(), signed("grant", b"l").encode(),
+            signed("genesis", b"g").encode(), signed("grant", b"l").encode(), {},
         ],
     ),
     "kit": Record(

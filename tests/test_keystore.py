@@ -104,7 +104,7 @@ def test_a_scope_that_is_not_known_is_never_sealed() -> None:
 
 def test_every_key_of_a_root_serves_one_purpose() -> None:
     keys = Keys("user-1", ROOT)
-    derived = [keys.locate, keys.seal, keys.own, keys.reply, keys.sign, keys.kem, keys.act]
+    derived = [keys.locate, keys.seal, keys.own, keys.sign, keys.kem, keys.act]
     derived += [keys.shelf("block"), keys.shelf("agent"), keys.locator("block-1"), keys.locator("block")]
     assert len(set(derived)) == len(derived)
     assert keys.locator("block-1") != Keys("user-1", replace(ROOT, read=b"S" * 32)).locator("block-1")

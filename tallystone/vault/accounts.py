@@ -223,15 +223,15 @@ def _check_token(scope: str, expires: int | None, label: str, now: int) -> None:
 def create_token(caller: Caller, agent_id: str | None, scope: str, expires: int | None, label: str) -> str:
     """Another token for the caller, or one that carries only one of its agents."""
     _check_token(scope, expires, label, caller.workspace.now())
-    if caller.expires is not None and (expires is None or expires > caller.expires):
-        raise Invalid(
-            "a token cannot make one that outlives it",
-            hint="name an expiry no later than this token's own, or use a token that does not end",
-            code="bad_expiry",
-        )
 
     def action(plan: Plan) -> str:
         caller.must_act()
+        if caller.expires is not None and (expires is None or expires > caller.expires):
+            raise Invalid(
+                "a token cannot make one that outlives it",
+                hint="name an expiry no later than this token's own, or use a token that does not end",
+                code="bad_expiry",
+            )
         keys = caller.keys if agent_id is None else agent_keys(caller, find_agent(caller, plan, agent_id))
         if keys is not caller.keys:
             caller.as_agent(keys).standing(plan)

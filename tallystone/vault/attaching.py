@@ -9,23 +9,17 @@ from tallystone.errors import Denied, NotFound, Taken, Tampered
 from tallystone.keystore import Keys
 from tallystone.policy import may_write
 from tallystone.statements import READ, WRITE
-from tallystone.store.tables import BLOCK, SHELF
+from tallystone.store.tables import SHELF
 from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing, open_block
+from tallystone.vault.opening import Opened, missing, open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.rotating import remove_grants, rotate_if_due, subtree
 from tallystone.vault.shelves import AGENTS, BLOCKS, SELF, agent_keys, find, find_agent, find_block, walk
 from tallystone.vault.types import Agent, Block
 from tallystone.vault.views import agent_view
-from tallystone.vault.writing import (
-    FirstGrant,
-    place_with_agent,
-    put_on_shelf,
-    remove_grants,
-    rotate_if_due,
-    subtree,
-)
+from tallystone.vault.writing import FirstGrant, place_with_agent, put_on_shelf
 
 RIGHTS = {"read": READ, "write": READ | WRITE}
 
@@ -54,16 +48,6 @@ def claim_labels(plan: Plan, keys: Keys) -> None:
         put_on_shelf(plan, keys, SELF, keys.principal, own)
 
 
-def heal(caller: Caller, plan: Plan, there: Held) -> None:
-    """Queue the rotation that a block is due, if the caller is its owner and merely acts through an agent."""
-    row = plan.get(BLOCK, there.storage)
-    if row is None or not BlockRow.of(row).flags & FLAG_ROTATE:
-        return
-    mine = find(plan, caller.keys, BLOCKS, there.block)
-    if mine is not None and mine.admin and mine.storage == there.storage:
-        rotate_if_due(open_block(caller, plan, mine))
-
-
 def labels_stay_unique(opened: Opened, viewer: Caller) -> None:
     """Raises `Taken` if a block's new label is taken on an agent that holds it and that the caller sponsors, or is."""
     plan = opened.plan
@@ -83,6 +67,7 @@ def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes
     held = find_block(plan, caller.keys, block_id)
     opened = open_block(caller, plan, held)
     rotate_if_due(opened)
+    claim_labels(plan, agent.keys)
     place_with_agent(opened, replace(agent, rights=_clamped(opened, agent.rights)))
     return held.key
 

@@ -15,10 +15,11 @@ from tallystone.vault.caller import Caller
 from tallystone.vault.opening import Opened, open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.rotating import heal, rotate_if_due
 from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, find_block, position_of, walk
 from tallystone.vault.types import DEFAULT_LIMIT, MAX_LIMIT, Block
 from tallystone.vault.views import block_view
-from tallystone.vault.writing import FirstGrant, add_link, add_version, create_block, destroy, rotate_if_due
+from tallystone.vault.writing import FirstGrant, add_link, add_version, create_block, destroy
 
 CONTENT_FIELDS = ("label", "value", "description", "tags", "metadata", "extra")
 OWNER_FIELDS = ("limit", "read_only", "locked")
@@ -263,6 +264,7 @@ def edit_block(
 
     def action(plan: Plan) -> Block:
         held = find_block(plan, caller.keys, block_id)
+        heal(caller, plan, held)
         opened = open_block(caller, plan, held)
         block, changed = edit_opened(opened, edit, if_version)
         if "label" in changed:

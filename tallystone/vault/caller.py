@@ -101,6 +101,7 @@ class Caller:
                         if reply is not None:
                             known = reply.find(plan, self.workspace.now())
                             if known is not None:
+                                self.reply = None
                                 raise Repeated(known)
                         result = action(plan)
                         if plan.changes:

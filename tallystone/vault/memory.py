@@ -13,7 +13,6 @@ from tallystone.statements import READ, WRITE
 from tallystone.vault.attaching import (
     blocks_of,
     claim_labels,
-    heal,
     labels_stay_unique,
     no_twins,
     unplace,
@@ -25,6 +24,7 @@ from tallystone.vault.caller import ATTEMPTS, Caller
 from tallystone.vault.opening import missing, open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.rotating import heal
 from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent
 from tallystone.vault.types import Agent, Block
 from tallystone.vault.writing import FirstGrant
@@ -203,6 +203,7 @@ def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> Held:
         grant = FirstGrant(caller.identity(plan, agent.subject), keys, READ | WRITE)
         return new_block(caller, plan, step.fields, [grant])
     there, _ = by_label(caller, plan, agent, step.label)
+    find(plan, keys, BLOCKS, there.block)  # its row on the shelf must still be there when this commits
     heal(caller, plan, there)
     actor = caller if keys is caller.keys else caller.as_agent(keys)
     opened = open_block(actor, plan, there)

@@ -23,6 +23,7 @@ from tallystone.vault.caller import Caller
 from tallystone.vault.opening import Opened, missing, open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held, admin_public, shelve
+from tallystone.vault.rotating import remove_grants, rotate_if_due, subtree
 from tallystone.vault.shelves import (
     AGENTS,
     BLOCKS,
@@ -36,7 +37,7 @@ from tallystone.vault.shelves import (
 )
 from tallystone.vault.types import Access, Block, Grant, Offer, Reach
 from tallystone.vault.views import block_view
-from tallystone.vault.writing import FirstGrant, add_grant, remove_grants, rotate_if_due, subtree
+from tallystone.vault.writing import FirstGrant, add_grant
 
 
 def right(can: str) -> int:

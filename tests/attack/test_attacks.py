@@ -95,9 +95,7 @@ def test_a_read_token_has_no_key_that_opens_a_seed_or_a_part_two(
     alice.create_agent({"name": "A"}, memory_blocks=[{"label": "m", "value": "v"}])
     reader = caller_of(workspace.vault(alice.create_token(scope="read")))
     assert reader.keys.root.act is None
-    keys = [getattr(reader.keys, name) for name in ("locate", "seal", "own", "reply")] + [
-        reader.keys.root.read
-    ]
+    keys = [getattr(reader.keys, name) for name in ("locate", "seal", "own")] + [reader.keys.root.read]
     sealed = [cell for row in rows(database, "SELECT sign, kem FROM identity") for cell in row]
     for shelf, locator, position, two in rows(database, "SELECT shelf, locator, position, two FROM shelf"):
         for key in keys:

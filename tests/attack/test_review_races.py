@@ -13,7 +13,7 @@ from tallystone.letta import routes_blocks
 from tallystone.letta.call import Call, Query, Retry
 from tallystone.store.protocol import Batch
 from tallystone.vault import Vault, Workspace
-from tallystone.vault.memory import EditBlock
+from tallystone.vault.memory import AddBlock, EditBlock
 from tallystone.vault.types import Block, Credentials
 
 T = TypeVar("T")
@@ -146,6 +146,38 @@ def test_an_edit_by_label_does_not_reach_a_block_that_was_renamed_meanwhile(
     assert happened and alice.block(block).value == "before"
 
 
+@pytest.mark.parametrize("second", ["attach", "rename", "block_ids", "memory"])
+@pytest.mark.parametrize("first", ["attach", "rename", "block_ids", "memory"])
+def test_two_blocks_that_come_to_one_label_at_once_do_not_both_stay_on_an_agent(
+    workspace: Workspace,
+    beside: Workspace,
+    alice: Vault,
+    alice_credentials: Credentials,
+    first: str,
+    second: str,
+) -> None:
+    other, agent = beside.vault(alice_credentials.token), alice.create_agent({"name": "A"}).id
+    fresh = [alice.create_block(label="l").id for _ in range(2)]
+    there = [alice.create_block(label=f"other {n}").id for n in range(2)]
+    for n, way in enumerate((first, second)):
+        if way == "rename":
+            alice.attach(agent, there[n])
+
+    def come(vault: Vault, way: str, n: int) -> None:
+        if way == "attach":
+            vault.attach(agent, fresh[n])
+        elif way == "rename":
+            vault.edit_block(there[n], lambda b: {"label": "l"})
+        elif way == "block_ids":
+            vault.edit_agent(agent, lambda a: {"block_ids": [*(block.id for block in a.blocks), fresh[n]]})
+        else:
+            vault.change_memory(agent, [AddBlock({"label": "l"})])
+
+    with pytest.raises(Taken):
+        overtaken(workspace, lambda: come(alice, first, 0), lambda: come(other, second, 1))
+    assert [block.label for block in alice.agent(agent).blocks].count("l") == 1
+
+
 @pytest.mark.parametrize("first", ["theirs", "own"])
 def test_a_label_that_somebody_else_takes_over_never_draws_an_agents_writes(
     workspace: Workspace, alice: Vault, bob: Vault, first: str
@@ -199,25 +231,26 @@ def test_a_request_that_its_retry_overtook_answers_what_the_retry_was_told(
 # -- keys that must change first --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("way", ["by label", "as agent", "memory"])
 def test_the_owners_agents_write_at_once_after_a_grantee_took_its_placement_back(
-    workspace: Workspace, alice: Vault, bob: Vault
+    workspace: Workspace, alice: Vault, bob: Vault, way: str
 ) -> None:
     block = alice.create_block(label="team", value="t").id
-    agents = [alice.create_agent({"name": name}, block_ids=[block]).id for name in "AB"]
+    agent = alice.create_agent({"name": "A"}, block_ids=[block]).id
     alice.share(block, "bob", "read")
     bob.offers()
     bob.accept_offer(block)
+    bobs = bob.create_agent({"name": "B"}, block_ids=[block]).id
+    bob.detach(bobs, block)
 
-    def mark() -> None:
-        bobs = bob.create_agent({"name": "B"}, block_ids=[block]).id
-        bob.detach(bobs, block)
+    def edit(_: Block) -> dict[str, Any]:
+        return {"value": "written"}
 
-    mark()
-    written = alice.edit_agent_block(agents[0], "team", lambda b: {"value": "one"}, as_agent=True)
-    assert written.value == "one"
-    mark()
-    alice.change_memory(agents[1], [EditBlock("team", lambda b: {"value": "two"})])
-    mark()
-    alice.acting_as(agents[0]).edit_block(block, lambda b: {"value": "three"})
-    assert alice.block(block).value == bob.block(block).value == "three"
+    if way == "by label":
+        alice.edit_agent_block(agent, "team", edit, as_agent=True)
+    elif way == "as agent":
+        alice.acting_as(agent).edit_block(block, edit)
+    else:
+        alice.change_memory(agent, [EditBlock("team", edit)])
+    assert alice.block(block).value == bob.block(block).value == "written"
     assert workspace.verify().ok

@@ -143,13 +143,14 @@ def given(workspace: Workspace, alice: Vault, bob_credentials: Credentials) -> t
     return bob, agent, block
 
 
-def test_a_read_only_token_takes_no_block_from_an_agent_that_somebody_else_gave(
-    workspace: Workspace, given: tuple[Vault, str, Block]
+@pytest.mark.parametrize("label", ["team", "own"])
+def test_a_read_only_token_takes_no_block_from_an_agent_whoever_gave_it(
+    workspace: Workspace, given: tuple[Vault, str, Block], label: str
 ) -> None:
     bob, agent, _ = given
     for token in (bob.create_token(scope="read"), bob.agent_token(agent, scope="read")):
         with pytest.raises(Denied):
-            workspace.vault(token).change_memory(agent, [DropBlock("team", lambda b: {})])
+            workspace.vault(token).change_memory(agent, [DropBlock(label, lambda b: {})])
     assert sorted(block.label for block in bob.agent(agent).blocks) == ["own", "team"]
 
 
@@ -285,9 +286,9 @@ def test_a_record_that_ends_a_principal_and_changes_nothing_else_stands(
     assert {user.name: user.status for user in alice.users()} == {"alice": "active", "bob": "suspended"}
 
 
-def end(workspace: Workspace, sponsor: Vault, principal: str, **more: Any) -> None:
+def end(workspace: Workspace, by: Vault, principal: str, /, **more: Any) -> None:
     """Suspend a principal by its sponsor's word alone, past every check of the vault."""
-    caller = caller_of(sponsor)
+    caller = caller_of(by)
     with workspace.store.snapshot() as snapshot:
         plan = Plan(snapshot)
         now, me = caller.identity(plan, principal), caller.identity(plan, caller.id)
