@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Self
 
+from tallystone.errors import Unauthenticated
 from tallystone.vault import Vault, Workspace
 
 
@@ -15,7 +16,12 @@ class OpenVault(Vault):
 
     def __init__(self, workspace: Workspace, token: str) -> None:
         self._workspace = workspace
-        super().__init__(workspace.caller(token))
+        try:
+            caller = workspace.caller(token)
+        except Unauthenticated:
+            workspace.denied({"code": Unauthenticated.code})
+            raise
+        super().__init__(caller)
 
     def close(self) -> None:
         """Finish what is being written, and let go of the files."""

@@ -264,8 +264,7 @@ def edit_block(
 
     def action(plan: Plan) -> Block:
         held = find_block(plan, caller.keys, block_id)
-        heal(caller, plan, held)
-        opened = open_block(caller, plan, held)
+        opened = heal(open_block(caller, plan, held))
         block, changed = edit_opened(opened, edit, if_version)
         if "label" in changed:
             relabelled(opened, caller)

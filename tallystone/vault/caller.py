@@ -90,7 +90,7 @@ class Caller:
         compare-and-swap on its row is what makes them right. Raises what the action raises, after logging a refusal,
         and `Repeated` for a request that turns out to have been answered.
         """
-        reply = self.reply
+        reply, self.reply = self.reply, None  # one operation, one answer, also when it fails
         guard: Any = self.workspace.lock_for(lock) if lock else nullcontext()
         with guard:
             for _ in range(ATTEMPTS):
@@ -101,7 +101,6 @@ class Caller:
                         if reply is not None:
                             known = reply.find(plan, self.workspace.now())
                             if known is not None:
-                                self.reply = None
                                 raise Repeated(known)
                         result = action(plan)
                         if plan.changes:
@@ -116,7 +115,6 @@ class Caller:
                 except (NotFound, Denied, Locked, Unauthenticated) as error:
                     self.refused(error)
                     raise
-                self.reply = None  # one operation, one answer
                 return result
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 

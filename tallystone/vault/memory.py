@@ -126,13 +126,12 @@ def _edit_target(
         there = find(plan, keys, BLOCKS, target)
         if there is None or there.state == OFFERED:
             raise missing("Block", target)
-        heal(caller, plan, there)
         actor, held = (caller if keys is caller.keys else caller.as_agent(keys)), there
         if not as_agent:
             mine = find(plan, caller.keys, BLOCKS, target)
             if mine is not None and mine.state != OFFERED and mine.storage == there.storage:
                 actor, held = caller, mine
-        opened = open_block(actor, plan, held)
+        opened = heal(open_block(actor, plan, held))
         block, changed = edit_opened(opened, edit, if_version, viewer=caller)
         if "label" in changed:
             labels_stay_unique(opened, caller)
@@ -204,9 +203,8 @@ def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> Held:
         return new_block(caller, plan, step.fields, [grant])
     there, _ = by_label(caller, plan, agent, step.label)
     find(plan, keys, BLOCKS, there.block)  # its row on the shelf must still be there when this commits
-    heal(caller, plan, there)
     actor = caller if keys is caller.keys else caller.as_agent(keys)
-    opened = open_block(actor, plan, there)
+    opened = heal(open_block(actor, plan, there))
     _, changed = edit_opened(opened, step.edit, None)
     if "label" in changed:
         labels_stay_unique(opened, caller)

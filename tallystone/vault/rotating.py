@@ -8,12 +8,9 @@ from dataclasses import replace
 from tallystone import crypto
 from tallystone.errors import Tampered
 from tallystone.statements import Leaf, grant_proof
-from tallystone.store.tables import BLOCK, EPOCH, GRANT_WRAP, INBOX, LEDGER, VERSION
-from tallystone.vault.caller import Caller
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, open_block
-from tallystone.vault.plan import Plan
+from tallystone.store.tables import EPOCH, GRANT_WRAP, INBOX, LEDGER, VERSION
+from tallystone.vault.opening import FLAG_ROTATE, Opened, open_block
 from tallystone.vault.records import (
-    Held,
     epoch_row,
     leaf_salt,
     new_epoch,
@@ -100,19 +97,25 @@ def rotate(opened: Opened) -> None:
     opened.row.write(plan)
 
 
+def rotation_due(opened: Opened) -> bool:
+    """Whether the keys must change before the next version: by the mark, or by the signed statement behind it."""
+    return bool(opened.row.flags & FLAG_ROTATE) or opened.head.due
+
+
 def rotate_if_due(opened: Opened) -> None:
-    """Rotate first when the block is marked and the caller holds the admin key."""
-    if opened.row.flags & FLAG_ROTATE and opened.held.admin:
+    """Rotate first when that is due and the caller holds the admin key."""
+    if rotation_due(opened) and opened.held.admin:
         rotate(opened)
         add_link(opened, "policy", {"rotated": opened.row.epoch})
 
 
-def heal(caller: Caller, plan: Plan, there: Held) -> None:
-    """Queue the rotation that a block is due, if the one whose token this is owns it and acts through an agent."""
-    row = plan.get(BLOCK, there.storage)
-    if row is None or not BlockRow.of(row).flags & FLAG_ROTATE:
-        return
-    owner = caller.under or caller
-    mine = find(plan, owner.keys, BLOCKS, there.block)
-    if mine is not None and mine.admin and mine.storage == there.storage:
-        rotate_if_due(open_block(owner, plan, mine))
+def heal(opened: Opened) -> Opened:
+    """The block after the rotation that it is due, if the one whose token this is owns it and acts through an agent."""
+    if opened.held.admin or not rotation_due(opened):
+        return opened
+    owner, plan = opened.caller.under or opened.caller, opened.plan
+    mine = find(plan, owner.keys, BLOCKS, opened.id)
+    if mine is None or not mine.admin or mine.storage != opened.held.storage:
+        return opened
+    rotate_if_due(open_block(owner, plan, mine))
+    return open_block(opened.caller, plan, opened.held)
