@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from tallystone.errors import Invalid
+from tallystone.errors import Invalid, Taken
 from tallystone.letta.bodies import TokenCreate, UserCreate, decode
 from tallystone.letta.call import Answer, Call, check_id
 from tallystone.letta.wire import stamp
@@ -21,15 +21,14 @@ EVENTS = 50
 """Events that one answer holds unless `limit` says otherwise."""
 _ALL = 2**31
 
+_SHOWN = Taken(
+    "this was made by the first of these requests, and its secret was shown once",
+    hint="if that answer was lost, revoke what it made, and make another",
+    code="already_made",
+)
 _MADE = Answer(
-    {
-        "detail": "this was made by the first of these requests, and its secret was shown once",
-        "error": {
-            "code": "already_made",
-            "hint": "if that answer was lost, revoke what it made, and make another",
-        },
-    },
-    409,
+    {"detail": _SHOWN.message, "error": {"code": _SHOWN.code, "hint": _SHOWN.hint}},
+    _SHOWN.status,
     {"x-should-retry": "false"},
 )
 """What the retry of a request gets whose answer held a secret: secrets are not kept, not even sealed."""
