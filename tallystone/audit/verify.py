@@ -52,7 +52,6 @@ Progress = Callable[[int, int], None]
 """Called now and then with (rows and leaves looked at, how many there seem to be)."""
 
 _STEP = 1000
-_GAP_LIMIT = 10_000
 _LIVE = tuple(table for table in TABLES if table.name not in EXEMPT)
 
 

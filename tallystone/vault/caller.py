@@ -193,7 +193,7 @@ class Caller:
             "kind": kind,
             **content,
         }
-        auditor = None if grants else self.workspace.auditor_key(plan)
+        auditor = None if grants else self.workspace.auditor_key()
         plan.event(kind, seal_event(detail, self.keys, grants, auditor))
 
 

@@ -200,7 +200,7 @@ class Workspace:
 
     # -- what belongs to no block -------------------------------------------------------------------------------
 
-    def auditor_key(self, plan: Plan | None = None) -> tuple[bytes, bytes]:
+    def auditor_key(self) -> tuple[bytes, bytes]:
         """(capsule id, key) that today's unclaimed events of this process are sealed under. Made once a day."""
         today = self.now() // 86400
         if self._auditor is None or self._auditor[0] != today:
