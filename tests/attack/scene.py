@@ -223,7 +223,7 @@ def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[A
         for one in blocks:
             try:
                 found.add(_block(block := v.block(one)))
-                found |= {("agent_ids", one, tuple(block.agent_ids))}
+                found |= {("agent_ids", one, agent) for agent in block.agent_ids}
             except NotFound:
                 pass
         return found
