@@ -274,9 +274,8 @@ def check_principal(
     signers: dict[bytes, bytes] = {}
     for serial, signed in enumerate(chain):
         record = PrincipalRecord.decode(signed.body)
-        home = (
-            EMPTY if is_root and serial == 0 else workspace
-        )  # the root's first record is what names the workspace
+        # The root's first record is what names the workspace, so it cannot be signed for one.
+        home = EMPTY if is_root and serial == 0 else workspace
         consistent = (
             signed.type == "principal"
             and record.serial == serial

@@ -326,6 +326,7 @@ def _agent(item: Mapping[str, Any]) -> Agent:
 
 def _plain(kind: type[T], item: Mapping[str, Any]) -> T:
     """One of the vault's values from its fields; what a newer server says beyond them is left out."""
+    # callers pass dataclasses only, for which the type system has no name
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
     return kind(**{field.name: item[field.name] for field in fields})
 

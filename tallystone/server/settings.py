@@ -71,6 +71,7 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
     for name, value in flags.items():
         if value is not None:
             chosen[name] = _typed(name, value, f"--{name.replace('_', '-')}")
+    # each value was converted to its field's type above, which a dict of mixed values cannot show
     return Settings(**chosen)  # type: ignore[arg-type]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tallystone.errors import NotFound
 from tallystone.statements import READ, issue
 from tallystone.store.tables import IDENTITY, INBOX, SHELF, TOKEN
-from tallystone.vault.attaching import RIGHTS, no_twins, place, unplace, users_only, view
+from tallystone.vault.attaching import RIGHTS, no_twins, place, unplace, users_only, view, view_and_keys
 from tallystone.vault.blocks import new_block, page, remove
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import open_block
@@ -68,16 +68,11 @@ def read_agent(caller: Caller, agent_id: str, with_blocks: bool) -> Agent:
 
     def action(plan: Plan) -> Agent:
         held = find_agent(caller, plan, agent_id)
-        agent = view(caller, plan, held, with_blocks=with_blocks)
-        touched = _keys_of(caller, plan, held) if with_blocks else []
-        caller.event(plan, "read", held.key, *touched, agent=agent_id)
+        agent, touched = view_and_keys(caller, plan, held, with_blocks=with_blocks)
+        caller.event(plan, "read", *touched, agent=agent_id)
         return agent
 
     return caller.transact(action)
-
-
-def _keys_of(caller: Caller, plan: Plan, held: Held) -> list[bytes]:
-    return [h.key for h in walk(plan, agent_keys(caller, held), BLOCKS) if h.state != OFFERED]
 
 
 def list_agents(
@@ -100,11 +95,10 @@ def list_agents(
         for held in shelf:
             if limit is not None and len(found) >= limit:
                 break
-            agent = view(caller, plan, held, with_blocks=with_blocks)
+            agent, keys = view_and_keys(caller, plan, held, with_blocks=with_blocks)
             if where is None or where(agent):
                 found.append(agent)
-                touched.append(held.key)
-                touched.extend(_keys_of(caller, plan, held) if with_blocks else [])
+                touched.extend(keys)
         caller.event(plan, "list", *touched, agents=len(found))
         return found[::-1] if backwards else found
 

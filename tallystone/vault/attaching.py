@@ -94,14 +94,22 @@ def blocks_of(
             continue  # revoked or deleted since it was put here: as if it had never been
 
 
-def view(caller: Caller, plan: Plan, held: Held, *, with_blocks: bool = True) -> Agent:
-    """An agent with its blocks."""
+def view_and_keys(
+    caller: Caller, plan: Plan, held: Held, *, with_blocks: bool = True
+) -> tuple[Agent, list[bytes]]:
+    """An agent with its blocks, and the K_grants of what was opened for it: its events are filed under those."""
     opened = open_block(caller, plan, held, what="Agent", shown=held.subject)
     payload, version, _ = opened.payload()
     if opened.genesis().subject != held.subject:
         raise Tampered("an agent's state belongs to another agent")
-    blocks = [b for _, b in blocks_of(caller, plan, agent_keys(caller, held))] if with_blocks else []
-    return agent_view(opened, payload, version, blocks)
+    found = list(blocks_of(caller, plan, agent_keys(caller, held))) if with_blocks else []
+    agent = agent_view(opened, payload, version, [block for _, block in found])
+    return agent, [held.key, *(there.key for there, _ in found)]
+
+
+def view(caller: Caller, plan: Plan, held: Held, *, with_blocks: bool = True) -> Agent:
+    """An agent with its blocks."""
+    return view_and_keys(caller, plan, held, with_blocks=with_blocks)[0]
 
 
 def attach(caller: Caller, agent_id: str, block_id: str, can: str) -> Agent:
