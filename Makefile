@@ -1,4 +1,4 @@
-# make demo | test | lint: each sets up what it needs first, from Python 3.11 (or newer) and make alone.
+# make demo | test | bench | lint: each sets up what it needs first, from Python 3.11 (or newer) and make alone.
 # Set-up happens once: it is repeated only when pyproject.toml or uv.lock changed, so later runs need no network.
 
 UV_VERSION := 0.13.8
@@ -8,6 +8,7 @@ STAMP := $(VENV)/.synced
 # Tests may be told more, e.g.  make test PYTEST_ARGS="-k audit"
 PYTEST_ARGS ?=
 WORKERS ?= 2
+BENCH_ARGS ?=
 
 # The user's own uv settings, indexes and Pythons stay out of it; certificates are the machine's, as for pip.
 export UV_NO_CONFIG := 1
@@ -16,12 +17,13 @@ export UV_NO_PROGRESS := 1
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
-.PHONY: all setup demo test lint format clean
+.PHONY: all setup demo test bench lint format clean
 .DEFAULT_GOAL := all
 
 all:
 	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
 	@echo "make test    lint, strict types and all tests"
+	@echo "make bench   what sharing and revoking cost, as a table (BENCH_ARGS='--members 100000' for a large role)"
 	@echo "make lint    lint and strict types only"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the virtual environment and caches"
@@ -51,6 +53,9 @@ $(STAMP): pyproject.toml uv.lock
 
 demo: $(STAMP)
 	@$(BIN)/tallystone demo
+
+bench: $(STAMP)
+	@$(BIN)/python -m bench.sharing $(BENCH_ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

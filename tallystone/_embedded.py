@@ -22,6 +22,7 @@ class OpenVault(Vault):
             workspace.denied({"code": Unauthenticated.code})
             raise
         super().__init__(caller)
+        workspace.purge_if_due()
 
     def close(self) -> None:
         """Finish what is being written, and let go of the files."""

@@ -52,6 +52,7 @@ KEM_PUBLIC_SIZE = 1216
 CAPSULE_OVERHEAD = 1136
 """ML-KEM-768 ciphertext (1088) + X25519 share (32) + Poly1305 tag (16)."""
 
+_SHA256 = hashes.SHA256()
 _MLKEM_PUBLIC_SIZE = 1184
 _MLKEM_SEED_SIZE = 64
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
@@ -97,10 +98,19 @@ def derive(secret: bytes, label: str, *parts: bytes | str | int) -> bytes:
     Raises `Tampered` unless `secret` has 32 bytes: an empty one, where a row lost its key, would make a key that
     anybody can derive.
     """
+    return derive_for(secret, purpose(label, *parts))
+
+
+def purpose(label: str, *parts: bytes | str | int) -> bytes:
+    """The HKDF `info` of `derive`, worked out once for whoever derives from many secrets for the same purpose."""
+    return b"tallystone/" + label.encode() if not parts else pae("tallystone/" + label, *parts)
+
+
+def derive_for(secret: bytes, info: bytes) -> bytes:
+    """`derive` with a `purpose` at hand."""
     if len(secret) != KEY_SIZE:
         raise Tampered("a key does not have its length")
-    info = b"tallystone/" + label.encode() if not parts else pae("tallystone/" + label, *parts)
-    return HKDF(hashes.SHA256(), KEY_SIZE, salt=None, info=info).derive(secret)
+    return HKDF(_SHA256, KEY_SIZE, salt=None, info=info).derive(secret)
 
 
 def mac(key: bytes, message: bytes) -> bytes:

@@ -4,9 +4,9 @@ A statement's bytes are deterministic CBOR of a map with short text keys; they a
 they are, never written again from what was read. The signature covers `pae("tallystone/v1", type, workspace, bytes)`,
 so a statement of one type or workspace is never one of another.
 
-Types: `principal`, `workspace`, `genesis`, `grant`, `revocation`, `policy`, `transfer`, `membership`, `version`,
-`deletion`, `erasure`, `checkpoint`. `transfer`, `membership` and `erasure` are reserved: their place in the chain and
-their fields in `Link` are fixed, nothing issues them yet. (A checkpoint is a C2SP note, see `audit.checkpoint`.)
+Types: `principal`, `workspace`, `charter`, `invitation`, `genesis`, `grant`, `revocation`, `policy`, `transfer`,
+`membership`, `version`, `deletion`, `erasure`, `checkpoint`. `erasure` is reserved: nothing issues it yet. (A
+checkpoint is a C2SP note, see `audit.checkpoint`.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EMPTY = b"\x00" * 32
 READ, WRITE, SHARE = 1, 2, 4
 """Rights as bits. WRITE and SHARE each imply READ (design §7.2)."""
 
-LINK_TYPES = ("grant", "revocation", "policy", "transfer", "membership")
+LINK_TYPES = ("grant", "revocation", "policy", "transfer")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Genesis(_Body):
 
 @dataclass(frozen=True)
 class Link(_Body):
-    """One step of a block's policy: a grant, a revocation, a change of settings; later transfers and memberships.
+    """One step of a block's policy: a grant, a revocation, a change of settings or keys, a transfer.
 
     Each is a snapshot: `owner`, `grants`, `settings` hold after it, so a reader who trusts its issuer needs no
     earlier one. `version` and `version_digest` name the content it was made on: no later version may cite an earlier
@@ -229,6 +229,56 @@ class Deletion(_Body):
     issuer: str
     issuer_record: bytes
     time: int
+
+
+@dataclass(frozen=True)
+class Membership(_Body):
+    """The head of a role's live members, by the role's owner: `members` is the Merkle root over their leaves.
+
+    `serial` grows with each change; `record` is the hash (32 bytes) of the role's principal record that it goes with,
+    which is a new one after each removal: an old head goes with no newer grant to the role (design §6).
+    """
+
+    role: str
+    record: bytes
+    serial: int
+    members: bytes
+    owner: str
+    owner_record: bytes
+    time: int
+
+
+@dataclass(frozen=True)
+class Charter(_Body):
+    """What the workspace's root lays down for all: who trusts whose shares, the names of the levels, how many grants.
+
+    `trust`: shares between members need no acceptance. `levels`: names of the sensitivity levels, lowest first.
+    `max_grants`: direct grants that a block may have.
+    """
+
+    serial: int
+    previous: bytes
+    trust: bool
+    levels: list[Any]
+    max_grants: int
+    issuer: str
+    issuer_record: bytes
+    time: int
+
+
+@dataclass(frozen=True)
+class Invitation(_Body):
+    """The root's word that whoever holds the secret of `public` (Ed25519, 32 bytes) may make one user.
+
+    `expires` in Unix seconds; `clearance` is what the user's first record may claim.
+    """
+
+    kid: str
+    public: bytes
+    clearance: int | None
+    expires: int
+    issuer: str
+    issuer_record: bytes
 
 
 @dataclass(frozen=True)

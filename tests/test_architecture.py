@@ -102,10 +102,37 @@ def test_the_embedded_library_pulls_in_no_server_and_no_command_line() -> None:
     script = (
         "import sys, tallystone\n"
         "heavy = {'starlette', 'uvicorn', 'cyclopts', 'rich', 'structlog', 'msgspec', 'httpx', 'letta_client'}\n"
+        f"heavy |= {MODEL_LIBRARIES!r}\n"
         "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+MODEL_LIBRARIES = {"pydantic_ai", "pydantic", "openai", "anthropic", "google", "mcp", "fastmcp", "httpx2"}
+"""What the extra `agents` brings: 150 MB and seconds that only a turn of an agent may cost."""
+
+
+def test_a_server_loads_no_model_library_until_an_agent_talks() -> None:
+    script = (
+        "import sys, tallystone.server.run, tallystone.cli.app\n"
+        "from tallystone.letta.model_layer import ModelLayer\n"
+        "from tallystone.letta.providers import ModelConfig\n"
+        "ModelLayer(ModelConfig(keys={'openai': 'k'})).check('openai/gpt-4o')\n"
+        f"print(sorted({MODEL_LIBRARIES!r} & {{name.partition('.')[0] for name in sys.modules}}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_only_the_model_modules_know_the_model_library() -> None:
+    importers = {
+        path.name
+        for path in modules()
+        for name, _ in imports(path)
+        if name.partition(".")[0] in {"pydantic_ai", "openai", "anthropic", "google"}
+    }
+    assert importers == {"model_wire.py", "model_native.py", "model_faults.py"}
 
 
 def test_no_module_is_longer_than_one_idea() -> None:

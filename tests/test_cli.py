@@ -30,9 +30,11 @@ TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _CHANGING = {
     "token": re.compile(r"tally_[a-z2-7]{16}_[a-z2-7]{52}_[a-z2-7]{8}"),
+    "code": re.compile(r"invite_[a-z2-7]{16}_[a-z2-7]{52}_[a-z2-7]{8}"),
     "block": re.compile(f"block-{_UUID}"),
     "agent": re.compile(f"agent-{_UUID}"),
     "user": re.compile(f"user-{_UUID}"),
+    "role": re.compile(f"role-{_UUID}"),
     "time": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"),
     "hash": re.compile(r"\b(?:[0-9a-f]{64}|[0-9a-f]{16})\b…?"),
     "kid": re.compile(r"\b[a-z2-7]{16}\b"),

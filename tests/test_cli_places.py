@@ -3,6 +3,7 @@ against a running server as well, and must come out the same."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -13,11 +14,13 @@ from pathlib import Path
 import pytest
 from test_cli import Names, _sh, _tallystone, plain_terminal  # noqa: F401
 
+from tallystone.cli.remote import RemoteVault
 from tallystone.server.run import running
 from tallystone.server.settings import Settings
-from tallystone.vault import Workspace
+from tallystone.vault import Vault, Workspace
 
-TRANSCRIPTS = [Path(__file__).parent / "transcripts" / f"{name}.txt" for name in ("sharing", "tokens")]
+PLAYED = ("sharing", "tokens", "roles", "policies", "people")
+TRANSCRIPTS = [Path(__file__).parent / "transcripts" / f"{name}.txt" for name in PLAYED]
 PLACES = ["--data", "--url"]
 LOCAL = {("init",), ("recover",), ("audit", "verify")}
 """Commands that need the directory: they hold the kit, or need no token."""
@@ -106,6 +109,7 @@ def test_agents_and_their_tokens_in_both_places(tallystone: Callable[..., str]) 
         "block_id": block,
         "label": "notes",
         "rights": "read",
+        "through": "",
     }
     (known,) = [one for one in json.loads(tallystone("token", "list", "--json")) if one["label"]]
     assert (known["principal"], known["label"], known["scope"]) == (agent, "for ari", "full")
@@ -145,3 +149,14 @@ def test_a_kit_never_lies_in_a_data_directory_also_over_http(serve: Callable[[],
     assert "must not lie in a data directory" in err
     status, out, err = _tallystone(words)
     assert (status, out.startswith("tally_")) == (0, True), err
+
+
+def test_the_vault_behind_a_url_takes_what_the_vault_takes() -> None:
+    for name, method in inspect.getmembers(RemoteVault, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        there = inspect.signature(getattr(Vault, name)).parameters
+        for parameter in inspect.signature(method).parameters.values():
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                assert there[parameter.name].kind is parameter.kind, f"{name}: {parameter}"
+                assert there[parameter.name].default == parameter.default, f"{name}: {parameter}"

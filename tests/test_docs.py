@@ -13,7 +13,7 @@ import pytest
 from cyclopts import App
 
 from tallystone.cli.app import app
-from tallystone.letta.routes import OPEN_PATHS, ROUTES, Route
+from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES, Route
 from tallystone.server.run import running
 from tallystone.server.settings import Settings
 from tallystone.tooling import compat
@@ -71,7 +71,7 @@ def test_the_shared_options_are_documented(option: str) -> None:
 
 
 def test_no_documented_command_is_missing() -> None:
-    documented = re.findall(r"^### tallystone ([a-z ]+[a-z])", page("cli.md"), flags=re.MULTILINE)
+    documented = re.findall(r"^### tallystone ([a-z -]+[a-z])", page("cli.md"), flags=re.MULTILINE)
     assert sorted(documented) == sorted(COMMANDS)
 
 
@@ -102,9 +102,10 @@ def test_the_page_of_served_methods_is_up_to_date() -> None:
     assert page("compat.md") == compat.page(), "run: python -m tallystone.tooling.compat > docs/compat.md"
 
 
-@pytest.mark.parametrize("path", OPEN_PATHS)
+@pytest.mark.parametrize("path", [*OPEN_PATHS, *OPEN_POSTS])
 def test_every_path_without_a_token_is_documented(path: str) -> None:
     assert path in page("compat.md")
+    assert path in page("http.md")
 
 
 def error_codes() -> Iterator[str]:

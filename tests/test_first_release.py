@@ -30,6 +30,27 @@ def seen(vault: Vault) -> dict[str, Any]:
     return found
 
 
+SINCE: dict[str, Any] = {
+    "sensitivity": "public", "allowed": None, "expires": None, "mutable": True, "append_only": False, "through": "",
+    "until": None, "depth": 0, "history": True, "kind": "grant",
+    "clearance": "public",
+}  # fmt: skip
+"""What later releases say besides, and what they must say of what the first one wrote."""
+
+
+def as_then(found: Any, expected: Any) -> Any:
+    """`found` without what is said since, once that is seen to be at its default."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in found.keys() - expected.keys():
+            assert found[name] == SINCE[name], name
+        named = found.get("name") if expected.get("name") == "" else None  # agents are named since
+        then = {name: as_then(found[name], expected[name]) for name in expected if name in found}
+        return {**then, "name": ""} if named is not None else then
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        return [as_then(one, other) for one, other in zip(found, expected, strict=True)]
+    return found
+
+
 @pytest.fixture
 def old(tmp_path: Path) -> Iterator[Workspace]:
     """A copy of the first release's directory, opened."""
@@ -46,7 +67,7 @@ def test_its_log_and_every_row_verify_without_a_key(old: Workspace) -> None:
 # Bob last: when he comes by, he finds one more offer than he had.
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name != "bob"])
 def test_each_token_reads_what_it_read_then(old: Workspace, name: str) -> None:
-    assert seen(old.vault(SECRETS["tokens"][name])) == EXPECTED[name]
+    assert as_then(seen(old.vault(SECRETS["tokens"][name])), EXPECTED[name]) == EXPECTED[name]
 
 
 def test_a_capsule_that_nobody_had_opened_is_an_offer_now(old: Workspace) -> None:
@@ -55,7 +76,7 @@ def test_a_capsule_that_nobody_had_opened_is_an_offer_now(old: Workspace) -> Non
     assert [offer["block_id"] for offer in found.pop("offers")] == [SECRETS["unopened"]]
     expected = dict(EXPECTED["bob"])
     assert expected.pop("offers") == []
-    assert found == expected
+    assert as_then(found, expected) == expected
     assert bob.accept_offer(SECRETS["unopened"]).value == "Still in the inbox."
 
 

@@ -16,26 +16,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attack.lying import seal_capsule_body
 
 from tallystone import _cbor, crypto, keystore, statements
 from tallystone.audit import checkpoint, leaf, merkle
-from tallystone.keystore import Keys, Kit, Root, Token
+from tallystone.errors import Tampered
+from tallystone.keystore import Carried, Invite, Keys, Kit, Root, Token
 from tallystone.statements import (
     EMPTY,
     READ,
+    SHARE,
     WRITE,
+    Charter,
     Deletion,
     Genesis,
+    Invitation,
     Leaf,
     Link,
+    Membership,
     PrincipalRecord,
     Signed,
     Version,
     WorkspaceRecord,
     issue,
 )
-from tallystone.vault import events, records, shelves
-from tallystone.vault.records import Content, EpochKeys, Held, Roster
+from tallystone.vault import capsules, events, ledger, passages, records
+from tallystone.vault.ledger import Entry, Ledger, Roster
+from tallystone.vault.principals import signature_cell
+from tallystone.vault.records import Content, EpochKeys, Held
 from tallystone.vault.writing import encode_payload
 
 FOLDER = Path(__file__).parent / "golden"
@@ -55,15 +63,18 @@ OWNER = "user-11111111-1111-4111-8111-111111111111"
 OTHER = "user-22222222-2222-4222-8222-222222222222"
 AGENT = "agent-33333333-3333-4333-8333-333333333333"
 BLOCK = "block-44444444-4444-4444-8444-444444444444"
+TEAM = "role-55555555-5555-4555-8555-555555555555"
 TIME = 1_790_000_000_000
 SETTINGS = {"limit": 100_000, "read_only": False, "locked": False}
 TOKEN = Token("abcdefghijklmnop", fixed("token"))
 ROOT = Root(fixed("read"), fixed("act"), fixed("pin"))
 KEYS = Keys(OWNER, ROOT)
+INVITE = Invite("ponmlkjihgfedcba", fixed("invite"))
 
 GRANT = Leaf(1, OTHER, RECORD, READ | WRITE, True, None, 0, 0, fixed("salt", 16))
 PLACED = Leaf(2, AGENT, RECORD, READ, False, 20_800, 0, 1, fixed("salt 2", 16))
 LEAVES = {1: GRANT.digest, 2: PLACED.digest, 5: fixed("leaf")}
+SHARED = Leaf(3, OTHER, RECORD, READ | SHARE, True, None, 2, 0, fixed("salt 3", 16))
 EPOCH_0 = EpochKeys(0, fixed("dek 0"), fixed("history 0"), fixed("chain 0"))
 EPOCH_1 = EpochKeys(1, fixed("dek 1"), fixed("history 1"), fixed("chain 1"))
 PAYLOAD = {
@@ -111,16 +122,59 @@ BODIES: dict[str, Any] = {
     ),
     "revocation": link(change={"grants": [1, 2]}),
     "policy": link(change={"settings": ["limit"]}),
+    "transfer": link(
+        change={"rotated": 1},
+        owner=OTHER,
+        issuer=OTHER,
+        next_grant=7,
+        admin=fixed("admin"),
+        settings={**SETTINGS, "seat": 6},
+    ),
+    "membership": Membership(TEAM, RECORD, 4, fixed("members"), OWNER, RECORD, TIME),
     "version": Version(
         BLOCK, 8, fixed("previous"), 3, fixed("policy"), 1, fixed("payload"), AGENT, RECORD, OWNER, TIME
     ),
     "deletion": Deletion(BLOCK, 3, fixed("policy"), 8, OWNER, RECORD, TIME),
+    "charter": Charter(
+        2, fixed("previous"), True, ["public", "internal", "geheim"], 10_000, OWNER, RECORD, TIME
+    ),
+    "invitation": Invitation(
+        INVITE.kid, crypto.signing_public(INVITE.signing_seed()), 2, TIME // 1000, OWNER, RECORD
+    ),
 }
+# What has grown since, in the maps of the same statements.
+LATER: dict[str, Any] = {
+    "genesis, fixed and with policy": Genesis(
+        "block", OWNER, RECORD, fixed("nonce", 16), TIME, False, False, "", EMPTY, 1,
+        {**SETTINGS, "sensitivity": 2, "allowed": [OTHER, TEAM], "expires": 20_800},
+        {"payload": fixed("payload")},
+    ),
+    "grant of many": link(change={"first": 6, "many": 3}, next_grant=9),
+    "revocation by a sharer": link(
+        change={"gone": [[PLACED.encode(), statements.grant_proof(LEAVES, 2)]], "due": True},
+        authority={"leaf": SHARED.encode(), "proof": statements.grant_proof({3: SHARED.digest}, 3), "via": []},
+        issuer=OTHER,
+    ),
+    "policy, keys renewed": link(
+        change={"rotated": 1, "renewed": [[GRANT.encode(), RECORD, fixed("salt 4", 16)]]},
+        authority={"leaf": GRANT.encode(), "proof": statements.grant_proof(LEAVES, 1)},
+        issuer=OTHER,
+    ),
+    "policy, handing over": link(
+        change={"settings": ["transfer"]}, settings={**SETTINGS, "transfer": [OTHER]}
+    ),
+    "version through a role": Version(
+        BLOCK, 8, fixed("previous"), 3, fixed("policy"), 1, fixed("payload"), OTHER, RECORD, "", TIME,
+        {"heads": {TEAM: 4}},
+    ),
+}  # fmt: skip
 PLACEMENT = link(
     change={"grant": 2, "leaf": PLACED.encode(), "proof": statements.grant_proof(LEAVES, 2)},
     authority={"leaf": GRANT.encode(), "proof": statements.grant_proof(LEAVES, 1)},
     issuer=OTHER,
 )
+
+ROLE = PrincipalRecord("role", "", 0, EMPTY, b"", crypto.kem_public(SEED), OWNER, "active", 2, 0)
 
 
 def signed(kind: str, body: bytes) -> Signed:
@@ -131,8 +185,21 @@ def formats() -> dict[str, bytes]:
     """Everything that is the same each time it is written."""
     found = {f"statement/{kind}": body.encode() for kind, body in BODIES.items()}
     found["statement/grant by a grantee"] = PLACEMENT.encode()
+    found |= {f"statement/{what}": body.encode() for what, body in LATER.items()}
+    found["grant/leaf of a sharer"] = SHARED.encode()
+    found["ledger/row"] = LEDGER.seal(1, fixed("grant"), history=True, watch=False)
+    found["ledger/leaf salt"] = ledger.leaf_salt(fixed("grant"))
+    role = {
+        "name": "team", "description": "d", "read": fixed("read"), "act": fixed("act"), "head": fixed("head"),
+        "history": True, "created": TIME,
+    }  # fmt: skip
+    found["payload of a role"] = encode_payload(role)
     found |= {f"signed/{kind}": signed(kind, body.encode()).encode() for kind, body in BODIES.items()}
     found |= {f"digest/{kind}": signed(kind, body.encode()).digest for kind, body in BODIES.items()}
+    found["statement/principal of a role"] = ROLE.encode()
+    claim = (signed("invitation", BODIES["invitation"].encode()).encode(), INVITE.signing_seed())
+    joining = issue("principal", WORKSPACE, BODIES["principal"].encode(), [(EMPTY, SEED), claim])
+    found["signatures/invited principal"] = signature_cell(joining)
     found["signing input"] = statements.signing_input("version", WORKSPACE, b"body")
     found["grant/leaf"] = GRANT.encode()
     found["grant/leaf with expiry"] = PLACED.encode()
@@ -147,22 +214,30 @@ def formats() -> dict[str, bytes]:
     found["token/opening key"] = TOKEN.opening_key()
     found["token/context"] = keystore.token_context(TOKEN.kid, OWNER, "full", 1, None)
     found["token/context with expiry"] = keystore.token_context(TOKEN.kid, OWNER, "read", 1, 2)
+    found["invite/text"] = INVITE.text.encode()
+    found["invite/verifier"] = INVITE.verifier
+    found["invite/opening key"] = INVITE.opening_key()
+    found["invite/signing seed"] = INVITE.signing_seed()
     found["root/full"], found["root/read"] = ROOT.encode("full"), ROOT.encode("read")
     found |= {f"key/{name}": getattr(KEYS, name) for name in ("locate", "seal", "own", "sign", "kem", "act")}
-    found |= {f"shelf id/{kind}": KEYS.shelf(kind) for kind in ("block", "agent", "self", "house")}
+    found |= {f"shelf id/{kind}": KEYS.shelf(kind) for kind in ("block", "agent", "self", "house", "role")}
     found["locator"] = KEYS.locator(BLOCK)
     found["kit"] = Kit(OWNER, "alice", crypto.age_identity(SEED)).text.encode()
-    found["capsule info"] = shelves.capsule_info(WORKSPACE, RECORD)
+    found["capsule info"] = capsules.capsule_info(WORKSPACE, RECORD)
 
     found["wrap/grant with history"] = records.wrap_epoch(fixed("grant"), BLOCK, EPOCH_1, history=True)
     found["wrap/grant without history"] = records.wrap_epoch(fixed("grant"), BLOCK, EPOCH_1, history=False)
+    nest = found["key/nest"] = records.nest_key(fixed("day"), BLOCK, 1)
+    for name, history in (("with", True), ("without", False)):
+        wrapped = records.wrap_epoch(fixed("grant"), BLOCK, EPOCH_1, history=history, nest=nest)
+        found[f"wrap/nested grant {name} history"] = wrapped
     found["wrap/content"] = records.wrap_content_key(EPOCH_1.dek, BLOCK, 8, fixed("content"))
     for name, row in (
         ("first", records.epoch_row(EPOCH_0, None)),
         ("next", records.epoch_row(EPOCH_1, EPOCH_0)),
     ):
         found[f"epoch row/{name}"] = _cbor.encode(list(row))
-    found["admin public"] = records.admin_public(fixed("admin"))
+    found["admin public"] = ledger.admin_public(fixed("admin"))
 
     found["log/leaf"] = leaf.Leaf(7, TIME // 60_000, "update", fixed("detail")).encode()
     found["log/leaf hash"] = merkle.leaf_hash(found["log/leaf"])
@@ -190,6 +265,12 @@ class Record:
     value: Any
 
 
+PUBLIC, LEDGER = ledger.admin_public(fixed("admin")), Ledger(fixed("admin"), BLOCK)
+OLD_ROW = b"\x00" + crypto.seal(
+    crypto.derive(fixed("admin"), "admin/ledger"), crypto.pae("ledger", BLOCK, 1), fixed("grant")
+)
+"""A ledger row as the first release wrote it; nothing writes that form today."""
+OWNERS_ROW = LEDGER.seal(0, fixed("g0"), history=True, watch=False)
 CONTENT = Content(
     signed("version", BODIES["version"].encode()), encode_payload(PAYLOAD), GRANT, (1, [fixed("p")])
 )
@@ -245,10 +326,10 @@ SEALED_RECORDS: dict[str, Record] = {
         OWN_CONTENT,
     ),
     "roster": Record(
-        lambda: records.seal_roster(EPOCH_1.chain, BLOCK, Roster(GRANT, fixed("capsule", 16))),
+        lambda: ledger.seal_roster(EPOCH_1.chain, BLOCK, Roster(GRANT, fixed("capsule", 16))),
         EPOCH_1.chain,
         crypto.pae("roster", BLOCK, 1),
-        lambda sealed: records.open_roster(EPOCH_1.chain, BLOCK, 1, sealed),
+        lambda sealed: ledger.open_roster(EPOCH_1.chain, BLOCK, 1, sealed),
         Roster(GRANT, fixed("capsule", 16)),
     ),
     "shelf": Record(
@@ -280,21 +361,84 @@ SEALED_RECORDS: dict[str, Record] = {
     ),
 }
 
+CARRIED = Carried(
+    "carol", fixed("directory"), fixed("pin"), signed("invitation", BODIES["invitation"].encode())
+)
+
 # Those that are not one ciphertext under one key: the golden bytes are read, what is written today as well.
 OTHERS: dict[str, Record] = {
     "ledger by the owner": Record(
-        lambda: records.seal_grant_key(fixed("admin"), BLOCK, 1, fixed("grant")),
+        lambda: OLD_ROW,
         b"",
         b"",
-        lambda sealed: records.open_grant_key(fixed("admin"), BLOCK, 1, sealed),
+        lambda sealed: LEDGER.open(1, sealed).key,
         fixed("grant"),
     ),
     "ledger by a grantee": Record(
-        lambda: records.seal_grant_key_to(records.admin_public(fixed("admin")), BLOCK, 1, fixed("grant")),
+        lambda: ledger.place_secret(PUBLIC, BLOCK, 1, fixed("grant")),
         b"",
         b"",
-        lambda sealed: records.open_grant_key(fixed("admin"), BLOCK, 1, sealed),
-        fixed("grant"),
+        lambda sealed: LEDGER.open(1, sealed),
+        Entry(fixed("grant")),
+    ),
+    "ledger with retired keys": Record(
+        lambda: LEDGER.seal(1, fixed("grant"), history=False, watch=True, retired=(fixed("g1"), fixed("g2"))),
+        b"",
+        b"",
+        lambda sealed: LEDGER.open(1, sealed),
+        Entry(fixed("grant"), (fixed("g1"), fixed("g2")), (False, True)),
+    ),
+    "ledger renewed by a grantee": Record(
+        lambda: ledger.renew_secret(PUBLIC, BLOCK, 1, fixed("grant"), OLD_ROW),
+        b"",
+        b"",
+        lambda sealed: LEDGER.open(1, sealed),
+        Entry(fixed("grant"), (fixed("grant"),)),
+    ),
+    "ledger renewed twice": Record(
+        lambda: ledger.renew_secret(
+            PUBLIC, BLOCK, 1, fixed("g2"), ledger.renew_secret(PUBLIC, BLOCK, 1, fixed("g1"), OLD_ROW)
+        ),
+        b"",
+        b"",
+        lambda sealed: LEDGER.open(1, sealed),
+        Entry(fixed("g2"), (fixed("grant"), fixed("g1"))),
+    ),
+    "ledger turned by a sharer": Record(
+        lambda: ledger.turn_secret(PUBLIC, BLOCK, 0, fixed("grant"), OWNERS_ROW, fixed("new admin")),
+        b"",
+        b"",
+        lambda sealed: (LEDGER.open(0, sealed), Ledger(fixed("new admin"), BLOCK).open(0, sealed)),
+        (
+            Entry(fixed("grant"), (fixed("g0"),), None, fixed("new admin")),
+            Entry(fixed("grant"), (), (True, False)),
+        ),
+    ),
+    "ledger turned and then renewed": Record(
+        lambda: ledger.renew_secret(
+            ledger.admin_public(fixed("new admin")), BLOCK, 0, fixed("g1"),
+            ledger.turn_secret(PUBLIC, BLOCK, 0, fixed("grant"), OWNERS_ROW, fixed("new admin")),
+        ),
+        b"",
+        b"",
+        lambda sealed: LEDGER.open(0, sealed),
+        Entry(fixed("g1"), (fixed("g0"), fixed("grant")), None, fixed("new admin")),
+    ),
+    "ledger, the public half": Record(
+        lambda: ledger.seal_public(EPOCH_1.chain, BLOCK, PUBLIC),
+        EPOCH_1.chain,
+        crypto.pae("admin/public", BLOCK),
+        lambda sealed: ledger.open_public(EPOCH_1.chain, BLOCK, sealed),
+        PUBLIC,
+    ),
+    "acting half of a role": Record(
+        lambda: crypto.seal(passages.act_key(fixed("secret")), passages.act_context(TEAM, 3), fixed("act")),
+        passages.act_key(fixed("secret")),
+        passages.act_context(TEAM, 3),
+        lambda sealed: crypto.open_sealed(
+            passages.act_key(fixed("secret")), passages.act_context(TEAM, 3), sealed
+        ),
+        fixed("act"),
     ),
     "event of a block": Record(
         lambda: events.seal_event({"kind": "read", "actor": OWNER}, KEYS, [fixed("g1"), fixed("g2")]),
@@ -311,14 +455,14 @@ OTHERS: dict[str, Record] = {
         (fixed("capsule", 16), {"kind": "denied"}),
     ),
     "capsule": Record(
-        lambda: crypto.seal_to(crypto.kem_public(SEED), shelves.capsule_info(WORKSPACE, RECORD), fixed("one")),
+        lambda: crypto.seal_to(crypto.kem_public(SEED), capsules.capsule_info(WORKSPACE, RECORD), fixed("one")),
         b"",
         b"",
-        lambda enc: crypto.open_from(SEED, shelves.capsule_info(WORKSPACE, RECORD), enc),
+        lambda enc: crypto.open_from(SEED, capsules.capsule_info(WORKSPACE, RECORD), enc),
         fixed("one"),
     ),
     "capsule body": Record(
-        lambda: shelves.seal_capsule_body(
+        lambda: seal_capsule_body(
             fixed("one"), WORKSPACE, fixed("enc"), HELD, signed("genesis", b"g"), signed("grant", b"l")
         ),
         fixed("one"),
@@ -332,6 +476,16 @@ OTHERS: dict[str, Record] = {
             HELD.block, HELD.storage, HELD.grant, HELD.key, HELD.owner, HELD.kind, HELD.leaf, HELD.admin_public,
             signed("genesis", b"g").encode(), signed("grant", b"l").encode(), {},
         ],
+    ),
+    "invitation row": Record(
+        lambda: keystore.seal_invitation(INVITE, TIME // 1000, CARRIED),
+        b"",
+        b"",
+        lambda sealed: (
+            keystore.open_invitation(INVITE, TIME // 1000, sealed),
+            keystore.open_listed(CARRIED.directory, INVITE.kid, TIME // 1000, sealed),
+        ),
+        (CARRIED, ("carol", 2)),
     ),
     "kit": Record(
         lambda: crypto.age_seal(crypto.kem_public(SEED), ROOT.encode("full")),
@@ -383,6 +537,7 @@ def test_what_the_first_release_sealed_is_still_read(name: str) -> None:
 def test_the_token_and_the_kit_of_the_first_release_are_read() -> None:
     golden = stored(FORMATS)
     assert keystore.parse_token(bytes.fromhex(golden["token/text"]).decode()) == TOKEN
+    assert keystore.parse_invite(bytes.fromhex(golden["invite/text"]).decode()) == INVITE
     kit = keystore.parse_kit(bytes.fromhex(golden["kit"]).decode())
     assert (kit.principal, crypto.age_seed(kit.identity)) == (OWNER, SEED)
 
@@ -398,6 +553,19 @@ def test_the_epoch_keys_of_the_first_release_open_each_other() -> None:
     assert history is not None
     assert records.previous_epoch(history, previous) == (EPOCH_0.dek, EPOCH_0.history)
     assert records.unwrap_content_key(dek, BLOCK, 8, golden["wrap/content"]) == fixed("content")
+
+
+def test_nested_epoch_keys_open_with_the_key_of_their_day_and_not_without() -> None:
+    golden = {name: bytes.fromhex(value) for name, value in stored(FORMATS).items()}
+    for name, history in (("with", EPOCH_1.history), ("without", None)):
+        wrap = golden[f"wrap/nested grant {name} history"]
+        assert records.unwrap_epoch(fixed("grant"), BLOCK, 1, wrap, golden["key/nest"]) == (
+            EPOCH_1.dek,
+            history,
+        )
+        for wrong in (None, fixed("day")):
+            with pytest.raises(Tampered):
+                records.unwrap_epoch(fixed("grant"), BLOCK, 1, wrap, wrong)
 
 
 def test_the_log_of_the_first_release_is_read() -> None:

@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 
 from tallystone import crypto, keystore
 from tallystone.errors import Invalid, Tampered, Unauthenticated
-from tallystone.keystore import Identity, Keys, Kit, Root, Token, check_principal
-from tallystone.statements import EMPTY, PrincipalRecord, Signed, identifier, issue
+from tallystone.keystore import (
+    Carried,
+    Identity,
+    Invite,
+    Keys,
+    Kit,
+    Root,
+    Token,
+    check_principal,
+    principal_id,
+)
+from tallystone.statements import EMPTY, Invitation, PrincipalRecord, Signed, identifier, issue
 
 TOKEN = Token("abcdefghijklmnop", bytes(range(32)))
 ROOT = Root(b"R" * 32, b"A" * 32, b"P" * 32)
@@ -286,6 +296,291 @@ def test_a_signature_counts_under_the_record_that_it_names() -> None:
     )
     assert not identity.signed(earlier, WORKSPACE, renewed.digest)
     assert not identity.signed(issue("version", WORKSPACE, b"x", [(renewed.digest, SEEDS["bob"])]), WORKSPACE)
+
+
+# -- standing: what a sponsor alone may say --------------------------------------------------------------------------
+
+
+def by_root(body: PrincipalRecord) -> Signed:
+    return vouch(body, (WORKSPACE, "root"))
+
+
+def by_bob(body: PrincipalRecord) -> Signed:
+    return vouch(body, (BOB_SIGNED.digest, "bob"))
+
+
+def test_a_sponsor_alone_suspends_resumes_and_clears() -> None:
+    suspended = by_root(following(bob(), status="suspended"))
+    assert not bob(suspended).active and bob(suspended).record.signing == PUBLIC["bob"]
+    resumed = by_root(following(bob(suspended), status="active", clearance=2))
+    assert bob(suspended, resumed).active and bob(suspended, resumed).record.clearance == 2
+    cleared = by_bob(following(agent(), clearance=0))
+    assert agent(cleared).record.clearance == 0
+    assert agent(cleared, by_bob(following(agent(cleared), clearance=None))).record.clearance is None
+
+
+def test_every_record_is_remembered_by_its_hash() -> None:
+    cleared = by_root(following(bob(), clearance=2))
+    identity = bob(cleared)
+    assert identity.records[BOB_SIGNED.digest].clearance is None
+    assert identity.records[cleared.digest].clearance == 2 and identity.digest == cleared.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"signing": PUBLIC["mallory"]},
+        {"kem": b"x" * 1216},
+        {"root": 1},
+        {"suite": 2},
+        {"signing": PUBLIC["mallory"], "status": "suspended"},
+        {"kem": b"x" * 1216, "status": "deleted"},
+        {"root": 1, "clearance": 3},
+    ],
+    ids=lambda change: "+".join(change),
+)
+def test_a_sponsor_alone_changes_no_keys_whatever_else_it_says(change: dict[str, object]) -> None:
+    with pytest.raises(Tampered):
+        bob(by_root(following(bob(), **change)))
+    with pytest.raises(Tampered):
+        agent(by_bob(following(agent(), **change)))
+
+
+def test_nobody_raises_its_own_clearance_or_lifts_its_own_suspension() -> None:
+    alone = [(BOB_SIGNED.digest, "bob"), (EMPTY, "bob")]
+    with pytest.raises(Tampered):
+        bob(vouch(following(bob(), clearance=3), *alone))
+    suspended = by_root(following(bob(), status="suspended"))
+    with pytest.raises(Tampered):
+        bob(suspended, vouch(following(bob(suspended), status="active"), (suspended.digest, "bob"), *alone))
+
+
+@pytest.mark.parametrize("status", ["active", "suspended", "deleted"])
+def test_nothing_follows_a_deletion_whoever_signs(status: str) -> None:
+    deleted = by_root(following(bob(), status="deleted"))
+    everybody = [(deleted.digest, "bob"), (EMPTY, "bob"), (WORKSPACE, "root")]
+    with pytest.raises(Tampered):
+        bob(deleted, vouch(following(bob(deleted), status=status), *everybody))
+
+
+@pytest.mark.parametrize(
+    "change", [{"status": "paused"}, {"status": ""}, {"clearance": -1}], ids=["unknown", "empty", "negative"]
+)
+def test_a_status_or_clearance_that_there_is_not_is_no_record(change: dict[str, object]) -> None:
+    with pytest.raises(Tampered):
+        bob(by_root(following(bob(), **change)))
+
+
+@pytest.mark.parametrize("status", ["suspended", "deleted"])
+def test_nobody_begins_suspended_and_nobody_suspends_the_root(status: str) -> None:
+    first = vouch(record("user", "new", ROOT_ID, status=status), (EMPTY, "new"), (WORKSPACE, "root"))
+    with pytest.raises(Tampered):
+        check_principal(identifier("user", first.digest), [first], WORKSPACE, WORKSPACE, lambda _: root())
+    ended = vouch(following(root(), status=status), (WORKSPACE, "root"), (EMPTY, "root"))
+    with pytest.raises(Tampered):
+        check_principal(ROOT_ID, [ROOT_SIGNED, ended], WORKSPACE, WORKSPACE, nobody)
+
+
+def test_the_root_clears_itself() -> None:
+    cleared = vouch(following(root(), clearance=3), (WORKSPACE, "root"), (EMPTY, "root"))
+    found = check_principal(ROOT_ID, [ROOT_SIGNED, cleared], WORKSPACE, WORKSPACE, nobody)
+    assert found.record.clearance == 3
+
+
+def test_the_count_of_a_root_does_not_go_back() -> None:
+    def everybody(before: Identity) -> list[tuple[bytes, str]]:
+        return [(before.digest, "bob"), (EMPTY, "bob"), (WORKSPACE, "root")]
+
+    renewed = vouch(following(bob(), root=1), *everybody(bob()))
+    assert bob(renewed).record.root == 1
+    with pytest.raises(Tampered):
+        bob(renewed, vouch(following(bob(renewed), root=0), *everybody(bob(renewed))))
+
+
+# -- roles ------------------------------------------------------------------------------------------------------
+
+
+def keyless(kind: str, sponsor: str, **fields: object) -> PrincipalRecord:
+    return replace(record(kind, "new", sponsor, **fields), signing=b"")
+
+
+ROLE_SIGNED = vouch(keyless("role", BOB_ID), (BOB_SIGNED.digest, "bob"))
+ROLE_ID = identifier("role", ROLE_SIGNED.digest)
+
+
+def role(*later: Signed) -> Identity:
+    return check_principal(ROLE_ID, [ROLE_SIGNED, *later], WORKSPACE, WORKSPACE, lambda _: bob())
+
+
+def test_a_roles_owner_alone_makes_renews_clears_and_ends_it() -> None:
+    assert ROLE_ID.startswith("role-") and role().active
+    renewed = by_bob(following(role(), kem=b"n" * 1216, root=1))
+    cleared = by_bob(following(role(renewed), clearance=2))
+    ended = by_bob(following(role(renewed, cleared), status="deleted"))
+    assert not role(renewed, cleared, ended).active
+    with pytest.raises(Tampered):
+        role(renewed, cleared, ended, by_bob(following(role(renewed, cleared, ended), status="active")))
+
+
+def test_a_role_signs_nothing() -> None:
+    forged = Signed("version", b"x", ((ROLE_SIGNED.digest, bytes(64)), (ROLE_SIGNED.digest, b"")))
+    assert not role().signed(forged, WORKSPACE)
+    with_key = vouch(record("role", "new", BOB_ID), (EMPTY, "new"), (BOB_SIGNED.digest, "bob"))
+    with pytest.raises(Tampered):
+        check_principal(
+            identifier("role", with_key.digest), [with_key], WORKSPACE, WORKSPACE, lambda _: bob()
+        )
+    for kind, sponsor, sponsor_of in (
+        ("user", ROOT_ID, lambda _: root()),
+        ("agent", BOB_ID, lambda _: bob()),
+    ):
+        without = vouch(keyless(kind, sponsor), (WORKSPACE, "root"), (BOB_SIGNED.digest, "bob"))
+        with pytest.raises(Tampered):
+            check_principal(identifier(kind, without.digest), [without], WORKSPACE, WORKSPACE, sponsor_of)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kem": b"n" * 1216}, {"root": 2}, {"kem": b"n" * 1216, "root": 2}, {"signing": PUBLIC["bob"]}],
+    ids=lambda change: "+".join(change),
+)
+def test_a_roles_key_goes_with_its_root(change: dict[str, object]) -> None:
+    with pytest.raises(Tampered):
+        role(by_bob(following(role(), **change)))
+
+
+def test_nobody_but_its_owner_makes_or_changes_a_role() -> None:
+    for signer in ((WORKSPACE, "root"), (BOB_SIGNED.digest, "mallory"), (AGENT_SIGNED.digest, "agent")):
+        with pytest.raises(Tampered):
+            role(vouch(following(role(), clearance=3), signer))
+    of_agent = vouch(keyless("role", AGENT_ID), (AGENT_SIGNED.digest, "agent"))
+    with pytest.raises(Tampered):
+        check_principal(
+            identifier("role", of_agent.digest), [of_agent], WORKSPACE, WORKSPACE, lambda _: agent()
+        )
+    of_nobody = vouch(keyless("role", ""))
+    with pytest.raises(Tampered):
+        check_principal(identifier("role", of_nobody.digest), [of_nobody], WORKSPACE, WORKSPACE, nobody)
+
+
+def test_there_are_users_agents_and_roles() -> None:
+    odd = vouch(record("group", "new", BOB_ID), (EMPTY, "new"), (BOB_SIGNED.digest, "bob"))
+    with pytest.raises(Tampered):
+        check_principal(identifier("group", odd.digest), [odd], WORKSPACE, WORKSPACE, lambda _: bob())
+
+
+# -- invitations ------------------------------------------------------------------------------------------------
+
+INVITE_SEED = crypto.sha256(b"invited")
+
+
+def invitation(signer: tuple[bytes, str] = (WORKSPACE, "root"), **fields: object) -> Signed:
+    word = Invitation("k" * 16, crypto.signing_public(INVITE_SEED), 1, 9, ROOT_ID, WORKSPACE)
+    body = replace(word, **fields).encode()  # type: ignore[arg-type]
+    return issue("invitation", WORKSPACE, body, [(signer[0], SEEDS[signer[1]])])
+
+
+def joining(word: Signed, *, seed: bytes = INVITE_SEED, **fields: object) -> list[Signed]:
+    body = record("user", "new", ROOT_ID, **{"clearance": 1, **fields})
+    signers = [(EMPTY, SEEDS["new"]), (word.encode(), seed)]
+    return [issue("principal", WORKSPACE, body.encode(), signers)]
+
+
+def join(chain: list[Signed], sponsor_of: Callable[[str], Identity] = lambda _: root()) -> Identity:
+    return check_principal(principal_id(chain[0]), chain, WORKSPACE, WORKSPACE, sponsor_of)
+
+
+def test_an_invitation_of_the_root_stands_for_its_signature_once() -> None:
+    chain = joining(invitation())
+    invited = join(chain)
+    assert invited.active and invited.record.clearance == 1
+    # From then on it is a user like others: the root vouches for what changes.
+    assert not join([*chain, by_root(following(invited, status="suspended"))]).active
+    body = following(invited, signing=PUBLIC["mallory"])
+    claims = [(invited.digest, SEEDS["new"]), (EMPTY, SEEDS["mallory"]), (invitation().encode(), INVITE_SEED)]
+    with pytest.raises(Tampered):
+        join([*chain, issue("principal", WORKSPACE, body.encode(), claims)])
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        joining(invitation(), clearance=None),
+        joining(invitation(), clearance=2),
+        joining(invitation(clearance=None)),
+        joining(invitation(), seed=SEEDS["mallory"]),
+        joining(invitation((BOB_SIGNED.digest, "bob"))),
+        joining(invitation((BOB_SIGNED.digest, "bob"), issuer=BOB_ID, issuer_record=BOB_SIGNED.digest)),
+        joining(invitation((WORKSPACE, "mallory"))),
+        joining(invitation(issuer=BOB_ID)),
+        joining(invitation(issuer_record=BOB_SIGNED.digest)),
+        joining(replace(invitation(), type="principal")),
+        joining(replace(invitation(), signatures=())),
+        joining(issue("invitation", EMPTY, invitation().body, [(WORKSPACE, SEEDS["root"])])),
+        joining(replace(invitation(), body=b"\xa0")),
+        joining(invitation(), status="suspended"),
+    ],
+    ids=[
+        "no clearance", "a higher clearance", "a clearance that was not given", "somebody else's code",
+        "signed by a user", "issued by a user", "signed by nobody known", "issued as another", "under another record",
+        "of another type", "not signed", "for another workspace", "not an invitation", "suspended",
+    ],
+)  # fmt: skip
+def test_an_invitation_makes_exactly_the_user_that_the_root_meant(chain: list[Signed]) -> None:
+    with pytest.raises(Tampered):
+        join(chain)
+
+
+def test_an_invitation_makes_no_agent_and_no_role() -> None:
+    for body in (record("agent", "new", ROOT_ID, clearance=1), keyless("role", ROOT_ID, clearance=1)):
+        claims = [(EMPTY, SEEDS["new"]), (invitation().encode(), INVITE_SEED)]
+        with pytest.raises(Tampered):
+            join([issue("principal", WORKSPACE, body.encode(), claims)])
+
+
+def test_a_user_signs_its_first_record_also_when_invited() -> None:
+    body = record("user", "new", ROOT_ID, clearance=1)
+    with pytest.raises(Tampered):
+        join([issue("principal", WORKSPACE, body.encode(), [(invitation().encode(), INVITE_SEED)])])
+
+
+CODE = Invite("abcdefghijklmnop", bytes(range(32)))
+
+
+def test_a_code_has_a_shape_of_its_own_and_shows_nothing() -> None:
+    text = keystore.new_invite().text
+    assert re.fullmatch(r"invite_[a-z2-7]{16}_[a-z2-7]{52}_[a-z2-7]{8}", text)
+    assert keystore.parse_invite(f"  {text}\n").text == text
+    for wrong in ("", TOKEN.text, text[:-1], text.upper(), "x" * 10**5, text.replace("invite", "tally")):
+        with pytest.raises(Unauthenticated) as refused:
+            keystore.parse_invite(wrong)
+        assert not wrong or wrong not in f"{refused.value} {refused.value.hint}"
+    with pytest.raises(Unauthenticated):
+        keystore.parse_token(text)
+    assert CODE.text[24:70] not in repr(CODE)
+
+
+def test_every_key_of_a_code_serves_one_purpose_and_is_no_tokens() -> None:
+    keys = [CODE.verifier, CODE.opening_key(), CODE.signing_seed(), TOKEN.verifier, TOKEN.opening_key()]
+    assert TOKEN.secret == CODE.secret and len(set(keys)) == len(keys)
+
+
+def test_an_invitations_row_is_bound_to_its_code_and_expiry() -> None:
+    carried = Carried("carol", b"d" * 32, b"p" * 32, invitation())
+    sealed = keystore.seal_invitation(CODE, 9, carried)
+    assert keystore.open_invitation(CODE, 9, sealed) == carried
+    assert keystore.open_listed(b"d" * 32, CODE.kid, 9, sealed) == ("carol", 1)
+    other = replace(CODE, secret=b"o" * 32)
+    for open_it in (
+        lambda: keystore.open_invitation(CODE, 10, sealed),
+        lambda: keystore.open_invitation(other, 9, sealed),
+        lambda: keystore.open_listed(b"d" * 32, CODE.kid, 10, sealed),
+        lambda: keystore.open_listed(b"e" * 32, CODE.kid, 9, sealed),
+        lambda: keystore.open_listed(b"d" * 32, "ponmlkjihgfedcba", 9, sealed),
+    ):
+        with pytest.raises(Tampered):
+            open_it()
+    assert "dddd" not in repr(carried)
 
 
 # -- kits -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from server_fixtures import Served, fresh_server, server  # noqa: F401
 
 from tallystone.letta.routes import ROUTES
 
+KID = "a" * 16
 NOWHERE = "block-00000000-0000-4000-8000-000000000000"
 
 
@@ -38,6 +39,7 @@ def test_a_block_travels_from_one_user_to_another(server: Served, ada: Any) -> N
             "owner": server.user,
             "owner_name": "root",
             "can": "write",
+            "kind": "grant",
         }
     ]
     taken: Any = hers.post(f"/v1/offers/{block.id}/accept", cast_to=object)
@@ -49,9 +51,121 @@ def test_a_block_travels_from_one_user_to_another(server: Served, ada: Any) -> N
     held = {cell["principal"]: cell["rights"] for cell in cells if cell["block_id"] == block.id}
     assert held == {server.user: "owner", ada["principal"]: "write"}
     left: Any = mine.delete(f"{path}/{ada['principal']}", cast_to=object)
-    assert left == {"still_reachable": [{"principal": server.user, "through": 0, "can": "owner"}]}
+    owner = {
+        "principal": server.user,
+        "name": "root",
+        "through": 0,
+        "can": "owner",
+        "why": "owns the block",
+    }
+    assert left == {"reach": [owner], "still_reachable": [owner]}
     with pytest.raises(letta_client.NotFoundError):
         hers.blocks.retrieve(block.id)
+
+
+def test_a_grant_on_terms(server: Served, ada: Any) -> None:  # noqa: F811
+    mine = server.letta()
+    block = mine.blocks.create(label="plans", value="v")
+    path = f"/v1/blocks/{block.id}/grants"
+    body = {
+        "principal": ada["principal"],
+        "can": "write+share",
+        "until": "2099-12-31",
+        "depth": 2,
+        "history": False,
+    }
+    grant: Any = mine.post(path, cast_to=object, body=body)
+    assert {name: grant[name] for name in ("can", "until", "depth", "history")} == {
+        name: body[name] for name in ("can", "until", "depth", "history")
+    }
+    assert mine.get(path, cast_to=object) == [grant]
+    with pytest.raises(letta_client.ConflictError) as again:
+        mine.post(path, cast_to=object, body=body)
+    assert again.value.body["error"]["code"] == "already_granted"
+    assert again.value.response.headers["x-should-retry"] == "false"
+    other: Any = mine.post(path, cast_to=object, body={**body, "can": "read", "depth": 0})
+    assert (other["can"], other["depth"]) == ("read", 0)
+    assert mine.get(path, cast_to=object) == [other]
+
+
+def test_who_reaches_a_block_and_why(server: Served, ada: Any) -> None:  # noqa: F811
+    mine = server.letta()
+    block = mine.blocks.create(label="plans", value="v")
+    agent = mine.agents.create(name="ari", block_ids=[block.id])
+    server.vault().share(block.id, ada["principal"], "share")
+    path = f"/v1/blocks/{block.id}/access"
+    found: Any = mine.get(path, cast_to=object)
+    assert [(one["principal"], one["can"], one["through"]) for one in found] == [
+        (server.user, "owner", 0),
+        (agent.id, "write", 1),
+        (ada["principal"], "share", 2),
+    ]
+    assert [one["why"] for one in found] == ["owns the block", "grant 1", "grant 2"]
+    for who, count in (("root", 1), (ada["principal"], 1), ("nobody", 0)):
+        some: Any = mine.get(path, cast_to=object, options={"params": {"principal": who}})
+        assert len(some) == count
+    assert server.http(ada["token"]).get(path).status_code == 404  # not accepted yet
+
+
+def test_a_policy_goes_in_and_out(server: Served, ada: Any) -> None:  # noqa: F811
+    mine = server.letta()
+    policy: dict[str, Any] = {
+        "sensitivity": "internal",
+        "allowed": [ada["principal"]],
+        "expires": "2099-12-31",
+        "append_only": True,
+    }
+    block = mine.blocks.create(label="policed", value="v", extra_body=policy)
+    for one in (block, mine.blocks.retrieve(block.id), next(iter(mine.blocks.list(label="policed")))):
+        assert {name: getattr(one, name) for name in policy} == policy
+        assert (one.mutable, one.rights, one.through) == (True, "owner", None)
+    grants = f"/v1/blocks/{block.id}/grants"
+    with pytest.raises(letta_client.PermissionDeniedError) as refused:
+        mine.post(grants, cast_to=object, body={"principal": ada["principal"]})
+    assert refused.value.body["error"]["code"] == "no_clearance"
+    changed = mine.blocks.update(
+        block.id, extra_body={"sensitivity": "public", "allowed": [], "expires": None}
+    )
+    assert (changed.sensitivity, changed.allowed, changed.expires) == (
+        "public",
+        [],
+        None,
+    )
+    with pytest.raises(letta_client.PermissionDeniedError) as refused:
+        mine.post(grants, cast_to=object, body={"principal": ada["principal"]})
+    assert refused.value.body["error"]["code"] == "not_allowed"
+    free = mine.blocks.update(block.id, extra_body={"allowed": None})
+    assert free.allowed is None
+    assert mine.blocks.update(block.id, extra_body={"append_only": True}).version == free.version
+    with pytest.raises(letta_client.UnprocessableEntityError) as fixed:
+        mine.blocks.update(block.id, extra_body={"append_only": False})
+    assert fixed.value.body["error"]["code"] == "fixed"
+
+
+def test_a_policy_of_an_agents_new_block(server: Served) -> None:  # noqa: F811
+    made = server.http().post(
+        "/v1/agents/",
+        json={"memory_blocks": [{"label": "rules", "value": "v", "mutable": False, "expires": "2099-12-31"}]},
+    )
+    (block,) = made.json()["blocks"]
+    assert (block["mutable"], block["expires"]) == (False, "2099-12-31")
+
+
+def test_a_block_is_handed_over(server: Served, ada: Any) -> None:  # noqa: F811
+    mine, hers = server.http(), server.http(ada["token"])
+    block = server.vault().create_block(label="plans", value="v").id
+    path = f"/v1/blocks/{block}/transfer"
+    assert hers.post(f"{path}/accept").status_code == 404
+    assert mine.post(path, json={"to": ada["principal"]}).json() is None
+    (offer,) = hers.get("/v1/offers").json()
+    assert (offer["block_id"], offer["kind"], offer["can"]) == (block, "transfer", "owner")
+    assert mine.delete(path).json() is None
+    assert mine.delete(path).status_code == 404
+    assert hers.get("/v1/offers").json() == []
+    assert mine.post(path, json={"to": ada["principal"]}).status_code == 200
+    taken = hers.post(f"{path}/accept").json()
+    assert (taken["id"], taken["owner"], taken["rights"]) == (block, ada["principal"], "owner")
+    assert mine.get(f"/v1/blocks/{block}").status_code == 404
 
 
 def test_read_is_what_is_granted_when_nothing_is_said(server: Served, ada: Any) -> None:  # noqa: F811
@@ -200,7 +314,15 @@ OURS = [route for route in ROUTES if route.kind == "served" and not route.client
 
 @pytest.mark.parametrize("route", OURS, ids=lambda route: f"{route.method} {route.path}")
 def test_both_spellings_and_no_redirect(server: Served, route: Any) -> None:  # noqa: F811
-    path = route.path.format(block_id=NOWHERE, principal="nobody", kid="a" * 16)
+    path = route.path.format(
+        block_id=NOWHERE,
+        offered=NOWHERE,
+        principal="nobody",
+        role="none",
+        who="nobody",
+        kid=KID,
+        invitation=KID,
+    )
     http = server.http()
     answers = [http.request(route.method, path + slash) for slash in ("", "/")]
     assert answers[0].status_code == answers[1].status_code
@@ -229,6 +351,22 @@ def test_a_name_with_slashes_is_one_segment(server: Served) -> None:  # noqa: F8
         ("POST", "/v1/blocks/nonsense/grants", {"recipient": "root"}),
         ("GET", "/v1/blocks/nonsense/grants", None),
         ("DELETE", "/v1/blocks/nonsense/grants/root", None),
+        ("POST", f"/v1/blocks/{NOWHERE}/grants", {"principal": "root", "recipient": "ada"}),
+        ("POST", f"/v1/blocks/{NOWHERE}/grants", {"principal": "root", "until": "soon"}),
+        ("POST", f"/v1/blocks/{NOWHERE}/grants", {"principal": "root", "until": "2099-12-31T00:00:00Z"}),
+        ("POST", f"/v1/blocks/{NOWHERE}/grants", {"principal": "root", "depth": -1}),
+        ("POST", f"/v1/blocks/{NOWHERE}/grants", {"principal": "root", "history": "yes"}),
+        ("GET", "/v1/blocks/nonsense/access", None),
+        ("POST", "/v1/blocks/nonsense/transfer", {"to": "root"}),
+        ("POST", f"/v1/blocks/{NOWHERE}/transfer", {}),
+        ("DELETE", "/v1/blocks/nonsense/transfer", None),
+        ("POST", "/v1/blocks/nonsense/transfer/accept", None),
+        ("POST", "/v1/blocks", {"label": "l", "sensitivity": "cosmic"}),
+        ("POST", "/v1/blocks", {"label": "l", "expires": "2001-01-01"}),
+        ("POST", "/v1/blocks", {"label": "l", "expires": "tomorrow"}),
+        ("POST", "/v1/blocks", {"label": "l", "allowed": "root"}),
+        ("POST", "/v1/blocks", {"label": "l", "mutable": False, "append_only": True}),
+        ("POST", "/v1/offers/role-nonsense/accept", None),
         ("POST", "/v1/offers/nonsense/accept", None),
         ("POST", "/v1/offers/nonsense/decline", None),
         ("POST", "/v1/tokens", {"scope": "all"}),

@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -20,13 +21,14 @@ import httpx
 import pytest
 from server_fixtures import Served, server  # noqa: F401
 
-from tallystone.letta.routes import OPEN_PATHS, ROUTES, Route
+from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES, Route
 from tallystone.letta.tools import BY_NAME
 
 RANDOM = random.Random(8)
 Key = tuple[str, str]
 
-# What a route is called with: path parameters, body, query. `BLOCK`, `AGENT` and `LABEL` are filled in.
+# What a route is called with: path parameters, body, query. `BLOCK`, `AGENT` and `LABEL` are filled in. `only` says who
+# alone is answered.
 CASES: dict[Key, dict[str, Any]] = {
     ("POST", "/v1/blocks/"): {"body": {"label": "x", "value": "y"}},
     ("GET", "/v1/blocks/"): {},
@@ -58,24 +60,52 @@ CASES: dict[Key, dict[str, Any]] = {
     ("POST", "/v1/blocks/{block_id}/grants"): {"body": {"recipient": "reader", "can": "write"}},
     ("GET", "/v1/blocks/{block_id}/grants"): {},
     ("DELETE", "/v1/blocks/{block_id}/grants/{principal}"): {},
+    ("GET", "/v1/blocks/{block_id}/access"): {"query": {"principal": "reader"}},
+    ("POST", "/v1/blocks/{block_id}/transfer"): {"body": {"to": "reader"}},
+    ("DELETE", "/v1/blocks/{block_id}/transfer"): {},
+    ("POST", "/v1/blocks/{block_id}/transfer/accept"): {},
     ("GET", "/v1/offers"): {},
-    ("POST", "/v1/offers/{block_id}/accept"): {},
-    ("POST", "/v1/offers/{block_id}/decline"): {},
+    ("POST", "/v1/offers/{offered}/accept"): {},
+    ("POST", "/v1/offers/{offered}/decline"): {},
     ("GET", "/v1/access"): {},
+    ("POST", "/v1/roles"): {"body": {"name": "thieves"}},
+    ("GET", "/v1/roles"): {},
+    ("GET", "/v1/roles/{role}"): {},
+    ("PATCH", "/v1/roles/{role}"): {"body": {"clearance": "internal"}},
+    ("DELETE", "/v1/roles/{role}"): {},
+    ("POST", "/v1/roles/{role}/members"): {"body": {"members": ["stranger"]}},
+    ("DELETE", "/v1/roles/{role}/members/{principal}"): {},
+    ("POST", "/v1/client-side-access-tokens"): {
+        "body": {
+            "hostname": "https://thief.example",
+            "policy": [{"type": "agent", "id": "AGENT", "access": ["read_agent"]}],
+        },
+        "ids": True,
+    },
+    ("GET", "/v1/client-side-access-tokens"): {},
+    ("DELETE", "/v1/client-side-access-tokens/{token}"): {},
     ("GET", "/v1/tokens"): {},
     ("POST", "/v1/tokens"): {"body": {"agent_id": "AGENT"}, "ids": True},
     ("DELETE", "/v1/tokens/{kid}"): {},
     ("GET", "/v1/users"): {},
     ("POST", "/v1/users"): {"body": {"name": "one more"}},
+    ("PATCH", "/v1/users/{who}"): {"body": {"clearance": "restricted"}},
+    ("POST", "/v1/users/{who}/suspend"): {},
+    ("POST", "/v1/users/{who}/resume"): {},
+    ("GET", "/v1/invitations"): {"only": "owner"},
+    ("POST", "/v1/invitations"): {"body": {"name": "one more"}},
+    ("DELETE", "/v1/invitations/{invitation}"): {},
+    ("GET", "/v1/charter"): {},
+    ("PATCH", "/v1/charter"): {"body": {"trust": True}},
     ("GET", "/v1/audit/events"): {"query": {"limit": 0}},
 }
 SERVED = [route for route in ROUTES if route.kind == "served"]
+IDS = ("block_id", "offered", "agent_id", "role", "who", "kid", "token", "invitation")
+"""Path parameters that name a thing of somebody's."""
 NAMES_A_THING = [
     route
     for route in SERVED
-    if "{block_id}" in route.path
-    or "{agent_id}" in route.path
-    or "{kid}" in route.path
+    if any("{" + name + "}" in route.path for name in IDS)
     or CASES.get((route.method, route.path), {}).get("ids")
 ]
 LISTS = [route for route in SERVED if route.method == "GET" and "{" not in route.path]
@@ -90,7 +120,9 @@ class World:
     served: Served
     block: str
     agent: str
+    role: str
     kid: str
+    invitation: str
     tokens: dict[str, str]
     own_block: dict[str, str]
     own_agent: dict[str, str]
@@ -105,6 +137,11 @@ class World:
             "tool_name": TOOL.name,
             "principal": "reader",
             "kid": self.kid,
+            "token": self.kid,
+            "offered": ids.get("block_id", self.block),
+            "role": self.role,
+            "who": ids.get("agent_id", self.agent),
+            "invitation": self.invitation,
             **ids,
         }
         path = route.path.replace("...", "")
@@ -145,12 +182,17 @@ def world(server: Served) -> Iterator[World]:  # noqa: F811
     )
     tools = {"name": "SECRET AGENT", "agent_type": "letta_v1_agent", "tools": [TOOL.name]}
     agent = owner.create_agent(tools, block_ids=[block.id])
+    role = owner.create_role("SECRET ROLE").id
     tokens = {
         "owner": server.token,
         "stranger": server.add_user("stranger"),
         "reader": server.add_user("reader"),
         "owner's read token": owner.create_token(scope="read"),
-        "owner's agent": owner.agent_token(agent.id),
+        "owner's agent": owner.agent_token(
+            agent.id,
+            label="access_token read_agent https://SECRET.example",
+            expires=datetime.now(UTC) + timedelta(days=1),
+        ),
     }
     own_block, own_agent = {}, {}
     for name in ("stranger", "reader"):
@@ -166,7 +208,10 @@ def world(server: Served) -> Iterator[World]:  # noqa: F811
     server.vault(tokens["reader"]).accept_offer(block.id)
     loose = owner.create_block(label="loose").id
     kid = next(known.kid for known in owner.tokens() if known.principal == agent.id)
-    made = World(server, block.id, agent.id, kid, tokens, own_block, own_agent, loose).open()
+    invitation = owner.invite("SECRET GUEST").split("_")[1]
+    made = World(
+        server, block.id, agent.id, role, kid, invitation, tokens, own_block, own_agent, loose
+    ).open()
     yield made
     made.http.close()
 
@@ -211,12 +256,23 @@ def test_no_route_is_listed_twice() -> None:
 @pytest.mark.parametrize("principal", ["stranger", "stranger's agent", "stranger's read token"])
 @pytest.mark.parametrize("route", NAMES_A_THING, ids=_name)
 def test_foreign_ids_and_random_ids_look_alike(world: World, route: Route, principal: str) -> None:
-    foreign = {"block_id": world.block, "agent_id": world.agent, "kid": world.kid}
+    foreign = {
+        "block_id": world.block,
+        "agent_id": world.agent,
+        "role": world.role,
+        "kid": world.kid,
+        "token": world.kid,
+        "invitation": world.invitation,
+    }
     for _ in range(2):
+        kid = _random_kid()
         made_up = {
             "block_id": _random_id("block"),
             "agent_id": _random_id("agent"),
-            "kid": _random_kid(),
+            "role": _random_id("role"),
+            "kid": kid,
+            "token": kid,
+            "invitation": _random_kid(),
         }
         real, fake = world.call(principal, route, **foreign), world.call(principal, route, **made_up)
         assert _comparable(real, foreign) == _comparable(fake, made_up)
@@ -240,8 +296,9 @@ def test_a_foreign_block_on_ones_own_agent(world: World, route: Route, principal
 @pytest.mark.parametrize("route", LISTS, ids=_name)
 def test_lists_hold_nothing_of_others(world: World, route: Route, principal: str) -> None:
     answer = world.call(principal, route)
-    assert answer.status_code == 200
-    for secret in (world.block, world.agent, world.kid, "SECRET", LABEL):
+    only = CASES[route.method, route.path].get("only")
+    assert answer.status_code == (403 if only else 200)
+    for secret in (world.block, world.agent, world.role, world.kid, world.invitation, "SECRET", LABEL):
         assert secret not in answer.text
 
 
@@ -259,6 +316,19 @@ def test_nothing_without_a_token(world: World, route: Route) -> None:
 def test_what_needs_no_token(world: World, path: str) -> None:
     assert world.http.get(path).json()["status"] == "ok"
     assert world.http.get(path.rstrip("/")).json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("path", OPEN_POSTS)
+def test_what_strangers_may_send_opens_nothing_by_itself(world: World, path: str) -> None:
+    answers = [
+        world.http.post(path + slash, json={"code": code})
+        for slash in ("", "/")
+        for code in ("", "nonsense", world.invitation, world.tokens["owner"])
+    ]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(401, answers[0].text)}
+    assert world.http.get(path).status_code == 405
+    assert world.http.post(path, json={}).status_code == 422
+    assert world.http.post(path, content=b"x" * 5000).status_code == 413
 
 
 @pytest.mark.parametrize("route", [r for r in SERVED if r.method not in ("GET",)], ids=_name)

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tallystone.errors import Denied, Invalid, Locked, NotFound, TallystoneError
+from tallystone.errors import Denied, Invalid, Locked, NotFound, Taken, TallystoneError
 from tallystone.vault import Vault, Workspace
 
 T = TypeVar("T")
@@ -177,8 +177,8 @@ class Model:
         if held != "owner" and not own_agent:
             raise Refused(Denied)
         known = self.mine_to_end(user, block, to)
-        if known and all(thing.grants[n].can == can for n in known):
-            return
+        if any(thing.grants[n].can == can for n in known):
+            raise Refused(Taken)
         if known:
             self.unshare(user, block, to, known)
         if own_agent:

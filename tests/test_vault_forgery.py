@@ -14,7 +14,10 @@ from tallystone.policy import Standing
 from tallystone.statements import EMPTY, READ, Version, grant_proof
 from tallystone.store.tables import BLOCK, GRANT_WRAP, VERSION
 from tallystone.vault import Vault, Workspace
-from tallystone.vault.opening import BlockRow, Opened, open_block
+from tallystone.vault.entering import open_block
+from tallystone.vault.granting import Terms, grant_to
+from tallystone.vault.opening import BlockRow, Opened
+from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import (
     Content,
@@ -24,9 +27,8 @@ from tallystone.vault.records import (
     wrap_content_key,
     wrap_epoch,
 )
-from tallystone.vault.shelves import find_block
 from tallystone.vault.types import Block, Credentials
-from tallystone.vault.writing import add_grant, add_version
+from tallystone.vault.writing import add_version
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def by_force(vault: Vault, block_id: str, act: Callable[[Opened, Plan], None]) -
     workspace = vault._caller.workspace
     with workspace.store.snapshot() as snapshot:
         plan = Plan(snapshot)
-        opened = open_block(vault._caller, plan, find_block(plan, vault._caller.keys, block_id))
+        opened = open_block(vault._caller, plan, find_block(vault._caller, plan, block_id))
         act(opened, plan)
     workspace.store.commit(plan.batch())
 
@@ -198,14 +200,12 @@ def test_a_grantee_cannot_place_a_block_with_somebody_elses_agent_or_with_a_user
     bob = grantee(workspace, alice, bob_credentials, team, "read")
 
     def place(who: str) -> Callable[[Opened, Plan], None]:
-        return lambda opened, plan: add_grant(opened, bob._caller.identity(plan, who), READ) and None
+        return lambda opened, plan: grant_to(opened, bob._caller.identity(plan, who), Terms(READ)) and None
 
-    with pytest.raises(Tampered):
-        by_force(bob, team.id, place(carol.principal_id))
-    assert alice.block(team.id).value == "hello"
-    by_force(bob, team.id, place(stranger))
-    with pytest.raises(Tampered):
-        alice.block(team.id)
+    for who in (carol.principal_id, stranger):
+        with pytest.raises(Tampered):
+            by_force(bob, team.id, place(who))
+        assert alice.block(team.id).value == "hello"
 
 
 def test_a_version_by_an_agent_names_no_user_who_did_not_sign(

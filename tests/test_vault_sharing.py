@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tallystone.errors import Denied, Invalid, Locked, NotFound
+from tallystone.errors import Denied, Invalid, NotFound, Taken
 from tallystone.store.tables import GRANT_WRAP, INBOX, LEDGER
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.plan import WS
@@ -163,11 +163,13 @@ def test_an_agent_never_holds_more_than_the_user_who_placed_the_block_with_it(
     assert [grant.can for grant in alice.grants(team.id)] == ["read", "read", "write"]
 
 
-def test_sharing_again_with_the_same_right_changes_nothing_and_with_another_replaces_the_grant(
+def test_sharing_again_with_the_same_right_is_refused_and_with_another_replaces_the_grant(
     workspace: Workspace, alice: Vault, bob_credentials: Credentials, team: Block
 ) -> None:
     first = alice.share(team.id, "bob", "read")
-    assert alice.share(team.id, "bob", "read") == first
+    with pytest.raises(Taken):
+        alice.share(team.id, "bob", "read")
+    assert alice.grants(team.id) == [first]
     again(workspace, bob_credentials).accept_offer(team.id)
     second = alice.share(team.id, "bob", "write")
     assert second.number != first.number
@@ -183,7 +185,7 @@ def test_a_sharers_mistakes_are_told_apart(alice: Vault, bob: Vault, team: Block
     with pytest.raises(NotFound):
         alice.share(team.id, "agent-11111111-1111-4111-8111-111111111111")
     with pytest.raises(Invalid):
-        alice.share(team.id, "bob", "share")
+        alice.share(team.id, "bob", "everything")
     with pytest.raises(NotFound):
         alice.revoke(team.id, "bob")
     with pytest.raises(Invalid):
@@ -243,21 +245,34 @@ def test_a_revocation_deletes_the_wraps_of_the_whole_subtree_and_renews_all_othe
     assert all(after[number][1] != before[number][1] for number in after)
 
 
-def test_a_user_takes_its_own_placement_back_and_the_owner_changes_the_keys_before_anybody_writes(
+def test_who_writes_after_a_placement_was_taken_back_changes_the_keys_first_without_the_owner(
     workspace: Workspace, alice: Vault, bob_credentials: Credentials, team: Block
 ) -> None:
     alice.share(team.id, "bob", "write")
     bob = again(workspace, bob_credentials)
     bob.accept_offer(team.id)
+    mine = alice.create_agent({"name": "a"}, block_ids=[team.id])
     agent = bob.create_agent({"name": "b"}, block_ids=[team.id])
     bob.detach(agent.id, team.id)
-    with pytest.raises(Locked) as refused:
-        bob.edit_block(team.id, lambda _: appended("x"))
-    assert refused.value.code == "rotation_pending"
+    assert bob.edit_block(team.id, lambda _: appended("by bob")).version == 2
+    assert alice.block(team.id).value == "by bob"  # the owner finds the new keys in the ledger
+    assert alice.agent_block(mine.id, "team").value == "by bob"  # and her agent in its mail
+    alice.edit_block(team.id, lambda _: appended("by alice"))
+    assert bob.edit_block(team.id, lambda _: appended("by bob")).version == 4
+    assert alice.block(team.id).value == "by bob"
+
+
+def test_a_reader_who_takes_its_placement_back_leaves_the_change_of_keys_to_the_next_writer(
+    workspace: Workspace, alice: Vault, bob_credentials: Credentials, team: Block
+) -> None:
+    alice.share(team.id, "bob", "read")
+    bob = again(workspace, bob_credentials)
+    bob.accept_offer(team.id)
+    agent = bob.create_agent({"name": "b"}, block_ids=[team.id], access="read")
+    bob.detach(agent.id, team.id)
     assert bob.block(team.id).value == "hello"
     alice.edit_block(team.id, lambda _: appended("by alice"))
-    assert bob.edit_block(team.id, lambda _: appended("by bob")).version == 3
-    assert alice.block(team.id).value == "by bob"
+    assert bob.block(team.id).value == "by alice"
 
 
 def test_revoking_ends_every_grant_that_a_principal_has_however_it_came(

@@ -48,7 +48,11 @@ CODE = {
     "tools.upsert": "client.tools.upsert(**body)",
 }
 # What is refused here although the recording server, which took anything, answered 200.
-REFUSED = {"blocks.retrieve odd id": 422}
+REFUSED = {
+    "blocks.retrieve odd id": 422,
+    "access_tokens.create": 422,  # the recorded expiry is over
+    "access_tokens.delete": 422,  # the recorded token is none
+}
 # Raised against a server that does not send the extra fields which the guide reads. This one sends them.
 SERVED_AFTER_ALL = {
     "guide.27-stock block_info.agent_ids against a stock server",

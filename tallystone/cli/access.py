@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from tallystone.cli.place import Place
-from tallystone.cli.terminal import emit, table
+from tallystone.cli.terminal import emit, say, table
 from tallystone.vault.types import Access
 
 WIDEST = 8
 """Blocks that a matrix may have as columns; with more, the cells are listed."""
+LETTERS = {"owner": "owner", "read": "R", "write": "RW", "share": "RS", "write+share": "RWS"}
+_LEGEND = "R reads, W writes, S shares; in brackets: through a role"
 
 
 def access(*, place: Place = Place()) -> int:
-    """Show the access matrix: who holds which right on the blocks that you own or can read."""
+    """Show the access matrix: who holds which right on the blocks that you own or can read.
+
+    R reads, W writes, S shares; what somebody has through a role stands in brackets.
+    """
     with place.vault() as vault:
         cells = vault.access()
     if place.as_json:
@@ -21,9 +27,14 @@ def access(*, place: Place = Place()) -> int:
         return 0
     columns, rows = matrix(cells)
     if len(columns) > WIDEST + 1:
-        columns = ["PRINCIPAL", "LABEL", "RIGHTS", "BLOCK"]
-        rows = [[cell.name or cell.principal, cell.label, cell.rights, cell.block_id] for cell in cells]
+        columns = ["PRINCIPAL", "LABEL", "RIGHTS", "THROUGH", "BLOCK"]
+        rows = [
+            [c.name or c.principal, c.label, LETTERS.get(c.rights, c.rights), c.through, c.block_id]
+            for c in cells
+        ]
     table(columns, rows, empty="no blocks yet")
+    if cells:
+        say(_LEGEND, style="dim")
     return 0
 
 
@@ -35,6 +46,24 @@ def matrix(cells: Sequence[Access]) -> tuple[list[str], list[list[str]]]:
         label if labels.count(label) == 1 else f"{label} ({block[6:14]})" for block, label in blocks.items()
     ]
     principals = {cell.principal: cell.name or cell.principal for cell in cells}
-    held = {(cell.principal, cell.block_id): cell.rights for cell in cells}
-    rows = [[name, *(held.get((who, block), "-") for block in blocks)] for who, name in principals.items()]
+    held: dict[tuple[str, str], list[Access]] = defaultdict(list)
+    for cell in cells:
+        held[cell.principal, cell.block_id].append(cell)
+    rows = [[name, *(_cell(held[who, block]) for block in blocks)] for who, name in principals.items()]
     return ["PRINCIPAL", *heading], rows
+
+
+def _cell(cells: Sequence[Access]) -> str:
+    """What one principal holds on one block: letters, those that only a role gives in brackets."""
+    if any(cell.rights == "owner" for cell in cells):
+        return "owner"
+    direct = _letters([cell for cell in cells if not cell.through])
+    everything = _letters(cells)
+    if direct == everything:
+        return direct or "-"
+    return f"{direct} ({everything})".strip()
+
+
+def _letters(cells: Sequence[Access]) -> str:
+    held = {letter for cell in cells for letter in LETTERS.get(cell.rights, "")}
+    return "".join(letter for letter in "RWS" if letter in held)

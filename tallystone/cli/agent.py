@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from tallystone.cli.group import command, group
 from tallystone.cli.place import Place
 from tallystone.cli.terminal import emit, jsonable, line, moment, pairs, table
-from tallystone.cli.token import deadline, show
+from tallystone.cli.times import deadline
+from tallystone.cli.token import show
 from tallystone.vault.types import Agent
 
 app = group("agent", "List agents, and give one a token of its own.")

@@ -11,12 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App, CycloptsError, Group
 
-from tallystone.cli import agent, audit, block, offers, token, user, workspace
+from tallystone.cli import agent, audit, block, charter, invitations, offers, role, token, user, workspace
 from tallystone.cli.access import access
 from tallystone.cli.demo import demo, doctor
 from tallystone.cli.group import command, examples
 from tallystone.cli.place import Usage
 from tallystone.cli.serve import serve
+from tallystone.cli.sharing import why
 from tallystone.cli.terminal import abandon, fail, stderr, stdout
 from tallystone.errors import TallystoneError
 
@@ -60,9 +61,26 @@ command(
     "tallystone serve --data ./data",
     "tallystone serve --data /var/lib/tallystone --host 0.0.0.0 --key-file /run/first.token",
 )(serve)
-for _group in (token.app, user.app, offers.app, block.app, agent.app, audit.app):
+for _group in (
+    token.app,
+    user.app,
+    invitations.app,
+    role.app,
+    offers.app,
+    block.app,
+    agent.app,
+    audit.app,
+    charter.app,
+):
     app.command(_group)
 command(app, "access", "tallystone access", "tallystone access --json")(access)
+command(app, "why", "tallystone why ada block-2f4d8c1a-…")(why)
+command(
+    app,
+    "redeem",
+    "tallystone redeem invite_… --url https://memory.example.com > me.token",
+    "tallystone redeem - --data ./data --kit /safe/me.kit < code.txt",
+)(invitations.redeem)
 command(app, "recover", "tallystone recover --data ./data --kit me.kit > me.token")(workspace.recover)
 command(app, "doctor", "tallystone doctor", "tallystone doctor --data ./data")(doctor)
 command(app, "demo", "tallystone demo")(demo)

@@ -1,16 +1,17 @@
-"""`tallystone block`: memory blocks, in a data directory or behind a URL."""
+"""`tallystone block`: memory blocks, in a data directory or behind a URL. Sharing them is in `sharing`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from tallystone.cli.group import command, group
 from tallystone.cli.place import Place, Usage
 from tallystone.cli.terminal import body, confirm, emit, jsonable, line, moment, pairs, say, table
+from tallystone.cli.times import Day, day
 from tallystone.vault.types import Block
 
 app = group("block", "List, read, write and share memory blocks.")
@@ -20,6 +21,9 @@ File = Annotated[Path | None, Parameter(metavar="FILE", allow_leading_hyphen=Tru
 Text = Annotated[str | None, Parameter(metavar="TEXT", allow_leading_hyphen=True)]
 Tags = Annotated[list[str] | None, Parameter(name="--tag", metavar="TAG", negative="--no-tags")]
 Flag = Annotated[bool | None, Parameter(show_default=False)]
+Once = Annotated[bool, Parameter(negative=(), show_default=False)]
+Level = Annotated[str | None, Parameter(metavar="LEVEL")]
+Allowed = Annotated[list[str] | None, Parameter(name="--allow", metavar="WHOM", negative="--allow-nobody")]
 
 
 @command(app, "list", "tallystone block list", "tallystone block list --tag team --json")
@@ -66,7 +70,7 @@ def show(
     value: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     place: Place = Place(),
 ) -> int:
-    """Show a block, and to its owner the grants on it.
+    """Show a block, and to its owner and to sharers the grants on it.
 
     Parameters
     ----------
@@ -77,7 +81,8 @@ def show(
     """
     with place.vault() as vault:
         found = vault.block(block)
-        grants = [] if value or found.rights != "owner" else vault.grants(block)
+        knows = found.rights == "owner" or "share" in found.rights
+        grants = vault.grants(block) if knows and not value else []
     if place.as_json:
         emit({**_json(found), "grants": jsonable(grants)})
     elif value:
@@ -88,7 +93,7 @@ def show(
                 "id": found.id,
                 "label": found.label,
                 "description": found.description,
-                "rights": found.rights,
+                "rights": f"{found.rights}, through {found.through}" if found.through else found.rights,
                 "owner": found.owner,
                 "version": found.version,
                 "updated": f"{moment(found.updated_at)} by {found.updated_by}",
@@ -96,14 +101,33 @@ def show(
                 "read-only": "yes" if found.read_only else "no",
                 "locked": "yes" if found.locked else "no",
                 "tags": ", ".join(found.tags),
+                **_policy(found),
             }
         )
         if grants:
             line("")
-            table(("GRANT", "TO", "NAME", "CAN"), ([g.number, g.recipient, g.name, g.can] for g in grants))
+            table(
+                ("GRANT", "TO", "NAME", "CAN", "UNTIL", "DEPTH", "HISTORY"),
+                (
+                    [g.number, g.recipient, g.name, g.can, g.until, g.depth or "", "" if g.history else "no"]
+                    for g in grants
+                ),
+            )
         line("")
         body(found.value)
     return 0
+
+
+def _policy(block: Block) -> dict[str, str]:
+    """What of a block's policy is worth a line: all that is not as it is for most."""
+    said = {"sensitivity": block.sensitivity}
+    if block.allowed is not None:
+        said["allowed"] = ", ".join(block.allowed) or "nobody"
+    if block.expires is not None:
+        said["expires"] = f"after {block.expires}"
+    if not block.mutable or block.append_only:
+        said["changes"] = "append-only" if block.mutable else "immutable"
+    return said
 
 
 @command(
@@ -111,6 +135,7 @@ def show(
     "create",
     "tallystone block create team_knowledge --file notes.md --limit 5000",
     "echo 'be kind' | tallystone block create policies --file - --read-only --tag team",
+    "tallystone block create budget --file b.md --sensitivity confidential --allow ada --expires 2027-12-31",
 )
 def create(
     label: Annotated[str, Parameter(metavar="LABEL")],
@@ -120,8 +145,13 @@ def create(
     file: File = None,
     description: Text = None,
     limit: Annotated[int | None, Parameter(metavar="N")] = None,
-    read_only: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    read_only: Once = False,
     tags: Tags = None,
+    sensitivity: Level = None,
+    allow: Allowed = None,
+    expires: Day = None,
+    immutable: Once = False,
+    append_only: Once = False,
     place: Place = Place(),
 ) -> int:
     """Create a block. Its id goes to stdout.
@@ -142,9 +172,29 @@ def create(
         Agents may read it, whatever they are granted.
     tags
         A tag; may be repeated.
+    sensitivity
+        One of the workspace's levels (see charter show): who is not cleared for it is granted nothing.
+    allow
+        Who may ever be granted the block: a user's name or id, an agent's or a role's id; may be repeated.
+        --allow-nobody keeps it to yourself. Without either, anybody may.
+    expires
+        The last day (UTC) on which it can be read. After that nothing brings it back.
+    immutable
+        Its content never changes, also not by you. This is for good.
+    append_only
+        Its value only grows at its end. This is for good.
     """
     given: dict[str, Any] = {"label": label, "value": _text(value, file) or "", "read_only": read_only}
-    optional = {"description": description, "limit": limit, "tags": tags}
+    optional: dict[str, object] = {
+        "description": description,
+        "limit": limit,
+        "tags": tags,
+        "sensitivity": sensitivity,
+        "allowed": allow,
+        "expires": day(expires),
+        "mutable": False if immutable else None,
+        "append_only": append_only or None,
+    }
     given.update({name: field for name, field in optional.items() if field is not None})
     with place.vault() as vault:
         made = vault.create_block(**given)
@@ -161,6 +211,7 @@ def create(
     "tallystone block edit block-2f4d8c1a-… --file notes.md",
     "tallystone block edit block-2f4d8c1a-… --append 'checked the build' --if-version 7",
     "tallystone block edit block-2f4d8c1a-… --locked",
+    "tallystone block edit block-2f4d8c1a-… --sensitivity internal --expires 2027-12-31",
 )
 def edit(
     block: BlockId,
@@ -175,6 +226,11 @@ def edit(
     tags: Tags = None,
     read_only: Flag = None,
     locked: Flag = None,
+    sensitivity: Level = None,
+    allow: Allowed = None,
+    allow_anybody: Once = False,
+    expires: Day = None,
+    no_expiry: Once = False,
     if_version: Annotated[int | None, Parameter(metavar="N")] = None,
     place: Place = Place(),
 ) -> int:
@@ -202,11 +258,26 @@ def edit(
         Whether agents may only read it. Owner only.
     locked
         Whether nobody may change it, its owner included. Owner only.
+    sensitivity
+        One of the workspace's levels (see charter show). Owner only.
+    allow
+        Who alone may be granted the block, in place of those named before; may be repeated. --allow-nobody: no one.
+        Owner only.
+    allow_anybody
+        Take the list of those who may be granted it away. Owner only.
+    expires
+        The last day (UTC) on which it can be read. Owner only.
+    no_expiry
+        It does not end. Owner only.
     if_version
         Only if the block is still at this version.
     """
     if append is not None and (value is not None or file is not None):
         raise Usage("--append goes with neither --value nor --file")
+    if allow is not None and allow_anybody:
+        raise Usage("--allow-anybody goes with neither --allow nor --allow-nobody")
+    if expires is not None and no_expiry:
+        raise Usage("--expires and --no-expiry exclude each other")
     optional = {
         "value": _text(value, file),
         "label": label,
@@ -215,8 +286,15 @@ def edit(
         "tags": tags,
         "read_only": read_only,
         "locked": locked,
+        "sensitivity": sensitivity,
+        "allowed": allow,
+        "expires": day(expires),
     }
     changes: dict[str, object] = {name: field for name, field in optional.items() if field is not None}
+    if allow_anybody:
+        changes["allowed"] = None
+    if no_expiry:
+        changes["expires"] = None
     if not changes and append is None:
         raise Usage(
             "nothing to change", hint="name a change, like --append TEXT; see tallystone block edit --help"
@@ -234,63 +312,6 @@ def edit(
         emit(_json(done))
     else:
         say(f"{done.id} is at version {done.version}")
-    return 0
-
-
-@command(app, "share", "tallystone block share block-2f4d8c1a-… --with ada --can write")
-def share(
-    block: BlockId,
-    /,
-    *,
-    to: Annotated[str, Parameter(name="--with", metavar="WHOM")],
-    can: Literal["read", "write"] = "read",
-    place: Place = Place(),
-) -> int:
-    """Grant a block to a user or an agent. To other users it is an offer until they accept it.
-
-    Parameters
-    ----------
-    block
-        The block's id.
-    to
-        A user's name or id, or an agent's id.
-    can
-        What they may do with it; write implies read.
-    """
-    with place.vault() as vault:
-        grant = vault.share(block, to, can)
-    if place.as_json:
-        emit(grant)
-    else:
-        say(f"{grant.name or grant.recipient} can {grant.can} {block} (grant {grant.number})")
-    return 0
-
-
-@command(app, "revoke", "tallystone block revoke block-2f4d8c1a-… --from ada")
-def revoke(
-    block: BlockId,
-    /,
-    *,
-    whom: Annotated[str, Parameter(name="--from", metavar="WHOM")],
-    place: Place = Place(),
-) -> int:
-    """Take a grant back, with all that was passed on through it, and renew the block's key. Lists who can still read.
-
-    Parameters
-    ----------
-    block
-        The block's id.
-    whom
-        A user's name or id, or an agent's id.
-    """
-    with place.vault() as vault:
-        left = vault.revoke(block, whom)
-    if place.as_json:
-        emit({"revoked": whom, "still_reachable": jsonable(left)})
-    else:
-        say(f"revoked: {whom} on {block}. Who can still reach it:")
-        rows = ([reach.principal, reach.can, reach.through or "ownership"] for reach in left)
-        table(("PRINCIPAL", "CAN", "THROUGH"), rows, empty="nobody else")
     return 0
 
 

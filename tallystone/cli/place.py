@@ -19,6 +19,7 @@ from cyclopts import Group, Parameter
 from tallystone.cli.terminal import warn
 from tallystone.errors import TallystoneError
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.types import Credentials
 from tallystone.vault.workspace import DATABASE
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ WHERE = Group("Where", sort_key=50)
 SHAPE = Group("Output", sort_key=60)
 
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), group=SHAPE, show_default=False)]
+Url = Annotated[str | None, Parameter(name="--url", metavar="URL", group=WHERE)]
 DataDir = Annotated[Path | None, Parameter(name="--data", metavar="DIR", group=WHERE)]
 TokenFile = Annotated[
     Path | None, Parameter(name="--token-file", metavar="FILE", group=WHERE, allow_leading_hyphen=True)
@@ -75,7 +77,7 @@ class Place:
 
     data: DataDir = None
     """The data directory. Also: TALLYSTONE_DATA."""
-    url: Annotated[str | None, Parameter(name="--url", metavar="URL", group=WHERE)] = None
+    url: Url = None
     """A running server instead of a directory. Also: TALLYSTONE_URL."""
     token_file: TokenFile = None
     """File that holds the token; - is standard input. Also: the token itself in TALLYSTONE_TOKEN."""
@@ -85,7 +87,7 @@ class Place:
     @contextmanager
     def vault(self) -> Iterator[Vault | RemoteVault]:
         """The caller's vault, wherever it is."""
-        data, url = self._where()
+        data, url = _one(self.data, self.url)
         if url is not None:
             from tallystone.cli.remote import RemoteVault
 
@@ -94,31 +96,65 @@ class Place:
         with self._opened(data) as vault:
             yield vault
 
-    def _where(self) -> tuple[Path | None, str | None]:
-        data, url = self.named()
-        if data is None and url is None:
-            raise Usage("no place named", hint="give --data DIR or --url URL, or set TALLYSTONE_DATA")
-        return data, url
-
     @contextmanager
     def _opened(self, data: Path | None) -> Iterator[Vault]:
         token = read_token(self.token_file)
         with Keyless(data=data).workspace() as workspace:
-            yield workspace.vault(token)
+            vault = workspace.vault(token)
+            workspace.purge_if_due()
+            yield vault
 
     def named(self) -> tuple[Path | None, str | None]:
         """The data directory or URL that was named; for commands that can do without (`Usage` for both)."""
-        if self.data is not None and self.url is not None:
-            raise Usage("--data and --url exclude each other", hint="name one place")
-        if self.data is not None or self.url is not None:
-            return self.data, self.url
-        data, url = _from_environment("TALLYSTONE_DATA"), _from_environment("TALLYSTONE_URL")
-        if data is not None and url is not None:
-            raise Usage(
-                "TALLYSTONE_DATA and TALLYSTONE_URL are both set",
-                hint="unset one, or choose with --data or --url",
-            )
-        return (Path(data) if data else None), url
+        return _named(self.data, self.url)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Anywhere:
+    """Options of commands that need a place and no token."""
+
+    data: DataDir = None
+    """The data directory. Also: TALLYSTONE_DATA."""
+    url: Url = None
+    """A running server instead of a directory. Also: TALLYSTONE_URL."""
+    as_json: AsJson = False
+    """Print JSON."""
+
+    def named(self) -> tuple[Path | None, str | None]:
+        """The data directory or the URL, one of the two. `Usage` for neither, or both."""
+        return _one(self.data, self.url)
+
+    def redeem(self, code: str) -> Credentials:
+        """The user that an invitation's code makes there. Raises `Unauthenticated`."""
+        data, url = self.named()
+        if url is not None:
+            from tallystone.cli.remote import redeem
+
+            return redeem(url, code)
+        with Keyless(data=data).workspace() as workspace:
+            return workspace.redeem(code)
+
+
+def _named(data: Path | None, url: str | None) -> tuple[Path | None, str | None]:
+    if data is not None and url is not None:
+        raise Usage("--data and --url exclude each other", hint="name one place")
+    if data is not None or url is not None:
+        return data, url
+    known, address = _from_environment("TALLYSTONE_DATA"), _from_environment("TALLYSTONE_URL")
+    if known is not None and address is not None:
+        raise Usage(
+            "TALLYSTONE_DATA and TALLYSTONE_URL are both set",
+            hint="unset one, or choose with --data or --url",
+        )
+    return (Path(known) if known else None), address
+
+
+def _one(data: Path | None, url: str | None) -> tuple[Path | None, str | None]:
+    found = _named(data, url)
+    if found == (None, None):
+        raise Usage("no place named", hint="give --data DIR or --url URL, or set TALLYSTONE_DATA")
+    return found
 
 
 def _from_environment(name: str) -> str | None:

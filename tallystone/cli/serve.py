@@ -16,6 +16,7 @@ from tallystone.cli.workspace import create
 from tallystone.errors import TallystoneError
 from tallystone.vault import Workspace
 
+MODELS = Group("Models", sort_key=60)
 FIRST_START = Group("First start", sort_key=70)
 
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -34,6 +35,13 @@ def serve(
     refusals: Annotated[int | None, Parameter(metavar="N")] = None,
     log_format: Literal["text", "json"] | None = None,
     log_level: Literal["info", "warning", "error"] | None = None,
+    providers: Annotated[str | None, Parameter(metavar="NAME=URL,…", group=MODELS)] = None,
+    models: Annotated[str | None, Parameter(metavar="HANDLE,…", group=MODELS)] = None,
+    model_keys: Annotated[Path | None, Parameter(metavar="FILE", group=MODELS)] = None,
+    model_timeout: Annotated[int | None, Parameter(metavar="SECONDS", group=MODELS)] = None,
+    model_retries: Annotated[int | None, Parameter(metavar="N", group=MODELS)] = None,
+    model_tokens: Annotated[int | None, Parameter(metavar="N", group=MODELS)] = None,
+    allowed_hosts: Annotated[str | None, Parameter(metavar="HOST,…", group=MODELS)] = None,
     key_file: Annotated[Path | None, Parameter(metavar="FILE", group=FIRST_START)] = None,
     kit: Annotated[KitFile, Parameter(group=FIRST_START)] = None,
 ) -> int:
@@ -67,6 +75,20 @@ def serve(
         How the log on stderr is written. Default: text.
     log_level
         What is logged: info logs each request. Default: info.
+    providers
+        Base URLs of model providers, e.g. ollama=http://127.0.0.1:11434/v1.
+    models
+        Models that agents may use; the first is for agents who name none. Default: any of a configured provider.
+    model_keys
+        TOML file with keys of providers, beside those of the environment (OPENAI_API_KEY, …).
+    model_timeout
+        Seconds for one call of a model, retries included. Default: 120.
+    model_retries
+        How often a failed call of a model is repeated. Default: 2.
+    model_tokens
+        Tokens that one answer of a model may have. Default: 4096.
+    allowed_hosts
+        Hosts that the server may call; none for none. Default: those of the configured providers.
     key_file
         New file for the first user's key, outside the data directory, should the directory be empty.
     kit
@@ -90,6 +112,13 @@ def serve(
         "refusals": refusals,
         "log_format": log_format,
         "log_level": log_level,
+        "providers": providers,
+        "models": models,
+        "model_keys": model_keys,
+        "model_timeout": model_timeout,
+        "model_retries": model_retries,
+        "model_tokens": model_tokens,
+        "allowed_hosts": allowed_hosts,
     }
     settings = load(flags, os.environ, config)
     if settings.data is None:

@@ -13,7 +13,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from rich import box
@@ -90,11 +90,13 @@ def _utf8() -> bool:
 
 
 def jsonable(value: object) -> Any:
-    """Plain JSON values for our dataclasses, times (ISO 8601, UTC), mappings and sequences; bytes as hex."""
+    """Plain JSON values for our dataclasses, times (ISO 8601, UTC), days, mappings and sequences; bytes as hex."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, datetime):
         return moment(value)
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Mapping):
@@ -141,7 +143,21 @@ def drawn(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return drawn_table
 
 
-_CELLS = {"owner": "bold green", "write": "green", "read": "cyan", "-": "dim"}
+_LETTERS = {"R": "cyan", "RS": "cyan", "RW": "green", "RWS": "green"}
+_CELLS = {
+    "owner": "bold green",
+    "write": "green",
+    "read": "cyan",
+    "suspended": "red",
+    "-": "dim",
+    **_LETTERS,
+    **{
+        f"{own}({more})": f"italic {style}"
+        for own in ("", "R ", "RS ", "RW ")
+        for more, style in _LETTERS.items()
+    },
+}
+"""How a cell looks that says exactly this."""
 
 
 def pairs(values: Mapping[str, object]) -> None:

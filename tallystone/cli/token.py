@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from tallystone.cli.group import command, group
-from tallystone.cli.place import Place, Usage
+from tallystone.cli.place import Place
 from tallystone.cli.terminal import emit, jsonable, line, moment, say, table
+from tallystone.cli.times import deadline
 from tallystone.vault.types import TokenInfo
 
 app = group("token", "Create, list and revoke tokens.")
-
-_SPAN = re.compile(r"(\d{1,6})([mhdw])")
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-
-
-def deadline(text: str | None, now: datetime) -> datetime | None:
-    """`30d`, `12h`, `2027-01-31` or a full ISO time as a moment (UTC unless it says otherwise); `Usage` if past."""
-    if text is None:
-        return None
-    span = _SPAN.fullmatch(text)
-    if span:
-        try:
-            return now + int(span[1]) * _UNITS[span[2]]
-        except OverflowError:
-            raise Usage(
-                f"{text} is too long", hint="leave --expires out for a token that does not end"
-            ) from None
-    try:
-        moment_named = datetime.fromisoformat(text)
-    except ValueError:
-        raise Usage(
-            f"not a time: {text}", hint="like 30d, 12h, 2027-01-31 or 2027-01-31T18:00+01:00"
-        ) from None
-    if moment_named.tzinfo is None:
-        moment_named = moment_named.replace(tzinfo=UTC)
-    if moment_named <= now:
-        raise Usage(f"{text} is in the past", hint="name a time to come")
-    return moment_named
 
 
 @command(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from tallystone.errors import Invalid
 from tallystone.letta.call import check_id
@@ -22,13 +22,21 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 class BlockFields(msgspec.Struct, omit_defaults=True):
-    """What `blocks.create`, `blocks.update` and entries of `memory_blocks` share. `locked` is ours."""
+    """What `blocks.create`, `blocks.update` and entries of `memory_blocks` share. `locked` and what follows is ours.
+
+    A null in `allowed` or `expires` means something: anybody may be granted the block, it does not end.
+    """
 
     value: str | None = None
     description: str | None = None
     limit: Limit | None = None
     read_only: bool | None = None
     locked: bool | None = None
+    sensitivity: str | None = None
+    allowed: list[str] | UnsetType | None = UNSET
+    expires: date | UnsetType | None = UNSET
+    mutable: bool | None = None
+    append_only: bool | None = None
     tags: list[str] | None = None
     metadata: Mapped | None = None
     hidden: bool | None = None
@@ -118,11 +126,58 @@ class ToolRun(msgspec.Struct):
     args: Mapped | None = None
 
 
-class GrantCreate(msgspec.Struct):
-    """`POST /v1/blocks/{block_id}/grants`. `recipient` is a user's name or id, or an agent's id."""
+Whom = Annotated[str, Meta(min_length=1, max_length=200)]
 
-    recipient: Annotated[str, Meta(min_length=1, max_length=200)]
+
+class GrantCreate(msgspec.Struct):
+    """`POST /v1/blocks/{block_id}/grants`. `principal` (or `recipient`, its former name) is a user's name or id, an
+    agent's id, or a role's id or name. `until` is the grant's last day (UTC)."""
+
+    principal: Whom | None = None
+    recipient: Whom | None = None
     can: str = "read"
+    until: date | None = None
+    depth: Annotated[int, Meta(ge=0, le=1000)] = 0
+    history: bool = True
+
+    @property
+    def whom(self) -> str:
+        """Who gets the grant. Raises `Invalid` when neither field says so, or both say different things."""
+        named = {self.principal, self.recipient} - {None}
+        if len(named) != 1:
+            raise Invalid(
+                "the body does not fit: it names no principal, or two",
+                hint='for example {"principal": "ada", "can": "read"}',
+            )
+        return str(named.pop())
+
+
+class TransferCreate(msgspec.Struct):
+    """`POST /v1/blocks/{block_id}/transfer`. `to` is a user's name or id."""
+
+    to: Whom
+
+
+class RoleCreate(msgspec.Struct):
+    """`POST /v1/roles`. `clearance` names a level; without `history` who joins reads from then on."""
+
+    name: str
+    description: Annotated[str, Meta(max_length=2000)] = ""
+    clearance: str | None = None
+    history: bool = True
+
+
+class RoleUpdate(msgspec.Struct):
+    """`PATCH /v1/roles/{role}`. A null clearance is the lowest."""
+
+    clearance: str | None
+
+
+class MembersAdd(msgspec.Struct):
+    """`POST /v1/roles/{role}/members`: users by name or id, agents by id, roles by name or id; until a day (UTC)."""
+
+    members: Annotated[list[Whom], Meta(min_length=1, max_length=10_000)]
+    until: date | None = None
 
 
 class TokenCreate(msgspec.Struct):
@@ -134,12 +189,59 @@ class TokenCreate(msgspec.Struct):
     agent_id: str | None = None
 
 
+class AccessPolicy(msgspec.Struct):
+    """One entry of an access token's policy: what it may do with one agent."""
+
+    id: str
+    type: str
+    access: list[str]
+
+
+class AccessTokenCreate(msgspec.Struct):
+    """`client.access_tokens.create`. `hostname` is kept and shown; it restricts nothing here."""
+
+    hostname: str
+    policy: list[AccessPolicy]
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+
+
 class UserCreate(msgspec.Struct):
-    """`POST /v1/users`."""
+    """`POST /v1/users`. `clearance` names a level."""
 
     name: str
+    clearance: str | None = None
 
 
+class UserUpdate(msgspec.Struct):
+    """`PATCH /v1/users/{who}`. A null clearance is the lowest for a user, its sponsor's for an agent."""
+
+    clearance: str | None
+
+
+class InvitationCreate(msgspec.Struct):
+    """`POST /v1/invitations`. The code can be redeemed for this many days."""
+
+    name: str
+    clearance: str | None = None
+    days: int = 7
+
+
+class Redemption(msgspec.Struct):
+    """`POST /v1/invitations/redeem`, without a token."""
+
+    code: Annotated[str, Meta(max_length=300)]
+
+
+class CharterUpdate(msgspec.Struct):
+    """`PATCH /v1/charter`. What is null or absent stays."""
+
+    trust: bool | None = None
+    levels: list[str] | None = None
+    max_grants: int | None = None
+
+
+NULLABLE = frozenset({"allowed", "expires"})
+"""Fields of a block in which null is a value: no list, no end."""
 STATE_FIELDS = tuple(
     name for name in AgentFields.__struct_fields__ if name not in ("block_ids", "tool_ids", "reasoning")
 )
@@ -195,8 +297,13 @@ def _without_nul(value: Any) -> Any:
 
 
 def given(struct: msgspec.Struct) -> dict[str, Any]:
-    """The fields that were sent and are not null, by name."""
-    return {name: value for name in struct.__struct_fields__ if (value := getattr(struct, name)) is not None}
+    """The fields that were sent, by name; without those that are null, unless null says something."""
+    said = {name: getattr(struct, name) for name in struct.__struct_fields__}
+    return {
+        name: value
+        for name, value in said.items()
+        if value is not UNSET and (value is not None or name in NULLABLE)
+    }
 
 
 def ids(kind: str, values: list[str] | None) -> list[str]:

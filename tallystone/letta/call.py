@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -14,6 +14,9 @@ from tallystone.errors import Invalid, PreconditionFailed, Rejected
 from tallystone.vault import Vault
 from tallystone.vault.replies import Repeated
 from tallystone.vault.types import Block
+
+if TYPE_CHECKING:
+    from tallystone.letta.model_layer import ModelLayer
 
 T = TypeVar("T")
 
@@ -129,6 +132,7 @@ class Call:
     headers: Mapping[str, str]
     body: bytes = b""
     retry: Retry | None = None
+    models: ModelLayer | None = None
 
     def id(self, kind: str, name: str | None = None) -> str:
         """The path's id of a block, agent or tool, checked for its shape."""

@@ -14,6 +14,8 @@ from tallystone.letta.bodies import BlockCreate, BlockUpdate, given
 from tallystone.letta.call import Call
 from tallystone.vault.types import DEFAULT_LIMIT, EXTRA_FIELDS, Block
 
+POLICY_FIELDS = ("sensitivity", "allowed", "expires", "mutable", "append_only")
+"""Fields of ours that say who may ever hold a block, until when, and how it may change."""
 DEFAULT_DESCRIPTIONS = {
     "human": "What is known about the person whom the agent talks with: who they are, what they like, what they plan.",
     "persona": "Who the agent is: its role, its character, and how it goes about its work.",
@@ -46,6 +48,7 @@ def created_fields(body: BlockCreate, *, default_description: bool = False) -> d
         "tags": tuple(dict.fromkeys(sent.get("tags", ()))),
         "metadata": sent.get("metadata", {}),
         "extra": {name: sent[name] for name in EXTRA_FIELDS if name in sent},
+        **{name: sent[name] for name in POLICY_FIELDS if name in sent},
     }
     if default_description and fields["description"] is None:
         fields["description"] = DEFAULT_DESCRIPTIONS.get(body.label)

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 NOT_SERVED: tuple[tuple[str, str, str], ...] = (
     # client method, HTTP method, path
-    ("access_tokens.create", "POST", "/v1/client-side-access-tokens"),
-    ("access_tokens.list", "GET", "/v1/client-side-access-tokens"),
-    ("access_tokens.delete", "DELETE", "/v1/client-side-access-tokens/{token}"),
     ("agents.export_file", "GET", "/v1/agents/{agent_id}/export"),
     ("agents.import_file", "POST", "/v1/agents/import"),
     ("agents.recompile", "POST", "/v1/agents/{agent_id}/recompile"),

@@ -7,7 +7,7 @@ itself. Earlier rows win, so `attach/{block_id}` stands above `{block_label...}`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,11 +18,14 @@ from tallystone.letta import (
     routes_agents,
     routes_blocks,
     routes_lists,
+    routes_roles,
     routes_sharing,
+    routes_tokens,
     routes_tools,
 )
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.not_served import NOT_SERVED
+from tallystone.vault import Workspace
 
 
 class NotServed(TallystoneError):
@@ -56,7 +59,10 @@ def _not_served(client: str) -> Callable[[Call], Answer]:
 _BLOCKS, _BLOCK = "/v1/blocks/", "/v1/blocks/{block_id}"
 _AGENTS, _AGENT = "/v1/agents/", "/v1/agents/{agent_id}"
 _MEMORY, _TOOLS = _AGENT + "/core-memory/blocks", _AGENT + "/tools"
-_GRANTS, _OFFER = _BLOCK + "/grants", "/v1/offers/{block_id}"
+_GRANTS, _TRANSFER, _OFFER = _BLOCK + "/grants", _BLOCK + "/transfer", "/v1/offers/{offered}"
+_ROLES, _ROLE, _USER = "/v1/roles", "/v1/roles/{role}", "/v1/users/{who}"
+_ACCESS_TOKENS = "/v1/client-side-access-tokens"
+
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", _BLOCKS, routes_blocks.create, "blocks.create"),
@@ -82,21 +88,43 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/tools/", routes_tools.list_, "tools.list"),
     Route("GET", "/v1/tools/{tool_id}", routes_tools.retrieve, "tools.retrieve"),
     Route("GET", "/v1/models/", routes_lists.models, "models.list"),
-    Route("GET", "/v1/models/embedding", routes_lists.models, "models.embeddings.list"),
+    Route("GET", "/v1/models/embedding", routes_lists.embeddings, "models.embeddings.list"),
     Route("GET", "/v1/tags/", routes_lists.tags, "tags.list"),
+    Route("POST", _ACCESS_TOKENS, routes_tokens.create_access_token, "access_tokens.create"),
+    Route("GET", _ACCESS_TOKENS, routes_tokens.access_tokens, "access_tokens.list"),
+    Route("DELETE", _ACCESS_TOKENS + "/{token}", routes_tokens.delete_access_token, "access_tokens.delete"),
     # ours: the client reaches them through its own `client.get`, `client.post` and `client.delete`
     Route("POST", _GRANTS, routes_sharing.create),
     Route("GET", _GRANTS, routes_sharing.list_),
     Route("DELETE", _GRANTS + "/{principal}", routes_sharing.delete),
+    Route("GET", _BLOCK + "/access", routes_sharing.reach),
+    Route("POST", _TRANSFER, routes_sharing.transfer),
+    Route("DELETE", _TRANSFER, routes_sharing.cancel_transfer),
+    Route("POST", _TRANSFER + "/accept", routes_sharing.accept_transfer),
     Route("GET", "/v1/offers", routes_sharing.offers),
     Route("POST", _OFFER + "/accept", routes_sharing.accept),
     Route("POST", _OFFER + "/decline", routes_sharing.decline),
     Route("GET", "/v1/access", routes_sharing.access),
-    Route("GET", "/v1/tokens", routes_accounts.tokens),
-    Route("POST", "/v1/tokens", routes_accounts.create_token),
-    Route("DELETE", "/v1/tokens/{kid}", routes_accounts.revoke_token),
+    Route("POST", _ROLES, routes_roles.create),
+    Route("GET", _ROLES, routes_roles.list_),
+    Route("GET", _ROLE, routes_roles.retrieve),
+    Route("PATCH", _ROLE, routes_roles.update),
+    Route("DELETE", _ROLE, routes_roles.delete),
+    Route("POST", _ROLE + "/members", routes_roles.add_members),
+    Route("DELETE", _ROLE + "/members/{principal}", routes_roles.remove_member),
+    Route("GET", "/v1/tokens", routes_tokens.tokens),
+    Route("POST", "/v1/tokens", routes_tokens.create_token),
+    Route("DELETE", "/v1/tokens/{kid}", routes_tokens.revoke_token),
     Route("GET", "/v1/users", routes_accounts.users),
     Route("POST", "/v1/users", routes_accounts.create_user),
+    Route("PATCH", _USER, routes_accounts.update_user),
+    Route("POST", _USER + "/suspend", routes_accounts.suspend),
+    Route("POST", _USER + "/resume", routes_accounts.resume),
+    Route("GET", "/v1/invitations", routes_accounts.invitations),
+    Route("POST", "/v1/invitations", routes_accounts.invite),
+    Route("DELETE", "/v1/invitations/{invitation}", routes_accounts.revoke_invitation),
+    Route("GET", "/v1/charter", routes_accounts.charter),
+    Route("PATCH", "/v1/charter", routes_accounts.update_charter),
     Route("GET", "/v1/audit/events", routes_accounts.events),
     *(Route(method, path, _not_served(client), client, "501") for client, method, path in NOT_SERVED),
     # ours, and promised: until then a caller hears that it is not there yet, not that the block is missing
@@ -106,3 +134,8 @@ ROUTES: tuple[Route, ...] = (
 
 OPEN_PATHS = ("/v1/health/", "/v1/ready/")
 """Paths that answer `GET` without a token; `client.health` is the first."""
+
+OPEN_POSTS: Mapping[str, Callable[[Workspace, bytes], Answer]] = {
+    "/v1/invitations/redeem": routes_accounts.redeem,
+}
+"""What a `POST` does without a token: from the workspace and the body to the answer."""

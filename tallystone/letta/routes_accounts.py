@@ -1,85 +1,31 @@
-"""`/v1/tokens…`, `/v1/users` and `/v1/audit/events`: ours, not the client's. Who gets in, and what was done.
+"""`/v1/users…`, `/v1/invitations…`, `/v1/charter` and `/v1/audit/events`: ours, not the client's. Who is here, by
+which rules, and what was done.
 
-A new token and a new user's kit stand in one answer and nowhere else, but for the copy that a retry within two minutes
-gets: it is sealed under the key of the caller that asked for them.
+A new user's token and kit, and an invitation's code, stand in one answer and nowhere else.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
-from tallystone.errors import Invalid, Taken
-from tallystone.letta.bodies import TokenCreate, UserCreate, decode
-from tallystone.letta.call import Answer, Call, check_id
-from tallystone.letta.wire import stamp
-from tallystone.vault.types import AuditEvent, Credentials, TokenInfo
+from tallystone.letta.bodies import (
+    CharterUpdate,
+    InvitationCreate,
+    Redemption,
+    UserCreate,
+    UserUpdate,
+    decode,
+    given,
+)
+from tallystone.letta.call import Answer, Call
+from tallystone.letta.routes_tokens import SHOWN_ONCE, check_kid, time
+from tallystone.vault import Workspace
+from tallystone.vault.types import AuditEvent, Credentials, InviteInfo
 
 EVENTS = 50
 """Events that one answer holds unless `limit` says otherwise."""
 _ALL = 2**31
-
-_SHOWN = Taken(
-    "this was made by the first of these requests, and its secret was shown once",
-    hint="if that answer was lost, revoke what it made, and make another",
-    code="already_made",
-)
-_MADE = Answer(
-    {"detail": _SHOWN.message, "error": {"code": _SHOWN.code, "hint": _SHOWN.hint}},
-    _SHOWN.status,
-    {"x-should-retry": "false"},
-)
-"""What the retry of a request gets whose answer held a secret: secrets are not kept, not even sealed."""
-
-
-def tokens(call: Call) -> Answer:
-    """`GET /v1/tokens`: the caller's tokens and its agents', without what they open."""
-    return Answer([_token(token) for token in call.vault.tokens()])
-
-
-def _token(token: TokenInfo) -> dict[str, Any]:
-    times = {"created": _time(token.created), "expires": token.expires and _time(token.expires)}
-    return {**asdict(token), **times}
-
-
-def create_token(call: Call) -> Answer:
-    """`POST /v1/tokens`: another token for the caller, or with `agent_id` one that carries only this agent."""
-    body = decode(call.body, TokenCreate)
-    agent = None if body.agent_id is None else check_id("agent", body.agent_id)
-    expires = _in_utc(body.expires)
-
-    def work() -> str:
-        if agent is None:
-            return call.vault.create_token(scope=body.scope, expires=expires, label=body.label)
-        return call.vault.agent_token(agent, scope=body.scope, expires=expires, label=body.label)
-
-    return call.once(work, lambda token: Answer({"token": token}), _MADE)
-
-
-def _in_utc(moment: datetime | None) -> datetime | None:
-    """The same moment. Raises `Invalid` for the hours beyond the year 9999, which no list could show."""
-    try:
-        return moment and moment.astimezone(UTC)
-    except OverflowError:
-        raise Invalid(
-            "the expiry is out of range", hint="for example 2027-01-31T00:00:00Z", code="bad_expiry"
-        ) from None
-
-
-def revoke_token(call: Call) -> Answer:
-    """`DELETE /v1/tokens/{kid}`: it opens nothing from the answer on. Answers `null`."""
-    kid = call.params["kid"]
-    if not re.fullmatch("[a-z2-7]{16}", kid):
-        # said without repeating it: it may be a whole token
-        raise Invalid(
-            "this is no token's public part: it has 16 letters and digits",
-            hint="take the kid from GET /v1/tokens",
-            code="bad_id",
-        )
-    call.vault.revoke_token(kid)
-    return Answer(None)
 
 
 def users(call: Call) -> Answer:
@@ -90,11 +36,80 @@ def users(call: Call) -> Answer:
 def create_user(call: Call) -> Answer:
     """`POST /v1/users`: a new user, with a token and a recovery kit that are shown once."""
     body = decode(call.body, UserCreate)
-    return call.once(lambda: call.vault.add_user(body.name), _credentials, _MADE)
+    return call.once(
+        lambda: call.vault.add_user(body.name, clearance=body.clearance), _credentials, SHOWN_ONCE
+    )
 
 
 def _credentials(made: Credentials) -> Answer:
     return Answer(asdict(made))
+
+
+def suspend(call: Call) -> Answer:
+    """`POST /v1/users/{who}/suspend`: a user (name or id) or one of the caller's agents stops. Answers `null`."""
+    who = call.params["who"]
+    return call.once(lambda: call.vault.suspend(who), lambda _: Answer(None))
+
+
+def resume(call: Call) -> Answer:
+    """`POST /v1/users/{who}/resume`: and goes on. Answers `null`."""
+    who = call.params["who"]
+    return call.once(lambda: call.vault.resume(who), lambda _: Answer(None))
+
+
+def update_user(call: Call) -> Answer:
+    """`PATCH /v1/users/{who}`: the clearance of a user or of one of the caller's agents. Answers `null`."""
+    body = decode(call.body, UserUpdate)
+    call.vault.set_clearance(call.params["who"], body.clearance)
+    return Answer(None)
+
+
+# -- invitations -----------------------------------------------------------------------------------------------
+
+
+def invite(call: Call) -> Answer:
+    """`POST /v1/invitations`: the code that makes one user of this name, shown once."""
+    body = decode(call.body, InvitationCreate)
+
+    def answer(code: str) -> Answer:
+        return Answer({"code": code, "kid": code.split("_")[1], "name": body.name})
+
+    return call.once(
+        lambda: call.vault.invite(body.name, clearance=body.clearance, days=body.days), answer, SHOWN_ONCE
+    )
+
+
+def invitations(call: Call) -> Answer:
+    """`GET /v1/invitations`: what nobody has redeemed yet, without the codes."""
+    return Answer([_invitation(known) for known in call.vault.invitations()])
+
+
+def _invitation(known: InviteInfo) -> dict[str, Any]:
+    return {**asdict(known), "expires": time(known.expires)}
+
+
+def revoke_invitation(call: Call) -> Answer:
+    """`DELETE /v1/invitations/{kid}`: its code opens nothing from the answer on. Answers `null`."""
+    call.vault.revoke_invitation(check_kid(call.params["invitation"], "GET /v1/invitations"))
+    return Answer(None)
+
+
+def redeem(workspace: Workspace, body: bytes) -> Answer:
+    """`POST /v1/invitations/redeem`, without a token: the user that the code makes, its token and kit, once."""
+    return _credentials(workspace.redeem(decode(body, Redemption).code))
+
+
+# -- the charter and the log -----------------------------------------------------------------------------------
+
+
+def charter(call: Call) -> Answer:
+    """`GET /v1/charter`: the workspace's own rules."""
+    return Answer(asdict(call.vault.charter()))
+
+
+def update_charter(call: Call) -> Answer:
+    """`PATCH /v1/charter`: change what is sent. Only the workspace's first user may."""
+    return Answer(asdict(call.vault.set_charter(**given(decode(call.body, CharterUpdate)))))
 
 
 def events(call: Call) -> Answer:
@@ -106,7 +121,7 @@ def events(call: Call) -> Answer:
 def _event(event: AuditEvent) -> dict[str, Any]:
     return {
         "seq": event.seq,
-        "time": _time(event.minute * 60),
+        "time": time(event.minute * 60),
         "kind": event.kind,
         "actor": event.actor,
         "under": event.under or None,
@@ -123,7 +138,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
     return value
-
-
-def _time(seconds: int) -> str:
-    return stamp(datetime.fromtimestamp(seconds, UTC))

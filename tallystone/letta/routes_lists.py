@@ -22,7 +22,17 @@ def health() -> Answer:
 
 
 def models(call: Call) -> Answer:
-    """`GET /v1/models/` and `/v1/models/embedding`: none, this server runs no model. Agents may name any."""
+    """`GET /v1/models/`: those that the settings name. Agents may be made with any; it matters when they talk."""
+    listed = call.models.list_models() if call.models is not None else []
+    for name in ("provider_name", "provider_type"):
+        wanted = call.query.text(name)
+        listed = [model for model in listed if wanted is None or model[name] == wanted]
+    categories = call.query.texts("provider_category")
+    return Answer([model for model in listed if not categories or model["provider_category"] in categories])
+
+
+def embeddings(call: Call) -> Answer:
+    """`GET /v1/models/embedding`: none, nothing here is searched by meaning."""
     return Answer([])
 
 

@@ -119,6 +119,12 @@ def block_json(block: Block) -> dict[str, Any]:
         "locked": block.locked,
         "owner": block.owner,
         "rights": block.rights,
+        "through": block.through or None,
+        "sensitivity": block.sensitivity,
+        "allowed": block.allowed,
+        "expires": block.expires,
+        "mutable": block.mutable,
+        "append_only": block.append_only,
         "updated_under": block.updated_under,
     }
 

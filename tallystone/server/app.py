@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from tallystone.errors import TallystoneError, Unauthenticated
 from tallystone.letta.call import Answer, Call, Query, Retry
-from tallystone.letta.routes import OPEN_PATHS, ROUTES
+from tallystone.letta.model_layer import ModelLayer
+from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES
 from tallystone.letta.routes_lists import health
 from tallystone.server import errors
 from tallystone.server.auth import Turnstile, bearer
@@ -31,6 +32,8 @@ from tallystone.vault import Workspace
 
 MAX_BODY = 10 * 1024 * 1024
 """Bytes of a request's body, unless the settings say otherwise."""
+MAX_OPEN_BODY = 4096
+"""Bytes of the body of a request that brings no token."""
 THREADS = 16
 """Requests that are worked on at once; the others wait."""
 
@@ -49,12 +52,14 @@ class App:
         max_body: int = MAX_BODY,
         threads: int = THREADS,
         turnstile: Turnstile | None = None,
+        models: ModelLayer | None = None,
     ) -> None:
         self._workspace = workspace
         self._max_body = max_body
         self._threads = threads
         self._paths = Paths(ROUTES)
         self._turnstile = turnstile or Turnstile()
+        self._models = models
         self._flights = Flights()
         self._limiter: anyio.CapacityLimiter | None = None
         self.ready = True
@@ -67,6 +72,11 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
         else:
             await self._http(scope, receive, send)
+
+    async def close(self) -> None:
+        """Close what is open towards models. Called in the loop that served, when it has served its last."""
+        if self._models is not None:
+            await self._models.close()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -95,6 +105,9 @@ class App:
         check_head(request.raw_path, request.query, request.raw_headers)
         if request.raw_path.rstrip(b"/") + b"/" in _OPEN:
             return self._open(request)
+        template = request.raw_path.rstrip(b"/").decode("latin-1")
+        if template in OPEN_POSTS:
+            return await self._open_post(request, template)
         found = self._paths.match(request.method, request.raw_path)
         if isinstance(found, tuple):
             raise errors.wrong_method(found)
@@ -126,13 +139,23 @@ class App:
             )
         return health()
 
+    async def _open_post(self, request: _Request, template: str) -> Answer:
+        """What strangers may send. Each try passes the turnstile, or codes could be guessed at any speed."""
+        request.template = template
+        if request.method != "POST":
+            raise errors.wrong_method(("POST",))
+        self._turnstile.enter()
+        body = await read_body(request.receive, request.headers, min(self._max_body, MAX_OPEN_BODY))
+        return await self._thread(lambda: OPEN_POSTS[template](self._workspace, body))
+
     def _work(self, found: Match, request: _Request, token: str, body: bytes, retry: Retry | None) -> Answer:
         """In a thread: open the caller's vault, run the route."""
         try:
             vault = self._workspace.vault(token)
         except Unauthenticated as error:
             raise _Stranger(error) from None
-        call = Call(vault, found.params, Query(request.query.decode("latin-1")), request.headers, body, retry)
+        query = Query(request.query.decode("latin-1"))
+        call = Call(vault, found.params, query, request.headers, body, retry, self._models)
         return found.route.run(call)
 
     async def _denied(self, request: _Request, code: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -15,10 +16,12 @@ import structlog
 import uvicorn
 
 from tallystone.errors import StoreError, TallystoneError
+from tallystone.letta.model_layer import ModelLayer
 from tallystone.server.app import App
 from tallystone.server.auth import Turnstile
 from tallystone.server.limits import MAX_HEADERS, MAX_TARGET
 from tallystone.server.logs import configure
+from tallystone.server.models import model_config
 from tallystone.server.settings import Settings
 from tallystone.vault import Workspace
 
@@ -108,6 +111,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.began.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, and close what the application has open."""
+        await super().shutdown(sockets)
+        await self._app.close()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Stop on SIGINT and SIGTERM; only the main thread may listen for signals."""
@@ -132,6 +140,7 @@ def _assembled(workspace: Workspace, settings: Settings) -> _Server:
         max_body=settings.max_body,
         threads=settings.threads,
         turnstile=Turnstile(settings.refusals, 4 * settings.refusals),
+        models=ModelLayer(model_config(settings, os.environ)),
     )
     config = uvicorn.Config(
         app,
@@ -157,12 +166,12 @@ def _background(workspace: Workspace, check_every: int) -> Iterator[None]:
     stop = threading.Event()
 
     def work() -> None:
-        check(workspace)
+        check(workspace)  # first: what a purge removes, no later check can look at
+        purge(workspace)
         waited = 0
         while not stop.wait(PURGE_SECONDS):
             waited += PURGE_SECONDS
-            with contextlib.suppress(TallystoneError):
-                workspace.purge()
+            purge(workspace)
             if check_every and waited >= check_every:
                 waited = 0
                 check(workspace)
@@ -175,6 +184,14 @@ def _background(workspace: Workspace, check_every: int) -> Iterator[None]:
         stop.set()
         # a check of a large log may take long; it reads only, so the process may end while it runs
         thread.join(timeout=1)
+
+
+def purge(workspace: Workspace) -> None:
+    """Remove what has ended. A failure is logged, and made up for by the next purge."""
+    try:
+        workspace.purge()
+    except TallystoneError as error:
+        _log.error("purge failed", code=error.code, error=error.message)
 
 
 def check(workspace: Workspace) -> bool:

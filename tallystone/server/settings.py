@@ -12,6 +12,16 @@
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
 | log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
 
+Of the models, each TALLYSTONE_ and its name in the environment, where lists are separated by commas:
+
+| providers     | base URLs of model providers: name=URL, or a table in the file                              |
+| models        | handles that agents may use; the first is for agents who name none. Default: any            |
+| model_keys    | a TOML file of keys, provider = "key", beside those of the environment (OPENAI_API_KEY, …)  |
+| model_timeout | seconds for one call of a model with its retries. Default: 120                              |
+| model_retries | how often a failed call is repeated. Default: 2                                             |
+| model_tokens  | tokens that one answer may have. Default: 4096                                              |
+| allowed_hosts | hosts that may be called; `none` for none. Default: those of the configured providers       |
+
 The file is the one that `--config` or TALLYSTONE_CONFIG names.
 """
 
@@ -23,6 +33,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tallystone.errors import Invalid
+from tallystone.server.models import LISTS
 
 PREFIX = "TALLYSTONE_"
 CONFIG = "TALLYSTONE_CONFIG"
@@ -42,6 +53,13 @@ class Settings:
     refusals: int = 50
     log_format: str = "text"
     log_level: str = "info"
+    providers: tuple[tuple[str, str], ...] = ()
+    models: tuple[str, ...] = ()
+    model_keys: Path | None = None
+    model_timeout: int = 120
+    model_retries: int = 2
+    model_tokens: int = 4096
+    allowed_hosts: tuple[str, ...] | None = None
 
 
 _BOUNDS = {
@@ -51,7 +69,11 @@ _BOUNDS = {
     "grace": (0, 3600),
     "check_every": (0, 10**9),
     "refusals": (1, 10**6),
+    "model_timeout": (1, 3600),
+    "model_retries": (0, 10),
+    "model_tokens": (1, 10**6),
 }
+_PATHS = ("data", "model_keys")
 _WORDS = {"log_format": ("text", "json"), "log_level": ("info", "warning", "error")}
 NAMES = tuple(field.name for field in fields(Settings))
 """All settings."""
@@ -97,8 +119,13 @@ def _from_file(config: Path) -> dict[str, object]:
 
 def _typed(name: str, value: object, source: str) -> object:
     """`value` as the setting's type. Strings come from the environment, other types from TOML and flags."""
-    if name == "data":
+    if name in _PATHS:
         return Path(str(value))
+    if name in LISTS:
+        try:
+            return LISTS[name](value)
+        except Invalid as error:
+            raise Invalid(f"{source}: {error.message}", hint=error.hint) from None
     if name in _BOUNDS:
         low, high = _BOUNDS[name]
         try:

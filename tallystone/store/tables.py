@@ -56,6 +56,10 @@ GRANT_WRAP = _table("grant_wrap", "ws storage grant_no", "epoch wrap")
 LEDGER = _table("ledger", "ws storage grant_no", "leaf epoch roster secret day")
 REPLY = _table("reply", "ws key", "attempt expires sealed")
 AUDITOR = _table("auditor", "ws capsule", "day enc")
+CHARTER = _table("charter", "ws serial", "body sigs")
+INVITE = _table("invite", "ws kid", "expires verifier sealed")
+CALENDAR = _table("calendar", "ws day storage grant_no", "kind")
+"""What ends after `day` (days since 1970): a `grant` by its number, or with number 0 a whole `block`."""
 LOG_LEAF = _table("log_leaf", "ws seq", "leaf")
 LOG_DETAIL = _table("log_detail", "ws seq", "detail")
 LOG_MANIFEST = _table("log_manifest", "ws seq", "body")
@@ -78,6 +82,9 @@ TABLES: tuple[Table, ...] = (
     LEDGER,
     REPLY,
     AUDITOR,
+    CHARTER,
+    INVITE,
+    CALENDAR,
     LOG_LEAF,
     LOG_DETAIL,
     LOG_MANIFEST,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
-from tallystone.letta.routes import OPEN_PATHS, ROUTES, Route
+from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES, Route
 
 _HEAD = """# What of letta-client is served
 
@@ -18,9 +18,12 @@ Made from the route table by `python -m tallystone.tooling.compat`; do not edit.
 without the slash at its end. Methods that are not served answer 501 with `x-should-retry: false` and a hint, so that
 the client does not try again; they have no effect. Errors are listed in [errors.md](errors.md).
 
-What is read beyond the client's own models: blocks carry `agent_ids`, `created_at`, `updated_at`, `version` and
-`locked`; agents carry `block_ids` and `version`. `ETag` and `If-Match` work on blocks, and an `Idempotency-Key` on
-each POST.
+What is read beyond the client's own models: blocks carry `agent_ids`, `created_at`, `updated_at`, `version`, `locked`,
+`owner`, `rights`, `through`, `sensitivity`, `allowed`, `expires`, `mutable` and `append_only`; agents carry
+`block_ids` and `version`. `ETag` and `If-Match` work on blocks, and an `Idempotency-Key` on each POST.
+
+`client.access_tokens` makes tokens for one agent each: what a policy asks for that no token can hold to is 422. Their
+`hostname` is kept and shown, and restricts nothing; a list names a token by its public part, which `delete` takes too.
 """
 
 
@@ -35,13 +38,17 @@ def page() -> str:
         "",
         *_table(served),
         "",
-        f"`GET {ready}` is ours, for load balancers. It and `GET {health}` need no token.",
+        f"`GET {ready}` is ours, for load balancers. It and `GET {health}` need no token; {_open_posts()} neither.",
         "",
         f"## Not served yet: {_methods(later)} methods",
         "",
         *_table(later),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _open_posts() -> str:
+    return ", ".join(f"`POST {path}`" for path in OPEN_POSTS)
 
 
 def _rows(routes: Iterable[Route]) -> list[tuple[str, str, str]]:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from tallystone.errors import NotFound
-from tallystone.statements import READ, issue
+from tallystone.keystore import DELETED
+from tallystone.statements import READ
 from tallystone.store.tables import IDENTITY, INBOX, SHELF, TOKEN
 from tallystone.vault.attaching import RIGHTS, no_twins, place, unplace, users_only, view, view_and_keys
 from tallystone.vault.blocks import new_block, page, remove
 from tallystone.vault.caller import Caller
-from tallystone.vault.opening import open_block
+from tallystone.vault.entering import open_block
+from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
-from tallystone.vault.principals import new_principal, put_principal
+from tallystone.vault.principals import amend, new_principal
 from tallystone.vault.records import OFFERED, Held
-from tallystone.vault.shelves import AGENTS, BLOCKS, SELF, agent_keys, find, find_agent, find_block, walk
+from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, SELF, agent_keys, find, find_agent, walk
 from tallystone.vault.types import Agent
 from tallystone.vault.writing import FirstGrant, add_version, create_block, destroy
 
@@ -160,7 +161,7 @@ def delete_agent(caller: Caller, agent_id: str) -> None:
                     destroy(plan, open_block(caller.as_agent(keys), plan, there))
             elif there.state != OFFERED:
                 touched.append(unplace(caller, plan, held, there.block))
-        for shelf in (BLOCKS, SELF):
+        for shelf in (BLOCKS, ROLES, SELF):
             plan.clear(SHELF, keys.shelf(shelf))
         plan.clear(INBOX, agent_id)
         for row in plan.rows(TOKEN):
@@ -170,7 +171,7 @@ def delete_agent(caller: Caller, agent_id: str) -> None:
         statement = opened.deletion()
         destroy(plan, opened)
         plan.delete(SHELF, caller.keys.shelf(AGENTS), caller.keys.locator(agent_id))
-        _end_record(caller, plan, agent_id)
+        amend(caller, plan, agent_id, status=DELETED)
         caller.event(plan, "delete", *touched, agent=agent_id, statement=statement)
 
     caller.transact(action, lock=agent_id)
@@ -180,24 +181,11 @@ def _private(caller: Caller, plan: Plan, mine: Held, agent_id: str) -> bool:
     """Whether a block was made for this agent and nobody else holds a grant."""
     if mine.subject != agent_id:
         return False
-    opened = open_block(caller, plan, mine)
+    try:
+        opened = open_block(caller, plan, mine)
+    except NotFound:  # expired, or gone with everything: only the shelf rows are left
+        return False
     return all(leaf.recipient == agent_id for leaf in opened.grants())
-
-
-def _end_record(caller: Caller, plan: Plan, agent_id: str) -> None:
-    identity = caller.identity(plan, agent_id)
-    record = replace(
-        identity.record,
-        id=agent_id,
-        serial=identity.record.serial + 1,
-        previous=identity.digest,
-        status="deleted",
-    )
-    me = caller.identity(plan, caller.id)
-    signers = [(me.digest, caller.signing_seed(plan))]
-    put_principal(
-        plan, agent_id, record.serial, issue("principal", caller.workspace.id, record.encode(), signers)
-    )
 
 
 def block_agents(
@@ -206,7 +194,7 @@ def block_agents(
     """The agents that hold a block, as far as the caller may see them, in the order of the caller's shelf."""
 
     def action(plan: Plan) -> list[Agent]:
-        held = find_block(plan, caller.keys, block_id)
+        held = find_block(caller, plan, block_id)
         holders = {leaf.recipient for leaf in open_block(caller, plan, held).grants()}
         shelf_name = SELF if caller.id.startswith("agent-") else AGENTS
         shelf, backwards = page(plan, caller.keys, shelf_name, after=after, before=before, reverse=reverse)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 
-from tallystone.errors import Denied, NotFound, Taken, Tampered
+from tallystone import policy
+from tallystone.errors import Denied, Invalid, NotFound, Taken, Tampered
 from tallystone.keystore import Keys
-from tallystone.policy import may_write
-from tallystone.statements import READ, WRITE
+from tallystone.statements import READ, SHARE, WRITE, Leaf
 from tallystone.store.tables import SHELF
 from tallystone.vault.blocks import look
-from tallystone.vault.caller import Caller
-from tallystone.vault.opening import Opened, missing, open_block
+from tallystone.vault.caller import Caller, KeysChanged
+from tallystone.vault.entering import open_block
+from tallystone.vault.granting import Terms, check_terms, current, grant_to
+from tallystone.vault.opening import Opened, missing
+from tallystone.vault.passages import find_block, lookup, walk_blocks
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
-from tallystone.vault.rotating import remove_grants, rotate_if_due, subtree
-from tallystone.vault.shelves import AGENTS, BLOCKS, SELF, agent_keys, find, find_agent, find_block, walk
+from tallystone.vault.rotating import endable, remove_grants, rotate_if_due, subtree
+from tallystone.vault.shelves import AGENTS, BLOCKS, SELF, agent_keys, find, find_agent
 from tallystone.vault.types import Agent, Block
 from tallystone.vault.views import agent_view
-from tallystone.vault.writing import FirstGrant, place_with_agent, put_on_shelf
+from tallystone.vault.writing import FirstGrant, put_on_shelf
 
 RIGHTS = {"read": READ, "write": READ | WRITE}
 
@@ -64,18 +66,40 @@ def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes
     """Queue a grant of one of the caller's blocks to its agent; never of more than the caller holds itself. Returns
     the K_grant that the event is filed under."""
     caller.must_act()
-    held = find_block(plan, caller.keys, block_id)
+    held = find_block(caller, plan, block_id)
     opened = open_block(caller, plan, held)
     rotate_if_due(opened)
     claim_labels(plan, agent.keys)
-    place_with_agent(opened, replace(agent, rights=_clamped(opened, agent.rights)))
+    place_opened(opened, agent)
     return held.key
+
+
+def place_opened(opened: Opened, agent: FirstGrant, until: int | None = None) -> Leaf:
+    """Queue the grant itself: on the agent's shelf at once, no capsule, no offer. It ends when the caller's own
+    does."""
+    own, identity = opened.held.own_leaf, agent.identity
+    today = opened.caller.workspace.today()
+    if opened.held.via and not policy.rights(opened.head, opened.standing(), today) & SHARE:
+        raise Denied(
+            "you hold this block through a role",
+            hint="have the role's owner add the agent to the role",
+            code="through_role",
+        )
+    if own is not None and own.until is not None:
+        until = own.until if until is None else min(until, own.until)
+    history = own.history if own is not None else True
+    terms = Terms(_clamped(opened, agent.rights), until, 0, history)
+    current(opened.caller, opened.plan, identity.id)
+    check_terms(opened, terms, opened.caller.party(opened.plan, identity.id, identity.digest))
+    return grant_to(opened, identity, terms, keys=agent.keys)
 
 
 def _clamped(opened: Opened, rights: int) -> int:
     """`rights`, or the less that the caller holds itself."""
-    today = opened.caller.workspace.now() // 86400
-    if opened.held.own_leaf is None or not rights & WRITE or may_write(opened.head, opened.standing(), today):
+    today = opened.caller.workspace.today()
+    if opened.held.own_leaf is None or not rights & WRITE:
+        return rights
+    if policy.may_write(opened.head, opened.standing(), today):
         return rights
     return READ
 
@@ -85,13 +109,17 @@ def blocks_of(
 ) -> Iterator[tuple[Held, Block]]:
     """The blocks on an agent's shelf, in the order they were attached, as the agent's caller sees them."""
     agent = caller if keys is caller.keys else caller.as_agent(keys)
-    for held in walk(plan, keys, BLOCKS) if shelf is None else shelf:
+    for held in walk_blocks(agent, plan) if shelf is None else shelf:
         if held.state == OFFERED:
             continue
         try:
             yield held, look(agent, plan, held, agents=agents, viewer=caller)
         except NotFound:
             continue  # revoked or deleted since it was put here: as if it had never been
+        except KeysChanged:
+            if keys.can_act:
+                raise
+            continue  # a token that only reads cannot take the new keys; asked for by id it is told so
 
 
 def view_and_keys(
@@ -115,11 +143,14 @@ def view(caller: Caller, plan: Plan, held: Held, *, with_blocks: bool = True) ->
 def attach(caller: Caller, agent_id: str, block_id: str, can: str) -> Agent:
     """Give one of the caller's agents a block. Attaching again with the same right changes nothing."""
 
+    if can not in RIGHTS:
+        raise Invalid(f"unknown right {can!r}", hint="use read or write", code="bad_right")
+
     def action(plan: Plan) -> Agent:
         users_only(caller)
         held = find_agent(caller, plan, agent_id)
         keys = agent_keys(caller, held)
-        mine = find_block(plan, caller.keys, block_id)
+        mine = find_block(caller, plan, block_id)
         rights = _clamped(open_block(caller, plan, mine), RIGHTS[can])
         there = find(plan, keys, BLOCKS, block_id)
         touched = mine.key
@@ -167,6 +198,12 @@ def unplace(caller: Caller, plan: Plan, agent: Held, block_id: str) -> bytes:
     keys = agent_keys(caller, agent)
     there = find(plan, keys, BLOCKS, block_id)
     if there is None or there.state == OFFERED:
+        if lookup(caller if keys is caller.keys else caller.as_agent(keys), plan, block_id) is not None:
+            raise Denied(
+                "the agent holds this block through a role",
+                hint="take it out of the role",
+                code="through_role",
+            )
         raise missing("Block", block_id)
     leaf = there.own_leaf
     if leaf is None and _alive(caller, plan, keys, there):
@@ -174,15 +211,15 @@ def unplace(caller: Caller, plan: Plan, agent: Held, block_id: str) -> bytes:
             "the agent owns this block", hint="delete the block, or have the agent do it", code="agent_owns"
         )
     plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(block_id))
-    mine = find(plan, caller.keys, BLOCKS, block_id)
+    mine = lookup(caller, plan, block_id)
     if mine is None or leaf is None or mine.storage != there.storage:
         return there.key  # somebody else gave it: it leaves the shelf; the grant is the giver's to end
     try:
         opened = open_block(caller, plan, mine)
     except NotFound:
         return there.key
-    own = mine.own_leaf
-    gone = subtree(opened.grants(), leaf.grant)
-    if gone and (own is None or leaf.parent == own.grant):
+    everything = opened.grants()
+    gone = subtree(everything, leaf.grant)
+    if gone and leaf.grant in endable(opened, everything):
         remove_grants(opened, gone)
     return mine.key

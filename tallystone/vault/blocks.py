@@ -4,25 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import date, datetime
 from itertools import islice
 from typing import Any
 
+from tallystone import crypto
 from tallystone.errors import Denied, Invalid, Locked, NotFound, PreconditionFailed
 from tallystone.keystore import Keys
 from tallystone.policy import may_write
 from tallystone.store.tables import SHELF
-from tallystone.vault.caller import Caller
-from tallystone.vault.opening import Opened, open_block
+from tallystone.vault.caller import Caller, KeysChanged
+from tallystone.vault.entering import open_block
+from tallystone.vault.fixed import check_edit, check_pair
+from tallystone.vault.opening import Opened
+from tallystone.vault.owner_fields import (
+    DEFAULTS,
+    OWNER_FIELDS,
+    check_first,
+    check_grants,
+    recipients,
+    refusals_logged,
+    settings_with,
+)
+from tallystone.vault.passages import block_position, find_block, walk_blocks
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
-from tallystone.vault.rotating import heal, rotate_if_due
-from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, find_block, position_of, walk
+from tallystone.vault.rotating import change_keys, heal, rotate_if_due
+from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, position_of, walk
 from tallystone.vault.types import DEFAULT_LIMIT, MAX_LIMIT, Block
 from tallystone.vault.views import block_view
-from tallystone.vault.writing import FirstGrant, add_link, add_version, create_block, destroy
+from tallystone.vault.writing import FirstGrant, add_link, add_version, create_block, destroy, mark_day
 
 CONTENT_FIELDS = ("label", "value", "description", "tags", "metadata", "extra")
-OWNER_FIELDS = ("limit", "read_only", "locked")
+FIXED_FIELDS = ("mutable", "append_only")
 
 Edit = Callable[[Block], Mapping[str, Any]]
 
@@ -46,6 +60,11 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     "limit": (int,),
     "read_only": (bool,),
     "locked": (bool,),
+    "sensitivity": (str,),
+    "allowed": (list, tuple, type(None)),
+    "expires": (date, type(None)),
+    "mutable": (bool,),
+    "append_only": (bool,),
 }
 
 
@@ -59,7 +78,8 @@ def check_fields(fields: Mapping[str, Any]) -> None:
                 f"a block has no field {name!r}", hint=f"it has {', '.join(_FIELD_TYPES)}", code="bad_field"
             )
         fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-        if not fits or (name == "tags" and not all(isinstance(tag, str) for tag in value)):
+        texts = (value or ()) if name in ("tags", "allowed") and fits else ()
+        if not fits or isinstance(value, datetime) or not all(isinstance(text, str) for text in texts):
             raise Invalid(
                 f"the field {name} does not take this type", hint="see Vault.create_block", code="bad_field"
             )
@@ -89,15 +109,33 @@ def new_block(
         "extra": {k: v for k, v in (fields.get("extra") or {}).items() if v is not None},
         "created": caller.workspace.now_ms(),
     }
+    mutable, append_only = fields.get("mutable", True), fields.get("append_only", False)
+    check_pair(mutable, append_only)
+    if not mutable:
+        # The genesis names the hash of the content, and travels with offers: it must not be guessed from there.
+        payload["salt"] = crypto.random_bytes(16)
     settings = {
         "limit": limit,
         "read_only": bool(fields.get("read_only")),
         "locked": bool(fields.get("locked")),
     }
+    policy_fields = {name: fields[name] for name in DEFAULTS if name in fields}
+    if "allowed" in fields:
+        policy_fields["allowed"] = recipients(caller, plan, fields["allowed"])
+    with refusals_logged(caller):
+        settings = settings_with(caller, plan, settings, policy_fields)
     grants = list(agents)
-    subject = grants[0].identity.id if grants else ""
+    check_first(caller, plan, settings, grants)
     return create_block(
-        caller, plan, kind="block", payload=payload, settings=settings, subject=subject, grants=grants
+        caller,
+        plan,
+        kind="block",
+        payload=payload,
+        settings=settings,
+        subject=grants[0].identity.id if grants else "",
+        grants=grants,
+        mutable=mutable,
+        append_only=append_only,
     )
 
 
@@ -129,7 +167,7 @@ def read_block(caller: Caller, block_id: str) -> Block:
     """The block, and a leaf that says who read it."""
 
     def action(plan: Plan) -> Block:
-        held = find_block(plan, caller.keys, block_id)
+        held = find_block(caller, plan, block_id)
         opened = open_block(caller, plan, held)
         rotate_if_due(opened)
         block = show(opened)
@@ -157,6 +195,17 @@ def page(
     return walk(plan, keys, shelf, after=start, reverse=reverse), False
 
 
+def page_of_blocks(
+    caller: Caller, plan: Plan, *, after: str | None, before: str | None, reverse: bool
+) -> tuple[Iterator[Held], bool]:
+    """The caller's blocks beyond the cursor, its roles' among them; see `page`."""
+    if before is not None:
+        place = block_position(caller, plan, before)
+        return walk_blocks(caller, plan, after=place, reverse=not reverse), True
+    start = None if after is None else block_position(caller, plan, after)
+    return walk_blocks(caller, plan, after=start, reverse=reverse), False
+
+
 def visible(
     caller: Caller, plan: Plan, held: Iterable[Held], where: Callable[[Block], bool] | None, agents: bool
 ) -> Iterator[tuple[Held, Block]]:
@@ -168,6 +217,10 @@ def visible(
             block = look(caller, plan, one, agents=agents)
         except NotFound:
             continue  # revoked or deleted since it was put here: as if it had never been
+        except KeysChanged:
+            if caller.keys.can_act:
+                raise
+            continue  # a token that only reads cannot take the new keys; asked for by id it is told so
         if where is None or where(block):
             yield one, block
 
@@ -185,7 +238,7 @@ def list_blocks(
     """A page of the caller's blocks: one leaf, with an entry for each block that it returns."""
 
     def action(plan: Plan) -> list[Block]:
-        shelf, backwards = page(plan, caller.keys, BLOCKS, after=after, before=before, reverse=reverse)
+        shelf, backwards = page_of_blocks(caller, plan, after=after, before=before, reverse=reverse)
         found = list(islice(visible(caller, plan, shelf, where, need_agents), limit))
         caller.event(plan, "list", *(held.key for held, _ in found), count=len(found))
         blocks = [block for _, block in found]
@@ -208,6 +261,8 @@ def edit_opened(
         )
     wanted = dict(edit(before))
     check_fields(wanted)
+    if wanted.get("allowed") is not None:
+        wanted["allowed"] = recipients(caller, opened.plan, wanted["allowed"])
     fields = {name: value for name, value in wanted.items() if value != getattr(before, name)}
     content = {name: fields[name] for name in CONTENT_FIELDS if name in fields}
     owner = {name: fields[name] for name in OWNER_FIELDS if name in fields}
@@ -215,18 +270,38 @@ def edit_opened(
         return before, []
     caller.must_act()
     _allowed(opened, before, content, owner)
+    fixed = [name for name in FIXED_FIELDS if name in fields]
+    if fixed:
+        raise Invalid(
+            f"{' and '.join(fixed)} cannot be changed", hint="it is fixed when a block is made", code="fixed"
+        )
+    check_edit(opened.genesis(), payload, content)
+    with refusals_logged(caller):
+        settings = settings_with(caller, opened.plan, head.settings, owner)
+        check_grants(opened, settings)
     limit = owner.get("limit", before.limit)
     value = content.get("value", before.value)
     if len(value) > limit and ("value" in content or "limit" in owner):
         raise over_limit(len(value), limit)
-    rotate_if_due(opened)
-    if owner:
-        add_link(opened, "policy", {"settings": sorted(owner)}, settings={**head.settings, **owner})
+    said = {"settings": sorted(owner)}
+    if "expires" in owner:
+        _move_day(opened, settings.get("expires"))
+        change_keys(opened, change=said, settings=settings)
+    else:
+        rotate_if_due(opened, writing=True)
+        if owner:
+            add_link(opened, "policy", said, settings=settings)
     # A change of settings alone makes a version too: the number is what clients compare (ETag, If-Match).
     payload = {**payload, **content}
     written = add_version(opened, payload, digest, opened.standing())
     after = block_view(opened, payload, written, agents=False)
     return replace(after, agent_ids=before.agent_ids), sorted(fields)
+
+
+def _move_day(opened: Opened, day: int | None) -> None:
+    """Queue another last day. The keys must change with it: the old ones are nested in the other day's, or in none."""
+    mark_day(opened.caller, opened.plan, opened.row.storage, opened.row.day, day)
+    opened.row = replace(opened.row, day=day)
 
 
 def _allowed(opened: Opened, before: Block, content: Mapping[str, Any], owner: Mapping[str, Any]) -> None:
@@ -263,7 +338,7 @@ def edit_block(
     when the label has changed, and may refuse."""
 
     def action(plan: Plan) -> Block:
-        held = find_block(plan, caller.keys, block_id)
+        held = find_block(caller, plan, block_id)
         opened = heal(open_block(caller, plan, held))
         block, changed = edit_opened(opened, edit, if_version)
         if "label" in changed:
@@ -285,7 +360,7 @@ def delete_block(caller: Caller, block_id: str) -> None:
     """Remove a block with all its versions, keys and grants; it leaves every agent of the caller's."""
 
     def action(plan: Plan) -> None:
-        held = find_block(plan, caller.keys, block_id)
+        held = find_block(caller, plan, block_id)
         remove(caller, plan, held)
 
     caller.transact(action, lock=block_id)

@@ -12,8 +12,17 @@ from contextlib import nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tallystone import crypto
-from tallystone.errors import Conflict, Denied, Locked, NotFound, TallystoneError, Tampered, Unauthenticated
+from tallystone import crypto, policy
+from tallystone.errors import (
+    Conflict,
+    Denied,
+    Invalid,
+    Locked,
+    NotFound,
+    TallystoneError,
+    Tampered,
+    Unauthenticated,
+)
 from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
 from tallystone.statements import Signed, issue
 from tallystone.store.protocol import Row
@@ -29,6 +38,20 @@ T = TypeVar("T")
 
 ATTEMPTS = 100
 """How often a lost race is run again before the caller hears of it."""
+CONCERNED = 8
+"""Blocks whose owners are told of one refusal: of those that were opened first."""
+
+
+class KeysChanged(Locked):
+    """A block's keys were changed for everybody, and the new ones wait in the inbox of `holder`."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(
+            "the block's keys have changed, and this token cannot take the new ones",
+            hint="use a token of scope full once",
+            code="keys_changed",
+        )
+        self.holder = holder
 
 
 class Caller:
@@ -83,15 +106,18 @@ class Caller:
 
     # -- committing ---------------------------------------------------------------------------------------------
 
-    def transact(self, action: Callable[[Plan], T], *, lock: str | None = None) -> T:
+    def transact(self, action: Callable[[Plan], T], *, lock: str | None = None, audit: bool = False) -> T:
         """Run `action` on a consistent view, commit what it planned, and return its result once that is durable.
 
         `lock` names a block whose edits queue up inside this process instead of losing races to each other; the
-        compare-and-swap on its row is what makes them right. Raises what the action raises, after logging a refusal,
+        compare-and-swap on its row is what makes them right. With `audit` wrong input is logged like a refusal: who
+        asks for rights that cannot be given is worth knowing. Raises what the action raises, after logging a refusal,
         and `Repeated` for a request that turns out to have been answered.
         """
         reply, self.reply = self.reply, None  # one operation, one answer, also when it fails
+        collected: set[str] = set()
         guard: Any = self.workspace.lock_for(lock) if lock else nullcontext()
+        plan: Plan | None = None
         with guard:
             for _ in range(ATTEMPTS):
                 try:
@@ -110,13 +136,39 @@ class Caller:
                     self.workspace.store.commit(plan.batch())
                 except Conflict as error:
                     if error.code != "conflict":
+                        if audit:
+                            self.refused(error, plan)
                         raise
                     continue
-                except (NotFound, Denied, Locked, Unauthenticated) as error:
-                    self.refused(error)
+                except Invalid as error:
+                    if audit:
+                        self.refused(error, plan)
+                    raise
+                except KeysChanged as error:
+                    if not self.keys.can_act or error.holder in collected:
+                        self.refused(error, plan)
+                        raise
+                    collected.add(error.holder)
+                    self.workspace.collect(self, error.holder)
+                    continue
+                except NotFound as error:
+                    if self.id not in collected and self._mail_waits():
+                        collected.add(self.id)  # it may be in what came since this vault was opened
+                        self.workspace.collect(self, self.id)
+                        continue
+                    self.refused(error, plan)
+                    raise
+                except (Denied, Locked, Unauthenticated, Tampered) as error:
+                    self.refused(error, plan)
                     raise
                 return result
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
+
+    def _mail_waits(self) -> bool:
+        if not self.keys.can_act:
+            return False
+        with self.workspace.store.snapshot() as snapshot:
+            return bool(snapshot.scan(INBOX, (WS, self.id), limit=1))
 
     def check(self, plan: Plan) -> None:
         """What must hold at the moment of the commit: the token, and the standing of everyone it acts for."""
@@ -130,25 +182,56 @@ class Caller:
             self.under.standing(plan)
 
     def standing(self, plan: Plan) -> Identity:
-        """This principal's identity, held to be the current one by the commit. Raises `Unauthenticated` if ended."""
-        identity = self.identity(plan, self.id)
-        if plan.need(PRINCIPAL, self.id, identity.record.serial + 1) is not None or not identity.active:
-            raise Unauthenticated(f"{self.id} is {identity.record.status}", code="inactive")
+        """This principal's identity, held to be the current one by the commit, as is its sponsor's if it is an agent.
+        Raises `Unauthenticated` unless both are active."""
+        identity = self.current(plan, self.id)
+        if not identity.active:
+            raise _inactive(self.id, identity)
+        if identity.record.kind == "agent":
+            sponsor = self.current(plan, identity.record.sponsor)
+            if not sponsor.active:
+                raise _inactive(f"the sponsor of {self.id}", sponsor)
+        return identity
+
+    def current(self, plan: Plan, principal: str) -> Identity:
+        """The verified identity of anybody, held to be the current one by the commit: it fails, and the operation runs
+        again, if the principal has a newer record by then. Raises `NotFound` or `Tampered`."""
+        identity = self.identity(plan, principal)
+        plan.need(PRINCIPAL, principal, identity.record.serial + 1)
         return identity
 
     def identity(self, plan: Plan, principal: str) -> Identity:
         """The verified identity of anybody in the workspace. Raises `NotFound` or `Tampered`."""
         return self.workspace.identity(plan, principal, self.keys.root.pin)
 
-    def refused(self, error: TallystoneError) -> None:
-        """Log a refusal, sealed to the auditor: it belongs to no block that the caller could open."""
-        detail = {
+    def party(self, plan: Plan, principal: str, record: bytes) -> policy.Party:
+        """A principal as the rules see it, under its record with this hash: an agent's sponsor bounds it as it stands
+        now. Raises `Tampered` if the principal never had such a record."""
+        try:
+            named = self.identity(plan, principal).records.get(record)
+        except NotFound:
+            named = None
+        if named is None:
+            raise Tampered("a statement names a record that its principal never had")
+        sponsor = self.identity(plan, named.sponsor).record if named.kind == "agent" else None
+        return policy.Party(principal, named.kind, named.sponsor, policy.clearance(named, sponsor))
+
+    def refused(self, error: TallystoneError, plan: Plan | None = None) -> None:
+        """Log a refusal, for the auditor and for the owners of the blocks that the caller had open when it happened:
+        they see who tried what, or that what is stored does not verify, and why. Others' blocks are not in it."""
+        held: dict[str, bytes] = plan.memo.get("opened", {}) if plan is not None else {}
+        concerned = dict(list(held.items())[:CONCERNED])
+        detail: dict[str, Any] = {
             "actor": self.id,
             "under": self.under.id if self.under else "",
             "kid": self.kid,
             "code": error.code,
         }
-        self.workspace.log_unclaimed("denied", detail, self.keys)
+        if concerned:
+            detail["blocks"] = list(concerned)
+        if isinstance(error, Tampered):
+            detail["reason"] = error.message
+        self.workspace.log_unclaimed("denied", detail, self.keys, concerned.values())
 
     # -- acting -------------------------------------------------------------------------------------------------
 
@@ -156,6 +239,11 @@ class Caller:
         """Raises `Denied` unless the token carries the half of the root that signs."""
         if not self.keys.can_act:
             raise Denied("this token can only read", hint="use a token of scope full", code="read_only_token")
+
+    def must_be_root(self, what: str) -> None:
+        """Raises `Denied` unless this is the workspace's first user. `what` says what it alone does: "adds users"."""
+        if self.id != self.workspace.record.root:
+            raise Denied(f"only the workspace's first user {what}", hint="ask them", code="not_root")
 
     def signing_seed(self, plan: Plan) -> bytes:
         """The Ed25519 seed, opened once for this caller."""
@@ -195,6 +283,12 @@ class Caller:
         }
         auditor = None if grants else self.workspace.auditor_key()
         plan.event(kind, seal_event(detail, self.keys, grants, auditor))
+
+
+def _inactive(who: str, identity: Identity) -> Unauthenticated:
+    return Unauthenticated(
+        f"{who} is {identity.record.status}", hint="ask whoever sponsors it", code="inactive"
+    )
 
 
 def authenticate(workspace: Workspace, token: Token) -> Caller:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tallystone.errors import NotFound, Tampered
 from tallystone.keystore import Keys
 from tallystone.vault.caller import Caller
-from tallystone.vault.opening import open_block
+from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, walk
 

@@ -11,8 +11,9 @@ from tallystone.keystore import Keys
 from tallystone.store.tables import AUDITOR, LEDGER, LOG_DETAIL, LOG_LEAF
 from tallystone.vault.caller import Caller
 from tallystone.vault.events import auditor_capsule, grant_keys, open_audited, open_granted, open_own
+from tallystone.vault.ledger import Ledger
 from tallystone.vault.plan import WS, Plan
-from tallystone.vault.records import Held, open_grant_key
+from tallystone.vault.records import Held
 from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, agent_keys, find, walk
 from tallystone.vault.types import AuditEvent
 
@@ -87,11 +88,13 @@ class _Reader:
         yield held.key
         if not held.admin:
             return
+        ledger = Ledger(held.admin, held.block)
         for row in self._plan.rows(LEDGER, held.storage):
             try:
-                yield open_grant_key(held.admin, held.block, row[2], row[6])
+                entry = ledger.open(int(row[2]), bytes(row[6]))
             except Tampered:
                 continue  # the log check names the row
+            yield from (entry.key, *entry.retired)
 
     def open(self, detail: bytes) -> dict[str, Any] | None:
         for keys in self._principals:

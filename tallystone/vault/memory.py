@@ -19,11 +19,12 @@ from tallystone.vault.attaching import (
     users_only,
     view,
 )
-from tallystone.vault.blocks import Edit, edit_opened, new_block, page
+from tallystone.vault.blocks import Edit, edit_opened, new_block, page_of_blocks
 from tallystone.vault.caller import ATTEMPTS, Caller
-from tallystone.vault.opening import missing, open_block
+from tallystone.vault.entering import open_block
+from tallystone.vault.passages import find_block, lookup
 from tallystone.vault.plan import Plan
-from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.records import Held
 from tallystone.vault.rotating import heal
 from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent
 from tallystone.vault.types import Agent, Block
@@ -65,7 +66,8 @@ def agent_blocks(
         held = find_agent(caller, plan, agent_id)
         open_block(caller, plan, held, what="Agent", shown=agent_id)
         keys = agent_keys(caller, held)
-        shelf, backwards = page(plan, keys, BLOCKS, after=after, before=before, reverse=reverse)
+        actor = caller if keys is caller.keys else caller.as_agent(keys)
+        shelf, backwards = page_of_blocks(actor, plan, after=after, before=before, reverse=reverse)
         found = list(islice(blocks_of(caller, plan, keys, shelf=shelf), limit))
         caller.event(plan, "list", held.key, *(there.key for there, _ in found), agent=agent_id)
         blocks = [block for _, block in found]
@@ -123,13 +125,11 @@ def _edit_target(
     def action(plan: Plan) -> Block:
         agent = find_agent(caller, plan, agent_id)
         keys = agent_keys(caller, agent)
-        there = find(plan, keys, BLOCKS, target)
-        if there is None or there.state == OFFERED:
-            raise missing("Block", target)
-        actor, held = (caller if keys is caller.keys else caller.as_agent(keys)), there
+        actor = caller if keys is caller.keys else caller.as_agent(keys)
+        there = held = find_block(actor, plan, target)
         if not as_agent:
-            mine = find(plan, caller.keys, BLOCKS, target)
-            if mine is not None and mine.state != OFFERED and mine.storage == there.storage:
+            mine = lookup(caller, plan, target)
+            if mine is not None and mine.storage == there.storage:
                 actor, held = caller, mine
         opened = heal(open_block(actor, plan, held))
         block, changed = edit_opened(opened, edit, if_version, viewer=caller)

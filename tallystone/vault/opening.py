@@ -7,17 +7,21 @@ and gave its writer the right. Signatures are remembered by hash, so a second re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from tallystone import crypto, policy
+from tallystone import _cbor, crypto, policy
 from tallystone.errors import NotFound, Tampered
-from tallystone.policy import Head, Standing
+from tallystone.keystore import Identity
+from tallystone.policy import Head, Standing, Via
 from tallystone.statements import (
     Deletion,
     Genesis,
     Leaf,
     Link,
+    Membership,
     Signed,
     Version,
     grant_proof,
@@ -25,23 +29,22 @@ from tallystone.statements import (
     identifier,
 )
 from tallystone.store.protocol import Row
-from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, VERSION
+from tallystone.store.tables import BLOCK, CHAIN, EPOCH, LEDGER, VERSION
 from tallystone.vault.caller import Caller
+from tallystone.vault.fixed import check_content
+from tallystone.vault.ledger import Roster, admin_public, open_public, open_roster
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import (
     Content,
     EpochKeys,
     Held,
-    Roster,
-    open_chain_key,
+    nest_key,
     open_content,
     open_payload,
-    open_roster,
     open_statement,
     previous_chain_key,
     previous_epoch,
     unwrap_content_key,
-    unwrap_epoch,
 )
 
 FLAG_ROTATE = 1
@@ -71,11 +74,28 @@ class BlockRow:
         plan.put(BLOCK, self.storage, self.policy, self.version, self.epoch, self.flags, self.day, self.shred)
 
 
+def records_until(role: Identity, record: bytes) -> frozenset[bytes]:
+    """The hashes of a role's records from the first to this one."""
+    last = role.records[record].serial
+    return frozenset(digest for digest, one in role.records.items() if one.serial <= last)
+
+
 def missing(what: str, identity: str) -> NotFound:
     """The one miss: for what never existed and for what is somebody else's."""
     return NotFound(
         f"{what} {identity} not found", hint="check the id; you see only what is yours or shared with you"
     )
+
+
+def nest_of(caller: Caller, block: str, day: int | None, epoch: int) -> bytes | None:
+    """What the wraps of an epoch are nested in (32 bytes), for a block whose last day is `day`; None for one that does
+    not expire. Raises the uniform miss when the day is over or its key is gone."""
+    if day is None:
+        return None
+    key = caller.workspace.day_key(day)
+    if key is None:
+        raise missing("Block", block)
+    return nest_key(key, block, epoch)
 
 
 class Opened:
@@ -99,6 +119,10 @@ class Opened:
         """Go on under the keys of a new epoch; the keys of the earlier ones stay known to this plan."""
         self.keys = keys
         self._chain[keys.number] = keys.chain
+
+    def nest_for(self, epoch: int) -> bytes | None:
+        """What the wraps of an epoch of this block are nested in: see `nest_of`."""
+        return nest_of(self.caller, self.id, self.row.day, epoch)
 
     # -- policy -------------------------------------------------------------------------------------------------
 
@@ -134,8 +158,8 @@ class Opened:
         return self.head_at(self.row.policy)
 
     def head_at(self, number: int) -> Head:
-        """What held after the statement at `number`, verified. An owner's statement stands for itself; for others
-        the walk goes back to the last that does, and each step is remembered by hash."""
+        """What held after the statement at `number`, verified. A statement of the owner's stands for itself; for others
+        the walk goes back to the last that does, or to the genesis, and each step is remembered by hash."""
         if number in self._heads:
             return self._heads[number]
         pending: list[tuple[Signed, Link]] = []
@@ -150,21 +174,26 @@ class Opened:
                 raise Tampered("a policy statement stands at another's place")
             self._check_signature(signed, link.issuer, link.issuer_record)
             own = policy.by_owner(self.id, self.held.owner, signed.type, link, signed.digest)
-            trusted = own or (
-                policy.snapshot(link, signed.digest) if self._mark(signed) in self._trusted else None
-            )
-            if trusted is not None:
-                head = trusted
+            if own is not None and place > self.held.since:
+                head = own
+                break
+            if self._mark(signed, place) in self._trusted:
+                head = policy.snapshot(link, signed.digest)
                 break
             pending.append((signed, link))
             place -= 1
         for signed, link in reversed(pending):
-            head = policy.follow(head, signed.type, link, signed.digest, today=0)
-            self._check_placement(signed.type, link)
-            self._trusted.add(self._mark(signed))
-        settings = [head.settings.get(name) for name in ("limit", "read_only", "locked")]
-        if [type(one) for one in settings] != [int, bool, bool]:
-            raise Tampered("a policy statement has malformed settings")
+            alone = link.issuer == head.owner or signed.type == "transfer"
+            standing = None if alone else self._standing_of(link)
+            head = policy.follow(
+                head, signed.type, link, signed.digest, 0, standing, partial(self.caller.party, self.plan)
+            )
+            self.caller.workspace.trust(self._mark(signed, link.number))
+        # A shelf row may name a transfer that is in the chain, never one to come: it would not be asked for its owner.
+        asked = number >= self.held.since or number == self.row.policy
+        if asked and (head.owner != self.held.owner or number < self.held.since):
+            raise Tampered("a block belongs to another owner than its shelf row says")
+        policy.check_settings(head.settings)
         self._heads[number] = head
         return head
 
@@ -172,24 +201,45 @@ class Opened:
     def _trusted(self) -> set[bytes]:
         return self.caller.workspace.trusted
 
-    def _mark(self, signed: Signed) -> bytes:
-        # With the owner: who believes in another owner (a forged shelf row) vouches for nothing here.
-        return crypto.sha256(crypto.pae("link", self.id, self.held.owner, signed.digest))
+    def _mark(self, signed: Signed, place: int) -> bytes:
+        # With whom the walk is anchored in: who believes in another owner (a forged shelf row) vouches for nothing
+        # here.
+        anchor = self.held.owner if place > self.held.since else ""
+        return crypto.sha256(crypto.pae("link", self.id, anchor, signed.digest))
 
-    def _check_placement(self, kind: str, link: Link) -> None:
-        """Rule 5: a grantee places the block with agents that it sponsors, under a record of theirs."""
-        if kind != "grant" or link.issuer == link.owner:
-            return
-        leaf = Leaf.decode(link.change["leaf"])
-        agent = self.caller.identity(self.plan, leaf.recipient)
-        if agent.record.sponsor != link.issuer or leaf.record not in agent.signers:
-            raise Tampered("a block was placed with somebody else's agent")
+    def _standing_of(self, link: Link) -> Standing:
+        """How the issuer of a link, who is not the owner, says it comes to the block."""
+        leaf, proof = link.authority.get("leaf"), link.authority.get("proof")
+        if not isinstance(leaf, bytes) or not isinstance(proof, list):
+            raise Tampered("a policy statement lacks its proof")
+        via = link.authority.get("via", [])
+        return Standing(link.issuer, Leaf.decode(leaf), tuple(proof), self.steps(via))
+
+    def steps(self, via: Any) -> tuple[Via, ...]:
+        """The roles that a stored proof leads through, each head verified to be its role's owner's word."""
+        if not isinstance(via, (list, tuple)) or len(via) > policy.ROLE_DEPTH:
+            raise Tampered("a proof of membership is malformed")
+        return tuple(self._step(one) for one in via)
+
+    def _step(self, stored: Any) -> Via:
+        if not isinstance(stored, list) or not _cbor.fits(stored, (bytes, (bytes, type(None)), list)):
+            raise Tampered("a proof of membership is malformed")
+        signed, leaf, proof = Signed.decode(stored[0]), stored[1], stored[2]
+        if signed.type != "membership":
+            raise Tampered("a proof of membership is malformed")
+        head = Membership.decode(signed.body)
+        role = self.caller.identity(self.plan, head.role)
+        if role.record.kind != "role" or role.record.sponsor != head.owner or head.record not in role.records:
+            raise Tampered("the head of a role's members is not by the role's owner")
+        self._check_signature(signed, head.owner, head.owner_record)
+        records = records_until(role, head.record)
+        return Via(head, Leaf.decode(leaf) if leaf is not None else None, tuple(proof), records)
 
     def _begin(self, signed: Signed) -> Head:
         genesis = Genesis.decode(signed.body)
         if signed.type != "genesis" or identifier("block", signed.digest) != self.id:
             raise Tampered("a block's genesis does not make its id")
-        if genesis.owner != self.held.owner:
+        if genesis.owner != self.held.owner and not self.held.since:
             raise Tampered("a block's genesis names another owner")
         self._check_signature(signed, genesis.owner, genesis.owner_record)
         return policy.begin(self.id, signed.digest, genesis)
@@ -199,10 +249,16 @@ class Opened:
             raise Tampered("a statement is not signed by the one it names")
 
     def genesis(self) -> Genesis:
-        """The block's first statement, verified."""
-        signed = self.statement(0)
-        self._begin(signed)
-        return Genesis.decode(signed.body)
+        """The block's first statement, verified. It never changes, and the block's id is its hash: one look will do."""
+        known = self.caller.workspace.geneses.get(self.id)
+        if known is None:
+            signed = self.statement(0)
+            self._begin(signed)
+            known = Genesis.decode(signed.body)
+            self.caller.workspace.remember(self.id, known)
+        if known.owner != self.held.owner and not self.held.since:
+            raise Tampered("a block's genesis names another owner")
+        return known
 
     # -- content ------------------------------------------------------------------------------------------------
 
@@ -216,12 +272,11 @@ class Opened:
             dek, history = previous_epoch(history, bytes(row[5]))
         return dek
 
-    def content(self, number: int | None = None) -> tuple[Content, Version]:
-        """The newest version, verified with its writer's right."""
-        number = self.row.version if number is None else number
+    def stored(self, number: int) -> tuple[Content, Version]:
+        """The version at this place, as it lies there: whether its writer was allowed to is not asked."""
         row = self.plan.get(VERSION, self.held.storage, number)
         if row is None:
-            raise Tampered("a block's newest version is not there")
+            raise Tampered("a block's version is not there")
         epoch = int(row[3])
         content_key = unwrap_content_key(self.dek(epoch), self.id, number, bytes(row[4]))
         content = open_content(content_key, self.id, number, bytes(row[5]))
@@ -230,23 +285,44 @@ class Opened:
             raise Tampered("a version stands at another's place")
         if not crypto.equal(version.payload, crypto.sha256(content.payload)):
             raise Tampered("a version's content is not what was signed")
+        return content, version
+
+    def content(self, number: int | None = None) -> tuple[Content, Version]:
+        """The newest version, verified with its writer's right."""
+        number = self.row.version if number is None else number
+        content, version = self.stored(number)
         self._check_signature(content.signed, version.writer, version.writer_record)
         if version.under and not self.caller.identity(self.plan, version.under).signed(
             content.signed, self.caller.workspace.id
         ):
             raise Tampered("a version is not signed by the user it was written under")
-        standing = Standing(version.writer, content.leaf, content.proof)
+        standing = Standing(version.writer, content.leaf, content.proof, self.steps(content.via))
         if number == self.row.version and number < self.head.version:
             raise Tampered("a block's newest version is older than its policy")
         policy.check_version(
             self.head_at(version.policy), self.head, version, content.signed.digest, standing
         )
+        check_content(self, content, version)
         return content, version
 
     def payload(self) -> tuple[dict[str, Any], Version, bytes]:
         """The newest content as a map, its version statement and that statement's digest."""
         content, version = self.content()
         return open_payload(self.held.kind, content.payload), version, content.signed.digest
+
+    @property
+    def admin_public(self) -> bytes:
+        """The public half (1216 bytes) of the admin key: from the key itself, from the owner's row of the ledger, or as
+        it came with the grant."""
+        if self.held.admin:
+            return admin_public(self.held.admin)
+        row = self.plan.get(LEDGER, self.held.storage, self.head.seat)
+        public = self.held.admin_public
+        if row is not None and row[5]:
+            public = open_public(self.chain_key(int(row[4])), self.id, bytes(row[5]))
+        if crypto.sha256(public) != self.head.admin:
+            raise Tampered("a block's admin key is not the one that its policy names")
+        return public
 
     # -- grants -------------------------------------------------------------------------------------------------
 
@@ -268,8 +344,13 @@ class Opened:
 
     def roster(self, row: Row) -> Roster:
         """Who a ledger row is about."""
-        number = int(row[2])
-        roster = open_roster(self.chain_key(int(row[4])), self.id, number, bytes(row[5]))
+        number, known = int(row[2]), self.plan.memo.setdefault("rosters", {})
+        mark = f"{self.id} {crypto.sha256(bytes(row[5])).hex()}"
+        if mark not in known:
+            known[mark] = open_roster(self.chain_key(int(row[4])), self.id, number, bytes(row[5]))
+        roster: Roster = known[mark]
+        if roster.leaf.grant != number:
+            raise Tampered("a grant's entry stands at another's place")
         if row[3] and not crypto.equal(roster.leaf.digest, bytes(row[3])):
             raise Tampered("a grant's entry is not the one that its policy names")
         return roster
@@ -290,31 +371,16 @@ class Opened:
 
     def standing(self) -> Standing:
         """How the caller stands to the block, with the proof that a statement of its own carries."""
+        return self.standing_in({} if self.held.own_leaf is None else self.leaves())
+
+    def standing_in(self, leaves: Mapping[int, bytes]) -> Standing:
+        """The same among these live grants, where a plan has changed some of them already."""
         leaf = self.held.own_leaf
         if leaf is None:
             return Standing(self.caller.id)
-        return Standing(self.caller.id, leaf, tuple(grant_proof(self.leaves(), leaf.grant)))
+        proof = tuple(grant_proof(leaves, leaf.grant))
+        return Standing(self.caller.id, leaf, proof, tuple(step.via() for step in self.held.via))
 
-
-def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", shown: str = "") -> Opened:
-    """Open what a shelf row points to. Raises the uniform miss if the grant or the block is gone."""
-    if caller.under is not None:
-        caller.standing(
-            plan
-        )  # who acts may end while this goes on; `Caller.check` asks for the token's user only
-    found = plan.get(BLOCK, held.storage)
-    wrap = plan.need(GRANT_WRAP, held.storage, held.grant)
-    if found is None or wrap is None:
-        raise missing(what, shown or held.block)
-    row = BlockRow.of(found)
-    if int(wrap[3]) != row.epoch:
-        raise Tampered("a grant's key is of another epoch than its block")
-    dek, history = unwrap_epoch(held.key, held.block, row.epoch, bytes(wrap[4]))
-    epoch = plan.get(EPOCH, held.storage, row.epoch)
-    if epoch is None:
-        raise Tampered("a block's epoch is not there")
-    chain = open_chain_key(dek, bytes(epoch[3]))
-    opened = Opened(caller, plan, held, row, EpochKeys(row.epoch, dek, history, chain))
-    if opened.head.epoch != row.epoch:
-        raise Tampered("a block's keys and its policy are of different epochs")
-    return opened
+    def evidence(self) -> list[Any]:
+        """The roles of `standing`, as a statement or a version stores them: the reverse of `steps`."""
+        return [step.evidence() for step in self.held.via]

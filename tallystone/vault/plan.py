@@ -7,6 +7,8 @@ runs again on fresh rows. A check made while planning is only a hint: the commit
 
 from __future__ import annotations
 
+from typing import Any
+
 from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
 
 WS = 1
@@ -18,6 +20,7 @@ class Plan:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
         self._expects: dict[tuple[str, Row], Expect] = {}
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
         self._events: list[Event] = []

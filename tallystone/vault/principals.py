@@ -1,43 +1,76 @@
-"""Making principals: their record in clear, their seeds sealed."""
+"""Making principals and changing them: their records in clear, their seeds sealed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from tallystone import _cbor, crypto
-from tallystone.keystore import Identity, Keys, new_root, seal_seed
+from tallystone.keystore import ACTIVE, Identity, Keys, new_root, seal_seed
 from tallystone.statements import EMPTY, PrincipalRecord, Signed, identifier, issue
 from tallystone.store.tables import IDENTITY, PRINCIPAL
+from tallystone.vault.caller import Caller
 from tallystone.vault.plan import Plan
+
+
+def signature_cell(signed: Signed) -> bytes:
+    """A statement's signatures, for the `sigs` column of a row that holds its body in clear."""
+    return _cbor.encode([list(pair) for pair in signed.signatures])
 
 
 def put_principal(plan: Plan, identity: str, serial: int, signed: Signed) -> None:
     """Queue a principal's record, in clear."""
-    signatures = _cbor.encode([list(pair) for pair in signed.signatures])
-    plan.put(PRINCIPAL, identity, serial, signed.body, signatures)
+    plan.put(PRINCIPAL, identity, serial, signed.body, signature_cell(signed))
 
 
 def new_principal(
-    plan: Plan, workspace: bytes, kind: str, pin: bytes, sponsor: tuple[str, bytes, bytes] | None
+    plan: Plan,
+    workspace: bytes,
+    kind: str,
+    pin: bytes,
+    sponsor: tuple[str, bytes, bytes] | None,
+    clearance: int | None = None,
 ) -> tuple[Identity, Keys]:
-    """Queue a new principal's record and sealed seeds. `sponsor` is (id, record hash, Ed25519 seed); none: the root,
-    whose record's hash becomes the workspace's id and everybody's pin."""
-    signing, kem = crypto.random_bytes(), crypto.random_bytes()
+    """Queue a new principal's record and sealed seeds. `sponsor` is (id, record hash, Ed25519 seed), or for an invited
+    user (the root's id, the encoded invitation, its signing seed); none: the root, whose record's hash becomes the
+    workspace's id and everybody's pin. A role has no signing key: that part of its row is empty."""
+    signing, kem = b"" if kind == "role" else crypto.random_bytes(), crypto.random_bytes()
     record = PrincipalRecord(
         kind=kind,
         id="",
         serial=0,
         previous=EMPTY,
-        signing=crypto.signing_public(signing),
+        signing=crypto.signing_public(signing) if signing else b"",
         kem=crypto.kem_public(kem),
         sponsor=sponsor[0] if sponsor else "",
-        status="active",
-        clearance=None,
+        status=ACTIVE,
+        clearance=clearance,
         root=0,
     )
     # A record signs for itself under EMPTY: its own hash does not exist before it does.
-    signers = [(EMPTY, signing)] + ([(sponsor[1], sponsor[2])] if sponsor else [])
+    signers = ([(EMPTY, signing)] if signing else []) + ([(sponsor[1], sponsor[2])] if sponsor else [])
     signed = issue("principal", workspace if sponsor else EMPTY, record.encode(), signers)
     principal = identifier(kind, signed.digest)
     keys = Keys(principal, new_root(pin if sponsor else signed.digest))
     put_principal(plan, principal, 0, signed)
-    plan.put(IDENTITY, principal, seal_seed(keys, "sign", signing), seal_seed(keys, "kem", kem))
-    return Identity(principal, record, signed.digest, {signed.digest: record.signing}), keys
+    sealed = seal_seed(keys, "sign", signing) if signing else b""
+    plan.put(IDENTITY, principal, sealed, seal_seed(keys, "kem", kem))
+    records = {signed.digest: record}
+    return Identity(principal, record, signed.digest, {signed.digest: record.signing}, records), keys
+
+
+def amend(caller: Caller, plan: Plan, principal: str, **fields: Any) -> Signed:
+    """Queue the next record of a principal with these fields changed, signed by the caller: its sponsor, or for the
+    workspace's root itself. For a user or agent that may be `status` and `clearance`, for a role also `kem` and `root`.
+    The commit fails if another record came first."""
+    before = caller.current(plan, principal)
+    record = replace(
+        before.record, id=principal, serial=before.record.serial + 1, previous=before.digest, **fields
+    )
+    seed = caller.signing_seed(plan)
+    signers = [(caller.identity(plan, caller.id).digest, seed)]
+    if principal == caller.id:
+        signers.append((EMPTY, seed))
+    signed = issue("principal", caller.workspace.id, record.encode(), signers)
+    put_principal(plan, principal, record.serial, signed)
+    return signed

@@ -6,7 +6,7 @@ Contexts name the block and the place in it, so a row that is moved elsewhere do
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from tallystone import _cbor, crypto
@@ -35,15 +35,45 @@ def new_epoch(number: int) -> EpochKeys:
     return EpochKeys(number, crypto.random_bytes(), crypto.random_bytes(), crypto.random_bytes())
 
 
-def wrap_epoch(grant_key: bytes, block: str, keys: EpochKeys, *, history: bool) -> bytes:
-    """DEK, and H if the grant has history, for one grant: 40 or 72 bytes."""
-    secret = keys.dek + keys.history if history and keys.history else keys.dek
-    return crypto.wrap(crypto.derive(grant_key, "grant/wrap", block, keys.number), secret)
+def nest_key(day_key: bytes, block: str, number: int) -> bytes:
+    """What the keys of one epoch of a block that expires are nested in (32 bytes), from the key of its last day."""
+    return crypto.derive(day_key, "day/wrap", block, number)
 
 
-def unwrap_epoch(grant_key: bytes, block: str, number: int, wrapped: bytes) -> tuple[bytes, bytes | None]:
-    """DEK and H (or None)."""
+class EpochWraps:
+    """Wraps one epoch's keys under many K_grants: what is the same for all is worked out once."""
+
+    def __init__(self, block: str, keys: EpochKeys, nest: bytes | None = None) -> None:
+        self._info = crypto.purpose("grant/wrap", block, keys.number)
+        self._recent = keys.dek if nest is None else crypto.wrap(nest, keys.dek)
+        whole = keys.dek + (keys.history or b"")
+        self._whole = whole if nest is None else crypto.wrap(nest, whole)
+
+    def __repr__(self) -> str:
+        return "EpochWraps()"
+
+    def under(self, grant_key: bytes, *, history: bool) -> bytes:
+        """DEK, and H if the grant has history: 40 or 72 bytes, 8 more if nested."""
+        return crypto.wrap(crypto.derive_for(grant_key, self._info), self._whole if history else self._recent)
+
+
+def wrap_epoch(
+    grant_key: bytes, block: str, keys: EpochKeys, *, history: bool, nest: bytes | None = None
+) -> bytes:
+    """DEK, and H if the grant has history, for one grant: 40 or 72 bytes. With `nest` (see `nest_key`) they are first
+    wrapped under that, so that both keys are needed: 48 or 80 bytes."""
+    return EpochWraps(block, keys, nest).under(grant_key, history=history)
+
+
+def unwrap_epoch(
+    grant_key: bytes, block: str, number: int, wrapped: bytes, nest: bytes | None = None
+) -> tuple[bytes, bytes | None]:
+    """DEK and H (or None). Raises `Tampered`, also when the wrap is nested and `nest` is not given, or the reverse."""
     secret = crypto.unwrap(crypto.derive(grant_key, "grant/wrap", block, number), wrapped)
+    if nest is not None:
+        secret = crypto.unwrap(nest, secret)
+    if len(secret) not in (32, 64):
+        raise Tampered("a grant's key does not have its length")
     return secret[:32], secret[32:] or None
 
 
@@ -123,6 +153,9 @@ _BLOCK_FIELDS: dict[str, type | tuple[type, ...]] = {
     "label": str, "value": str, "description": (str, type(None)), "tags": list, "metadata": dict, "extra": dict,
     "created": int,
 }  # fmt: skip
+_ROLE_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "name": str, "description": str, "read": bytes, "act": bytes, "head": bytes, "history": bool, "created": int,
+}  # fmt: skip
 _AGENT_FIELDS: dict[str, type | tuple[type, ...]] = {"state": dict, "created": int}
 
 
@@ -130,7 +163,7 @@ def open_payload(kind: str, payload: bytes) -> dict[str, Any]:
     """A content's map, with the fields of its kind of block. Its writer had the right to write, and may still have
     written nonsense: raises `Tampered`."""
     value = _cbor.decode(payload)
-    wanted = _AGENT_FIELDS if kind == "agent" else _BLOCK_FIELDS
+    wanted = {"agent": _AGENT_FIELDS, "role": _ROLE_FIELDS}.get(kind, _BLOCK_FIELDS)
     if (
         not isinstance(value, dict)
         or not _cbor.fits([value.get(name, ...) for name in wanted], tuple(wanted.values()))
@@ -151,62 +184,6 @@ def unwrap_content_key(dek: bytes, block: str, number: int, wrapped: bytes) -> b
     return crypto.unwrap(crypto.derive(dek, "content/wrap", block, number), wrapped)
 
 
-# -- the owner's ledger -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Roster:
-    """Who a grant is to, for those who may read the block: the leaf, and the capsule it travelled in (or empty)."""
-
-    leaf: Leaf
-    capsule: bytes
-
-
-def leaf_salt(grant_key: bytes) -> bytes:
-    """The salt (16 bytes) of the leaf of the grant with this K_grant: a statement that names the leaf fixes the key."""
-    return crypto.derive(grant_key, "grant/leaf-salt")[:16]
-
-
-def seal_roster(chain: bytes, block: str, roster: Roster) -> bytes:
-    """The `roster` column of a ledger row."""
-    body = _cbor.encode([roster.leaf.encode(), roster.capsule])
-    return crypto.seal(chain, crypto.pae("roster", block, roster.leaf.grant), body)
-
-
-def open_roster(chain: bytes, block: str, number: int, sealed: bytes) -> Roster:
-    """The reverse. Raises `Tampered`."""
-    body = crypto.open_sealed(chain, crypto.pae("roster", block, number), sealed)
-    leaf, capsule = _cbor.unpack(body, "a grant's entry", bytes, bytes)
-    return Roster(Leaf.decode(leaf), capsule)
-
-
-_BY_OWNER, _BY_GRANTEE = b"\x00", b"\x01"
-
-
-def seal_grant_key(admin: bytes, block: str, number: int, grant_key: bytes) -> bytes:
-    """The `secret` column of a ledger row, by somebody who holds the admin key."""
-    key = crypto.derive(admin, "admin/ledger")
-    return _BY_OWNER + crypto.seal(key, crypto.pae("ledger", block, number), grant_key)
-
-
-def seal_grant_key_to(admin_public: bytes, block: str, number: int, grant_key: bytes) -> bytes:
-    """The same by somebody who only knows the admin key's public half (1216 bytes): HPKE."""
-    return _BY_GRANTEE + crypto.seal_to(admin_public, crypto.pae("ledger", block, number), grant_key)
-
-
-def open_grant_key(admin: bytes, block: str, number: int, secret: bytes) -> bytes:
-    """K_grant of a grant, for holders of the admin key."""
-    context = crypto.pae("ledger", block, number)
-    if secret[:1] == _BY_GRANTEE:
-        return crypto.open_from(crypto.derive(admin, "admin/kem"), context, secret[1:])
-    return crypto.open_sealed(crypto.derive(admin, "admin/ledger"), context, secret[1:])
-
-
-def admin_public(admin: bytes) -> bytes:
-    """The public half (1216 bytes) of a block's admin key."""
-    return crypto.kem_public(crypto.derive(admin, "admin/kem"))
-
-
 # -- shelves ----------------------------------------------------------------------------------------------------
 
 
@@ -214,8 +191,9 @@ def admin_public(admin: bytes) -> bytes:
 class Held:
     """What a shelf row says: where the block is stored, which grant opens it, who owned it when it came here.
 
-    `subject` names the agent for agents' blocks. `root` is the part of an agent's root that its sponsor's shelf
-    carries. `admin` is there for owners, in part two.
+    `subject` names the agent or role whose block it is. `root_read` and `root_act` are an agent's root, as its
+    sponsor's shelf carries it; for a role `root_act` opens the acting half of the root in the role's block. `admin` is
+    there for owners and sharers, in part two. `via` is not stored: the roles through whose shelves this one was found.
     """
 
     block: str
@@ -233,6 +211,7 @@ class Held:
     root_read: bytes = b""
     admin: bytes = b""
     root_act: bytes = b""
+    via: tuple[Any, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         return f"Held({self.block}, grant {self.grant}, {self.state})"
@@ -240,6 +219,12 @@ class Held:
     def accepted(self) -> Self:
         """The same, no longer an offer."""
         return replace(self, state=ACCEPTED)
+
+    @property
+    def since(self) -> int:
+        """The number of the link that made `owner` the owner; 0 for the genesis."""
+        since = (self.extra or {}).get("since", 0)
+        return since if isinstance(since, int) else 0
 
     @property
     def own_leaf(self) -> Leaf | None:
@@ -282,7 +267,7 @@ def unshelve(keys: Keys, shelf: bytes, locator: bytes, position: int, one: bytes
     if two and keys.can_act:
         second = crypto.open_sealed(keys.act, context, two)
         admin, root_act, _ = _cbor.unpack(second, "a shelf row", bytes, bytes, dict)
-    elif not two and not leaf and kind in ("block", "agent"):
+    elif not two and not leaf and kind in ("block", "agent", "role"):
         # An owner without the admin key would seal the next grants under a key that is none.
         raise Tampered("a shelf row has lost its second part")
     return Held(

@@ -1,100 +1,195 @@
-"""Ending grants and changing keys: one verb does both (design §6, §13)."""
+"""Ending grants and changing keys: one verb does both (design §6, §13).
+
+Three callers change a block's keys. The owner and sharers hold the admin key, which opens every K_grant: they wrap the
+new epoch for each. Anybody else who may write knows no K_grant but its own: it makes new ones and sends them in
+capsules. And whoever ends a sharer's grant must change the admin key as well, and with it every K_grant that it opened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tallystone import crypto
 from tallystone.errors import Tampered
-from tallystone.statements import Leaf, grant_proof
-from tallystone.store.tables import EPOCH, GRANT_WRAP, INBOX, LEDGER, VERSION
-from tallystone.vault.opening import FLAG_ROTATE, Opened, open_block
-from tallystone.vault.records import (
-    epoch_row,
-    leaf_salt,
-    new_epoch,
-    open_grant_key,
-    unwrap_content_key,
-    wrap_content_key,
-    wrap_epoch,
+from tallystone.statements import SHARE, WRITE, Leaf, Signed, grant_proof
+from tallystone.store.tables import GRANT_WRAP
+from tallystone.vault.capsules import send
+from tallystone.vault.entering import open_block
+from tallystone.vault.epochs import Rotation, pending, remove_rows, stale
+from tallystone.vault.granting import PROOF_LIMIT
+from tallystone.vault.ledger import (
+    Ledger,
 )
-from tallystone.vault.shelves import BLOCKS, find
+from tallystone.vault.opening import FLAG_ROTATE, Opened
+from tallystone.vault.passages import lookup
+from tallystone.vault.records import (
+    ACCEPTED,
+)
 from tallystone.vault.writing import add_link
 
 
 def subtree(leaves: Sequence[Leaf], number: int) -> list[Leaf]:
-    """The grant with this number and all that were given through it."""
+    """The grant with this number and all that were given through it, parents first."""
     found = [leaf for leaf in leaves if leaf.grant == number]
     for leaf in found:
         found.extend(child for child in leaves if child.parent == leaf.grant)
     return found
 
 
+def endable(opened: Opened, leaves: Sequence[Leaf]) -> set[int]:
+    """The numbers of the grants that the caller may end: all for the owner, for others what came through their own."""
+    own = opened.held.own_leaf
+    if own is None:
+        return {leaf.grant for leaf in leaves}
+    return {leaf.grant for leaf in subtree(leaves, own.grant)} - {own.grant}
+
+
+# -- ending grants ----------------------------------------------------------------------------------------------
+
+
 def remove_grants(opened: Opened, gone: Sequence[Leaf]) -> None:
     """Queue the revocation of `gone` with all that it takes: statement, rows, and new keys.
 
-    With the admin key the epoch is rotated here. Without it (a grantee takes its own placement back) the block is
-    marked, and whoever can rotates before the next version.
+    The owner's revocation and the change of keys are one statement, a sharer's are two. A grantee who takes its own
+    placement back without the admin key leaves the block marked: whoever writes next rotates first.
     """
-    plan, leaves = opened.plan, opened.leaves()
-    ledger = opened.ledger()
-    numbers = [leaf.grant for leaf in gone]
+    opened.caller.must_act()
+    leaves, numbers = opened.leaves(), [leaf.grant for leaf in gone]
+    between = _between(opened, gone)
     for leaf in gone:
-        row, _ = ledger[leaf.grant]
-        roster = opened.roster(row)
-        if roster.capsule:
-            plan.delete(INBOX, leaf.recipient, roster.capsule)
-        plan.delete(GRANT_WRAP, opened.row.storage, leaf.grant)
-        plan.put(LEDGER, opened.row.storage, leaf.grant, b"", *row[4:])
+        remove_rows(opened, leaf)
+    turn = any(leaf.rights & SHARE for leaf in gone)
+    if opened.held.own_leaf is None:
+        after = {number: digest for number, digest in leaves.items() if number not in numbers}
+        change_keys(opened, "revocation", {"grants": numbers}, leaves=after, turn=turn)
+        return
+    standing = opened.standing_in(leaves)
+    change: dict[str, Any] = {"gone": []}
+    if between:
+        change["between"] = [[leaf.encode(), grant_proof(leaves, leaf.grant)] for leaf in between]
+    after = leaves
+    for leaf in gone:
+        change["gone"].append([leaf.encode(), grant_proof(after, leaf.grant)])
+        after = {number: digest for number, digest in after.items() if number != leaf.grant}
+    add_link(opened, "revocation", change, leaves=after, standing=standing)
+    opened.row = replace(opened.row, flags=opened.row.flags | FLAG_ROTATE)
+    opened.row.write(opened.plan)
+    if opened.held.admin:
+        change_keys(opened, turn=turn)
+
+
+def _between(opened: Opened, gone: Sequence[Leaf]) -> list[Leaf]:
+    """The grants that lie between a sharer's own and those that it ends, and stay; the nearest to its own first."""
     own = opened.held.own_leaf
     if own is None:
-        after = {number: digest for number, digest in leaves.items() if number not in numbers}
-        rotate(opened)
-        add_link(opened, "revocation", {"grants": numbers}, leaves=after)
-        return
+        return []
+    live = {leaf.grant: leaf for leaf in opened.grants()}
+    ending, way = {leaf.grant for leaf in gone}, dict[int, Leaf]()
     for leaf in gone:
-        change = {"grant": leaf.grant, "leaf": leaf.encode(), "proof": grant_proof(leaves, leaf.grant)}
-        authority = {"leaf": own.encode(), "proof": grant_proof(leaves, own.grant)}
-        leaves = {number: digest for number, digest in leaves.items() if number != leaf.grant}
-        add_link(opened, "revocation", change, leaves=leaves, authority=authority)
-    opened.row = replace(opened.row, flags=opened.row.flags | FLAG_ROTATE)
-    opened.row.write(plan)
+        above: list[Leaf] = []
+        parent = leaf.parent
+        while parent != own.grant and parent in live and parent not in ending:
+            above.append(live[parent])
+            parent = live[parent].parent
+        way.update((one.grant, one) for one in reversed(above))
+    return list(way.values())
 
 
-def rotate(opened: Opened) -> None:
-    """Queue a new epoch: new keys wrapped for each remaining grant, the newest content key wrapped again.
+# -- changing keys ----------------------------------------------------------------------------------------------
 
-    The ciphertext and the writer's signature stay as they are. Needs the admin key, which opens every K_grant.
-    """
-    plan, row, before = opened.plan, opened.row, opened.keys
-    keys = new_epoch(before.number + 1)
-    newest = plan.get(VERSION, row.storage, row.version)
-    if newest is None:  # a block has a version from its first transaction on
-        raise Tampered("a block's newest version is not there")
-    content_key = unwrap_content_key(
-        opened.dek(int(newest[3])),
-        opened.id,
-        row.version,
-        bytes(newest[4]),
+
+def change_keys(
+    opened: Opened,
+    kind: str = "policy",
+    change: Mapping[str, Any] | None = None,
+    *,
+    leaves: Mapping[int, bytes] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    turn: bool = False,
+) -> None:
+    """Queue a new epoch and the statement that begins it. `leaves` are the grants that remain, by default all; `turn`
+    changes the admin key as well. Raises `Locked` if the caller would have to prove more than it may."""
+    opened.caller.must_act()
+    before = opened.leaves() if leaves is None else dict(leaves)
+    standing = opened.standing_in(before) if opened.held.own_leaf is not None else None
+    rotation = Rotation(opened, turn=turn or _role_may_share(opened))
+    rotation.run()
+    said = {**(change or {}), "rotated": opened.row.epoch}
+    after = {number: digest for number, digest in before.items() if number not in rotation.dropped}
+    after |= {leaf.grant: leaf.digest for leaf in rotation.renewed.values()}
+    admin = crypto.sha256(rotation.public) if rotation.public else None
+    if opened.held.own_leaf is not None and rotation.renewed:
+        said["renewed"] = _proof(rotation, before)
+    signed: Signed = add_link(
+        opened, kind, said, leaves=after, standing=standing, settings=settings, admin=admin
     )
-    content_wrap = wrap_content_key(keys.dek, opened.id, row.version, content_key)
-    plan.put(VERSION, row.storage, row.version, keys.number, content_wrap, newest[5])
-    plan.put(EPOCH, row.storage, *epoch_row(keys, before))
-    plan.put(
-        GRANT_WRAP, row.storage, 0, keys.number, wrap_epoch(opened.held.key, opened.id, keys, history=True)
+    for parcel in rotation.parcels:
+        send(opened, parcel, signed, renews=True)
+
+
+def take_over(opened: Opened) -> None:
+    """Queue the link by which the caller, whom the owner has named, becomes the owner: a new admin key, a new key for
+    every grant, and the caller's own wrap at a place of its own. The former owner's is gone."""
+    plan, head, own = opened.plan, opened.head, opened.held.own_leaf
+    if own is None:
+        raise Tampered("a block is its owner's already")
+    after = {number: digest for number, digest in opened.leaves().items() if number != own.grant}
+    remove_rows(opened, own)
+    plan.delete(GRANT_WRAP, opened.row.storage, head.seat)
+    seat, settings = (
+        head.next_grant,
+        {k: v for k, v in head.settings.items() if k not in ("transfer", "seat")},
     )
-    for number, (entry, _) in opened.ledger().items():
-        grant_key = open_grant_key(opened.held.admin, opened.id, number, bytes(entry[6]))
-        leaf = opened.roster(entry).leaf
-        # The policy names the leaf, the leaf fixes the key: nobody gets the new epoch by having swapped a ledger entry.
-        if not crypto.equal(leaf.salt, leaf_salt(grant_key)):
-            raise Tampered("a grant's key is not the one that its policy names")
-        wrap = wrap_epoch(grant_key, opened.id, keys, history=leaf.history)
-        plan.put(GRANT_WRAP, row.storage, number, keys.number, wrap)
-    opened.enter(keys)
-    opened.row = replace(row, epoch=keys.number, flags=row.flags & ~FLAG_ROTATE)
-    opened.row.write(plan)
+    since = {**(opened.held.extra or {}), "since": head.number + 1}
+    opened.content()  # verified under the former owner, before the shelf row names the new one
+    opened.held = replace(
+        opened.held, grant=seat, leaf=b"", owner=opened.caller.id, extra=since, state=ACCEPTED
+    )
+    rotation = Rotation(opened, turn=True, seat=seat)
+    rotation.run()
+    after = {number: digest for number, digest in after.items() if number not in rotation.dropped}
+    after |= {leaf.grant: leaf.digest for leaf in rotation.renewed.values()}
+    signed = add_link(
+        opened, "transfer", {"rotated": opened.row.epoch}, leaves=after, owner=opened.caller.id,
+        settings={**settings, "seat": seat}, next_grant=seat + 1, admin=crypto.sha256(rotation.public),
+    )  # fmt: skip
+    for parcel in rotation.parcels:
+        send(opened, parcel, signed, renews=True)
+
+
+def _proof(rotation: Rotation, before: Mapping[int, bytes]) -> list[Any]:
+    """Every live grant, as it was, with the record and the salt that it has now."""
+    if len(before) > PROOF_LIMIT:
+        raise pending()
+    now = {leaf.grant: rotation.renewed.get(leaf.grant, leaf) for leaf in rotation.leaves}
+    return [[leaf.encode(), now[leaf.grant].record, now[leaf.grant].salt] for leaf in rotation.leaves]
+
+
+def _role_may_share(opened: Opened) -> bool:
+    """Whether a role that holds `share` has been renewed: who left it may know the admin key."""
+    left = [leaf for leaf in _watched_leaves(opened) if leaf.rights & SHARE and stale(opened, leaf)]
+    if left and not opened.held.admin:
+        raise pending()
+    return bool(left)
+
+
+def _watched_leaves(opened: Opened) -> Iterable[Leaf]:
+    if opened.held.kind != "block":
+        return ()  # nobody shares an agent's or a role's own block
+    if not opened.held.admin:
+        return opened.grants() if len(opened.ledger()) <= PROOF_LIMIT else ()
+    ledger = Ledger(opened.held.admin, opened.id)
+    found = []
+    for number, (row, _) in opened.ledger().items():
+        marks = ledger.open(number, bytes(row[6])).marks
+        if marks is None or marks[1]:
+            found.append(opened.roster(row).leaf)
+    return found
+
+
+# -- when it is due ---------------------------------------------------------------------------------------------
 
 
 def rotation_due(opened: Opened) -> bool:
@@ -102,11 +197,13 @@ def rotation_due(opened: Opened) -> bool:
     return bool(opened.row.flags & FLAG_ROTATE) or opened.head.due
 
 
-def rotate_if_due(opened: Opened) -> None:
-    """Rotate first when that is due and the caller holds the admin key."""
-    if rotation_due(opened) and opened.held.admin:
-        rotate(opened)
-        add_link(opened, "policy", {"rotated": opened.row.epoch})
+def rotate_if_due(opened: Opened, *, writing: bool = False) -> None:
+    """Rotate first when that is due and the caller holds the admin key, or is about to write and may."""
+    if not rotation_due(opened) or not opened.caller.keys.can_act:
+        return
+    own = opened.held.own_leaf
+    if opened.held.admin or (writing and own is not None and own.rights & WRITE):
+        change_keys(opened)
 
 
 def heal(opened: Opened) -> Opened:
@@ -114,8 +211,9 @@ def heal(opened: Opened) -> Opened:
     if opened.held.admin or not rotation_due(opened):
         return opened
     owner, plan = opened.caller.under or opened.caller, opened.plan
-    mine = find(plan, owner.keys, BLOCKS, opened.id)
+    mine = lookup(owner, plan, opened.id)
     if mine is None or not mine.admin or mine.storage != opened.held.storage:
         return opened
     rotate_if_due(open_block(owner, plan, mine))
-    return open_block(opened.caller, plan, opened.held)
+    fresh = lookup(opened.caller, plan, opened.id) or opened.held
+    return open_block(opened.caller, plan, fresh)

@@ -1,117 +1,96 @@
-"""Grants to other principals: sharing, revoking, offers, and who holds what."""
+"""Grants to other principals: sharing, revoking, handing over."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from datetime import date
 
-from tallystone import crypto
-from tallystone.errors import Denied, Invalid, NotFound, Tampered
-from tallystone.keystore import Keys
-from tallystone.statements import WRITE, Leaf, Signed
-from tallystone.store.tables import INBOX, PRINCIPAL, SHELF
+from tallystone.errors import Denied, Invalid, NotFound, Taken
+from tallystone.statements import READ, SHARE, WRITE, Leaf
+from tallystone.store.tables import SHELF
 from tallystone.vault import accounts
-from tallystone.vault.attaching import (
-    RIGHTS,
-    blocks_of,
-    claim_labels,
-    labels_stay_unique,
-    no_twins,
-    place,
-    view,
-)
+from tallystone.vault.attaching import claim_labels, labels_stay_unique
+from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller
-from tallystone.vault.opening import Opened, missing, open_block
+from tallystone.vault.entering import open_block
+from tallystone.vault.granting import Terms, check_count, check_terms, current, grant_to, right
+from tallystone.vault.levels import max_grants
+from tallystone.vault.opening import Opened
+from tallystone.vault.passages import find_block, keys_of, lookup, resolve
 from tallystone.vault.plan import Plan
-from tallystone.vault.records import OFFERED, Held, admin_public, shelve
-from tallystone.vault.rotating import remove_grants, rotate_if_due, subtree
-from tallystone.vault.shelves import (
-    AGENTS,
-    BLOCKS,
-    agent_keys,
-    capsule_info,
-    empty_inbox,
-    find,
-    find_block,
-    seal_capsule_body,
-    walk,
-)
-from tallystone.vault.types import Access, Block, Grant, Offer, Reach
-from tallystone.vault.views import block_view
-from tallystone.vault.writing import FirstGrant, add_grant
+from tallystone.vault.reach import reach_of, show_grant
+from tallystone.vault.rotating import change_keys, endable, remove_grants, rotate_if_due, subtree, take_over
+from tallystone.vault.shelves import BLOCKS, find
+from tallystone.vault.types import Block, Grant, Reach
+from tallystone.vault.views import day_number
+from tallystone.vault.writing import add_link
+
+EVERYTHING = READ | WRITE | SHARE
 
 
-def right(can: str) -> int:
-    """The bits of `read` or `write`. Raises `Invalid`."""
-    if can not in RIGHTS:
-        raise Invalid(f"unknown right {can!r}", hint="use read or write", code="bad_right")
-    return RIGHTS[can]
+def share(
+    caller: Caller, block_id: str, recipient: str, can: str, until: date | None, depth: int, history: bool
+) -> Grant:
+    """Grant a block to a user, an agent or a role. To others it is an offer that they accept.
 
-
-def share(caller: Caller, block_id: str, recipient: str, can: str) -> Grant:
-    """Grant a block to a user, or to somebody's agent. To others it is an offer that they accept.
-
-    Sharing again with another right replaces the grant; with the same one it changes nothing.
+    Sharing again on other terms replaces the grant. Without `history` the keys change first, so that what was written
+    before stays closed.
     """
-    rights = right(can)
 
     def action(plan: Plan) -> Grant:
         caller.must_act()
-        held = find_block(plan, caller.keys, block_id)
-        name, principal = accounts.resolve(caller, plan, recipient)
+        terms = Terms(right(can), day_number(until), depth, history)
+        held = find_block(caller, plan, block_id)
+        name, principal = resolve(caller, plan, recipient)
+        own = Invalid("the block is theirs to use already", hint="name somebody else", code="self_grant")
         if principal == caller.id:
-            raise Invalid("the block is yours to use already", hint="name somebody else", code="self_grant")
+            raise own
         opened = open_block(caller, plan, held)
-        if held.own_leaf is not None and find(plan, caller.keys, AGENTS, principal) is None:
-            raise Denied("only the owner shares this block", hint="ask its owner", code="not_owner")
+        identity = current(caller, plan, principal)
+        party = caller.party(plan, principal, identity.digest)
+        check_terms(opened, terms, party)
+        if principal == held.owner:
+            raise own
         known = _given(opened, principal)
-        if known and all(leaf.rights == rights for leaf in known):
-            caller.event(plan, "read", held.key, block=block_id)
-            return _grant(known[0], name)
+        if any(_terms(leaf) == terms for leaf in known):
+            raise Taken(f"{recipient} holds this grant already", hint="nothing to do", code="already_granted")
+        if _is_heir(opened, principal):
+            _withdraw(caller, plan, opened)  # what was offered was more than this: it stands no longer
+            opened = open_block(caller, plan, find_block(caller, plan, block_id))
+            known = _given(opened, principal)
         if known:
             _end(caller, plan, opened, known)
-            opened = open_block(caller, plan, held)
-        agent = find(plan, caller.keys, AGENTS, principal)
-        if agent is not None:
-            identity = caller.identity(plan, principal)
-            place(caller, plan, block_id, FirstGrant(identity, agent_keys(caller, agent), rights))
-            opened = open_block(caller, plan, held)
+            opened = open_block(caller, plan, find_block(caller, plan, block_id))
+        check_count(opened, max_grants(caller, plan), party)
+        if not history:
+            _close_history(opened)
+        rotate_if_due(opened)
+        keys = keys_of(caller, plan, principal)
+        agent = keys is not None and principal.startswith("agent-")
+        if keys is not None and agent:
+            claim_labels(plan, keys)
+        live = [leaf for leaf in known if leaf.until is None or leaf.until >= caller.workspace.today()]
+        replaces = live[0].grant if live and keys is None else 0
+        leaf = grant_to(opened, identity, terms, keys=keys, replaces=replaces)
+        if agent:
             labels_stay_unique(opened, caller)
-            leaf = max(opened.grants(), key=lambda one: one.grant)
-        else:
-            rotate_if_due(opened)
-            leaf = _send(caller, plan, opened, principal, rights, known[0].grant if known else 0)
-        caller.event(plan, "share", held.key, block=block_id, to=principal, can=can)
-        return _grant(leaf, name)
+        caller.event(
+            plan, "share", held.key, block=block_id, to=principal, can=can, grant=leaf.grant, until=leaf.until
+        )
+        return show_grant(leaf, name)
 
-    return caller.transact(action, lock=block_id)
+    return caller.transact(action, lock=block_id, audit=True)
 
 
-def _send(caller: Caller, plan: Plan, opened: Opened, principal: str, rights: int, replaces: int) -> Leaf:
-    """Queue a grant that travels in a capsule, sealed to the recipient's current record."""
-    recipient = caller.identity(plan, principal)
-    ended = plan.need(PRINCIPAL, principal, recipient.record.serial + 1) is not None
-    if ended or not recipient.active:
-        raise NotFound(f"{principal} not found", hint="list the users with: tallystone user list")
-    one_time = crypto.random_bytes()
-    info = capsule_info(caller.workspace.id, recipient.digest)
-    enc = crypto.seal_to(recipient.record.kem, info, one_time)
-    leaf, grant_key, signed = add_grant(opened, recipient, rights, capsule=enc, replaces=replaces)
-    travelling = replace(
-        opened.held,
-        grant=leaf.grant,
-        key=grant_key,
-        leaf=leaf.encode(),
-        admin_public=admin_public(opened.held.admin),
-    )
-    genesis: Signed = opened.statement(0)
-    sealed = seal_capsule_body(one_time, caller.workspace.id, enc, travelling, genesis, signed)
-    plan.put(INBOX, principal, crypto.sha256(enc)[:16], enc, sealed, caller.workspace.next_position())
-    return leaf
+def _close_history(opened: Opened) -> None:
+    if not opened.held.admin:
+        raise Denied(
+            "only the owner or a sharer gives a grant without history", hint="ask its owner", code="no_share"
+        )
+    change_keys(opened)
 
 
-def _grant(leaf: Leaf, name: str) -> Grant:
-    can = "write" if leaf.rights & WRITE else "read"
-    return Grant(leaf.grant, leaf.recipient, name, leaf.recipient.partition("-")[0], can, leaf.parent)
+def _terms(leaf: Leaf) -> Terms:
+    return Terms(leaf.rights, leaf.until, leaf.depth, leaf.history)
 
 
 def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
@@ -119,9 +98,9 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
 
     def action(plan: Plan) -> list[Reach]:
         caller.must_act()
-        held = find_block(plan, caller.keys, block_id)
+        held = find_block(caller, plan, block_id)
         opened = open_block(caller, plan, held)
-        _, principal = accounts.resolve(caller, plan, recipient)
+        _, principal = resolve(caller, plan, recipient)
         if principal == held.owner:
             raise Invalid("an owner cannot be revoked", hint="delete the block instead", code="owner_revoke")
         if not any(leaf.recipient == principal for leaf in opened.grants()):
@@ -130,168 +109,132 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
             )
         given = _given(opened, principal)
         if not given:
-            raise Denied("only the owner ends this grant", hint="ask its owner", code="not_owner")
-        _end(caller, plan, opened, given)
+            raise Denied(
+                "this grant did not come through yours", hint="ask the block's owner", code="not_giver"
+            )
+        if _is_heir(opened, principal):
+            _withdraw(caller, plan, opened)
+            opened = open_block(caller, plan, find_block(caller, plan, block_id))
+            given = _given(opened, principal)
+        if given:
+            _end(caller, plan, opened, given)
         caller.event(plan, "revoke", held.key, block=block_id, principal=principal)
-        rest = open_block(caller, plan, held)
-        own = held.own_leaf
-        left = [leaf for leaf in rest.grants() if own is None or own.grant in (leaf.grant, leaf.parent)]
-        return [
-            Reach(held.owner, 0, "owner"),
-            *(Reach(one.recipient, one.grant, _grant(one, "").can) for one in left),
-        ]
+        rest = open_block(caller, plan, find_block(caller, plan, block_id))
+        return reach_of(rest, accounts.names(caller, plan))
 
-    return caller.transact(action, lock=block_id)
+    return caller.transact(action, lock=block_id, audit=True)
 
 
 def _given(opened: Opened, principal: str) -> list[Leaf]:
-    """A principal's grants, as far as the caller may end them: all for the owner, for others what came through them."""
-    own = opened.held.own_leaf
-    mine = [leaf for leaf in opened.grants() if leaf.recipient == principal]
-    return mine if own is None else [leaf for leaf in mine if leaf.parent == own.grant]
+    """A principal's grants, as far as the caller may end them."""
+    everything = opened.grants()
+    mine = endable(opened, everything)
+    return [leaf for leaf in everything if leaf.recipient == principal and leaf.grant in mine]
 
 
 def _end(caller: Caller, plan: Plan, opened: Opened, leaves: list[Leaf]) -> None:
-    """Queue the end of these grants of one principal; from an agent of the caller's the block goes at once."""
+    """Queue the end of these grants of one principal; from an agent's or role's shelf the block goes at once."""
     everything = opened.grants()
     gone = {leaf.grant: leaf for one in leaves for leaf in subtree(everything, one.grant)}
-    agent = find(plan, caller.keys, AGENTS, leaves[0].recipient)
-    if agent is not None:
-        keys = agent_keys(caller, agent)
+    keys = keys_of(caller, plan, leaves[0].recipient)
+    if keys is not None:
         there = find(plan, keys, BLOCKS, opened.id)
         if there is not None and there.grant in gone:
             plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(opened.id))
     remove_grants(opened, list(gone.values()))
 
 
-def grants(caller: Caller, block_id: str) -> list[Grant]:
-    """The live grants on a block: all for the owner; a grantee sees its own and what hangs below it."""
-
-    def action(plan: Plan) -> list[Grant]:
-        held = find_block(plan, caller.keys, block_id)
-        own = held.own_leaf
-        found = open_block(caller, plan, held).grants()
-        names = accounts.names(caller, plan)
-        if own is not None:
-            found = [leaf for leaf in found if own.grant in (leaf.grant, leaf.parent)]
-        caller.event(plan, "read", held.key, block=block_id)
-        return [_grant(leaf, names.get(leaf.recipient, "")) for leaf in found]
-
-    return caller.transact(action)
+# -- handing a block over ---------------------------------------------------------------------------------------
 
 
-# -- offers -----------------------------------------------------------------------------------------------------
-
-
-def _mine_and_my_agents(caller: Caller, plan: Plan) -> list[tuple[str, Keys]]:
-    agents = [] if caller.id.startswith("agent-") else list(walk(plan, caller.keys, AGENTS))
-    return [(caller.id, caller.keys), *((held.subject, agent_keys(caller, held)) for held in agents)]
-
-
-def offers(caller: Caller) -> list[Offer]:
-    """What others have shared with the caller or its agents, and nobody accepted yet. It is read nowhere else."""
-    with caller.workspace.store.snapshot() as snapshot:
-        for _, keys in _mine_and_my_agents(caller, Plan(snapshot))[1:]:
-            empty_inbox(caller.as_agent(keys))
-
-    def action(plan: Plan) -> list[Offer]:
-        found, touched = [], []
-        names = accounts.names(caller, plan)
-        for principal, keys in _mine_and_my_agents(caller, plan):
-            actor = caller if keys is caller.keys else caller.as_agent(keys)
-            for held in walk(plan, keys, BLOCKS):
-                if held.state != OFFERED:
-                    continue
-                try:
-                    opened = open_block(actor, plan, held)
-                    payload, version, _ = opened.payload()
-                except (NotFound, Tampered):
-                    continue  # gone, or not what it should be: nobody's bad offer may hide the others
-                block = block_view(opened, payload, version, agents=False)
-                owner = names.get(held.owner, "")
-                found.append(Offer(block.id, principal, block.label, block.owner, owner, block.rights))
-                touched.append(held.key)
-        caller.event(plan, "list", *touched, offers=len(found))
-        return found
-
-    return caller.transact(action)
-
-
-def _offered(caller: Caller, plan: Plan, block_id: str) -> tuple[Keys, Held]:
-    for _, keys in _mine_and_my_agents(caller, plan):
-        held = find(plan, keys, BLOCKS, block_id)
-        if held is not None and held.state == OFFERED:
-            return keys, held
-    raise missing("Offer", block_id)
-
-
-def accept(caller: Caller, block_id: str) -> Block:
-    """Take an offer: from now on the block is listed, found by label and shown to models."""
-
-    def action(plan: Plan) -> Block:
-        caller.must_act()
-        keys, held = _offered(caller, plan, block_id)
-        actor = caller if keys is caller.keys else caller.as_agent(keys)
-        opened = open_block(actor, plan, held)
-        payload, version, _ = opened.payload()
-        shelf, locator = keys.shelf(BLOCKS), keys.locator(block_id)
-        accepted = held.accepted()
-        plan.put(SHELF, shelf, locator, held.position, *shelve(keys, shelf, locator, accepted))
-        if keys is not caller.keys or caller.id.startswith("agent-"):
-            claim_labels(plan, keys)
-            no_twins([block for _, block in blocks_of(caller, plan, keys, agents=False)], {block_id})
-        caller.event(plan, "accept", held.key, block=block_id)
-        return replace(block_view(opened, payload, version, agents=False), offered=False)
-
-    return caller.transact(action)
-
-
-def decline(caller: Caller, block_id: str) -> None:
-    """Take an offer, or an accepted block of somebody else's, off the shelf. The giver's grant stays the giver's."""
+def transfer(caller: Caller, block_id: str, to: str) -> None:
+    """Name the user who may take the block over. It stays the caller's until that user does."""
 
     def action(plan: Plan) -> None:
         caller.must_act()
-        accepted = find(plan, caller.keys, BLOCKS, block_id)
-        if accepted is not None and accepted.state != OFFERED and accepted.leaf:
-            keys, held = caller.keys, accepted
-        else:
-            keys, held = _offered(caller, plan, block_id)
-        plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(block_id))
-        caller.event(plan, "decline", held.key, block=block_id)
+        held = find_block(caller, plan, block_id)
+        opened = _owned(open_block(caller, plan, held))
+        _, principal = resolve(caller, plan, to)
+        if principal == caller.id or not principal.startswith("user-"):
+            raise Invalid("a block is handed over to another user", hint="name one", code="bad_heir")
+        identity, terms = current(caller, plan, principal), Terms(EVERYTHING)
+        check_terms(opened, terms, caller.party(plan, principal, identity.digest))
+        if opened.head.settings.get("transfer") == [principal]:
+            raise Taken(
+                f"the block is offered to {to} already",
+                hint="to offer it again, cancel first with: tallystone block cancel-transfer",
+                code="already_granted",
+            )
+        _withdraw(caller, plan, opened)
+        opened = open_block(caller, plan, find_block(caller, plan, block_id))
+        known = _given(opened, principal)
+        if known:
+            _end(caller, plan, opened, known)
+        rotate_if_due(opened)
+        add_link(
+            opened, "policy", {"settings": ["transfer"]},
+            settings={**opened.head.settings, "transfer": [principal]},
+        )  # fmt: skip
+        grant_to(opened, identity, terms, replaces=known[0].grant if known else 0)
+        caller.event(plan, "transfer", held.key, block=block_id, to=principal)
 
-    caller.transact(action)
+    caller.transact(action, lock=block_id, audit=True)
 
 
-# -- the matrix -------------------------------------------------------------------------------------------------
+def _owned(opened: Opened) -> Opened:
+    if opened.held.own_leaf is not None:
+        raise Denied("only the owner hands a block over", hint="ask its owner", code="not_owner")
+    return opened
 
 
-def access(caller: Caller) -> list[Access]:
-    """Principals × blocks: who holds what on the blocks that the caller may know the grants of."""
+def _is_heir(opened: Opened, principal: str) -> bool:
+    """Whether the owner, who is the caller, has offered the block to this user."""
+    return opened.held.own_leaf is None and opened.head.settings.get("transfer") == [principal]
 
-    def action(plan: Plan) -> list[Access]:
-        names = accounts.names(caller, plan)
-        for held in [] if caller.id.startswith("agent-") else walk(plan, caller.keys, AGENTS):
-            names[held.subject] = view(caller, plan, held, with_blocks=False).name
-        cells, touched = [], []
-        for held in walk(plan, caller.keys, BLOCKS):
-            if held.state == OFFERED:
-                continue
-            try:
-                opened = open_block(caller, plan, held)
-                label = opened.payload()[0]["label"]
-            except NotFound:
-                continue
-            touched.append(held.key)
-            cells.append(Access(held.owner, names.get(held.owner, ""), held.block, label, "owner"))
-            own = held.own_leaf
-            for leaf in opened.grants():
-                if own is None or own.grant in (leaf.grant, leaf.parent):
-                    can = _grant(leaf, "").can
-                    if opened.head.settings["read_only"] and leaf.recipient.startswith("agent-"):
-                        can = "read"  # design §7.10: whatever it was granted
-                    name = names.get(leaf.recipient, "")
-                    cells.append(Access(leaf.recipient, name, held.block, label, can))
-        caller.event(plan, "list", *touched, access=len(cells))
-        return cells
 
-    return caller.transact(action)
+def _withdraw(caller: Caller, plan: Plan, opened: Opened) -> None:
+    """Queue the end of an offered transfer, with the grant that came with it."""
+    named = opened.head.settings.get("transfer")
+    if not named:
+        return
+    settings = {name: value for name, value in opened.head.settings.items() if name != "transfer"}
+    add_link(opened, "policy", {"settings": ["transfer"]}, settings=settings)
+    known = [leaf for leaf in _given(opened, named[0]) if leaf.rights == EVERYTHING]
+    if known:
+        _end(caller, plan, opened, known)
+
+
+def cancel_transfer(caller: Caller, block_id: str) -> None:
+    """Take back an offered transfer that nobody has accepted yet."""
+
+    def action(plan: Plan) -> None:
+        caller.must_act()
+        held = find_block(caller, plan, block_id)
+        opened = _owned(open_block(caller, plan, held))
+        if not opened.head.settings.get("transfer"):
+            raise NotFound("the block is not being handed over", hint="nothing to cancel", code="no_transfer")
+        _withdraw(caller, plan, opened)
+        caller.event(plan, "transfer", held.key, block=block_id, to="")
+
+    caller.transact(action, lock=block_id, audit=True)
+
+
+def accept_transfer(caller: Caller, block_id: str) -> Block:
+    """Become the owner of a block that its owner hands over. The former owner reaches it no more."""
+
+    def action(plan: Plan) -> Block:
+        caller.must_act()
+        held = find(plan, caller.keys, BLOCKS, block_id) or lookup(caller, plan, block_id)
+        opened = open_block(caller, plan, held) if held is not None and not held.via else None
+        if opened is None or held is None or opened.head.settings.get("transfer") != [caller.id]:
+            raise NotFound(
+                f"no transfer of {block_id} waits for you", hint="list them with: tallystone offers list",
+                code="no_transfer",
+            )  # fmt: skip
+        if not held.admin:
+            raise NotFound("the transfer has not arrived yet", hint="try again", code="no_transfer")
+        take_over(opened)
+        caller.event(plan, "transfer", opened.held.key, block=block_id, accepted=True)
+        return look(caller, plan, find_block(caller, plan, block_id))
+
+    return caller.transact(action, lock=block_id, audit=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 DEFAULT_LIMIT = 100_000
@@ -28,8 +28,11 @@ EXTRA_FIELDS = (
 class Block:
     """A memory block, as this caller may see it.
 
-    `rights` is `owner`, `write` or `read`. `agent_ids` are the agents with a grant that the caller may know of: all
-    for the owner, its own for others. `position` orders a shelf; it is no time.
+    `rights` is `owner`, `read`, `write`, `share` or `write+share`; `through` is the role that gives them, or empty.
+    `sensitivity` names a level of the workspace; `allowed` are the ids that may be granted the block at all (None:
+    anybody, empty: nobody); `expires` is its last day (UTC). `mutable` (false: the content never changes) and
+    `append_only` (the value only grows) are fixed when it is made. `agent_ids` are the agents with a grant that the
+    caller may know of: all for the owner, its own for others. `position` orders a shelf; it is no time.
     """
 
     id: str
@@ -53,6 +56,12 @@ class Block:
     agent_ids: list[str]
     position: int
     offered: bool
+    sensitivity: str = "public"
+    allowed: list[str] | None = None
+    expires: date | None = None
+    mutable: bool = True
+    append_only: bool = False
+    through: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,12 @@ class Agent:
 
 @dataclass(frozen=True)
 class Grant:
-    """One live grant on a block. `can` is `read` or `write`; `kind` is `user` or `agent`."""
+    """One live grant on a block. `can` is `read`, `write`, `share` or `write+share`; `kind` is `user`, `agent` or
+    `role`.
+
+    `until` is its last day (UTC); `depth` how often `share` may be passed on; without `history` only what was written
+    since opens. `parent` is the grant it was given through (0: the owner's).
+    """
 
     number: int
     recipient: str
@@ -85,20 +99,29 @@ class Grant:
     kind: str
     can: str
     parent: int
+    until: date | None = None
+    depth: int = 0
+    history: bool = True
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Who can still reach a block, and through what (a grant number; 0 is ownership)."""
+    """Who can reach a block, through what (a grant number; 0 is ownership), and why, in words."""
 
     principal: str
     through: int
     can: str
+    name: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A block that somebody shared uninvited: listed here, and nowhere else until it is accepted."""
+    """What somebody gave uninvited: listed here, and nowhere else until it is accepted.
+
+    `kind` is `grant` (a block to use), `role` (membership: `block_id` is the role's id and `label` its name) or
+    `transfer` (a block to own).
+    """
 
     block_id: str
     recipient: str
@@ -106,16 +129,47 @@ class Offer:
     owner: str
     owner_name: str
     can: str
+    kind: str = "grant"
+
+
+@dataclass(frozen=True)
+class Member:
+    """Somebody in a role, until a day (UTC) or for good. `kind` is `user`, `agent` or `role`."""
+
+    principal: str
+    name: str
+    kind: str
+    until: date | None
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role: who owns it, how high its members are cleared, and who they are. `mine`: the caller owns it.
+
+    Without `history`, members who join read from then on. `members` is empty where it was not asked for.
+    """
+
+    id: str
+    name: str
+    description: str
+    owner: str
+    owner_name: str
+    clearance: str
+    history: bool
+    members: list[Member]
+    mine: bool
+    created_at: datetime
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Somebody who can hold grants."""
+    """Somebody who can hold grants. `clearance` names the highest level that it may be granted."""
 
     id: str
     name: str
     kind: str
     status: str = "active"
+    clearance: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,14 +194,37 @@ class Credentials:
 
 
 @dataclass(frozen=True)
+class InviteInfo:
+    """What is known of an invitation that nobody has redeemed besides its code. `expires` in Unix seconds."""
+
+    kid: str
+    name: str
+    clearance: str
+    expires: int
+
+
+@dataclass(frozen=True)
+class CharterView:
+    """The workspace's own rules. `trust`: what members share with each other needs no acceptance. `levels`: names of
+    the sensitivity levels, lowest first. `max_grants`: direct grants that a block may have. `serial` counts changes; 0
+    is what holds before the first."""
+
+    trust: bool
+    levels: tuple[str, ...]
+    max_grants: int
+    serial: int
+
+
+@dataclass(frozen=True)
 class Access:
-    """One cell of the access matrix."""
+    """One cell of the access matrix. `through` says which role gives it, if it is none of the principal's own."""
 
     principal: str
     name: str
     block_id: str
     label: str
     rights: str
+    through: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,33 +8,37 @@ raise `tallystone.errors`; none ever returns anything that the token's keys do n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date
 from typing import Any
 
 from tallystone.errors import Invalid, NotFound
-from tallystone.vault import accounts, agents, attaching, blocks, inspection, journal, memory, sharing
+from tallystone.vault import (
+    agents,
+    attaching,
+    blocks,
+    inspection,
+    journal,
+    memory,
+)
+from tallystone.vault.administration import Administration
 from tallystone.vault.blocks import Edit
 from tallystone.vault.caller import Caller
+from tallystone.vault.capsules import empty_inbox
+from tallystone.vault.collaboration import Collaboration
 from tallystone.vault.inspection import Inspection
+from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
 from tallystone.vault.replies import Reply
-from tallystone.vault.shelves import agent_keys, empty_inbox, find_agent
+from tallystone.vault.shelves import agent_keys, find_agent
 from tallystone.vault.types import (
     DEFAULT_LIMIT,
-    Access,
     Agent,
     AuditEvent,
     Block,
-    Credentials,
-    Grant,
-    Offer,
-    Principal,
-    Reach,
-    TokenInfo,
 )
 
 
-class Vault:
+class Vault(Collaboration, Administration):
     """One caller's view of a workspace. Cheap to make; not to be shared between threads."""
 
     def __init__(self, caller: Caller) -> None:
@@ -50,7 +54,9 @@ class Vault:
         # The answer that a request wants kept is the operation's, not this commit's.
         reply, caller.reply = caller.reply, None
         try:
-            empty_inbox(caller)
+            if caller.has_mail:
+                empty_inbox(caller)
+            collect_trusted(caller)
         finally:
             caller.reply = reply
         caller.has_mail = True
@@ -113,8 +119,19 @@ class Vault:
         tags: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
+        sensitivity: str | None = None,
+        allowed: Iterable[str] | None = None,
+        expires: date | None = None,
+        mutable: bool = True,
+        append_only: bool = False,
     ) -> Block:
-        """A new block of the caller's. `limit` counts characters. Raises `Invalid` (`over_limit`)."""
+        """A new block of the caller's. `limit` counts characters.
+
+        `sensitivity` names one of the workspace's levels, and who is not cleared for it is granted nothing. `allowed`
+        (users by name or id, agents and roles by id) are the only ones who may be; an empty list allows nobody.
+        `expires` is the last day (UTC) on which the block can be read. `mutable=False` fixes its content for good,
+        `append_only=True` lets its value only grow. Raises `Invalid` (`over_limit`, `unknown_level`, `bad_expiry`).
+        """
         fields = {
             "label": label,
             "value": value,
@@ -125,6 +142,11 @@ class Vault:
             "tags": list(tags),
             "metadata": metadata,
             "extra": extra,
+            "sensitivity": sensitivity,
+            "allowed": None if allowed is None else list(allowed),
+            "expires": expires,
+            "mutable": mutable,
+            "append_only": append_only,
         }
         return blocks.create(self._caller, fields)
 
@@ -168,38 +190,6 @@ class Vault:
         on_blocks = {tag for block in self.blocks(need_agents=False) for tag in block.tags}
         on_agents = {tag for agent in self.agents(with_blocks=False) for tag in agent.state.get("tags", ())}
         return sorted(on_blocks | on_agents)
-
-    # -- sharing ------------------------------------------------------------------------------------------------
-
-    def share(self, block_id: str, with_: str, can: str = "read") -> Grant:
-        """Grant `read` or `write` to a user (by name or id) or an agent (by id). To others it is an offer."""
-        return sharing.share(self._caller, block_id, with_, can)
-
-    def revoke(self, block_id: str, from_: str) -> list[Reach]:
-        """End a grant and change the block's keys. Returns who still reaches the block, and through what."""
-        return sharing.revoke(self._caller, block_id, from_)
-
-    def grants(self, block_id: str) -> list[Grant]:
-        """The live grants that the caller may know of."""
-        return sharing.grants(self._caller, block_id)
-
-    def offers(self) -> list[Offer]:
-        """What others have shared with the caller or its agents, not yet accepted."""
-        self._open_mail()
-        return sharing.offers(self._caller)
-
-    def accept_offer(self, block_id: str) -> Block:
-        """Take an offer."""
-        self._open_mail()
-        return sharing.accept(self._caller, block_id)
-
-    def decline_offer(self, block_id: str) -> None:
-        """Put an offer away."""
-        sharing.decline(self._caller, block_id)
-
-    def access(self) -> list[Access]:
-        """The access matrix of the caller's blocks, a cell each."""
-        return sharing.access(self._caller)
 
     # -- agents -------------------------------------------------------------------------------------------------
 
@@ -281,7 +271,6 @@ class Vault:
 
     def attach(self, agent_id: str, block_id: str, can: str = "write") -> Agent:
         """Give an agent a block, with `read` or `write`."""
-        sharing.right(can)
         return attaching.attach(self._caller, agent_id, block_id, can)
 
     def detach(self, agent_id: str, block_id: str) -> Agent:
@@ -302,34 +291,6 @@ class Vault:
             self._caller, block_id, after=after, before=before, limit=limit, reverse=reverse
         )
 
-    # -- principals and tokens ----------------------------------------------------------------------------------
-
-    def users(self) -> list[Principal]:
-        """The users of the workspace."""
-        return accounts.users(self._caller)
-
-    def add_user(self, name: str) -> Credentials:
-        """A new user, with a token and a recovery kit that exist nowhere else. Only the workspace's first user may."""
-        return accounts.add_user(self._caller, name)
-
-    def tokens(self) -> list[TokenInfo]:
-        """The caller's tokens and its agents'."""
-        return accounts.tokens(self._caller)
-
-    def create_token(self, *, scope: str = "full", expires: datetime | None = None, label: str = "") -> str:
-        """Another token for the caller. `expires` must be aware of its time zone."""
-        return accounts.create_token(self._caller, None, scope, _seconds(expires), label)
-
-    def agent_token(
-        self, agent_id: str, *, scope: str = "full", expires: datetime | None = None, label: str = ""
-    ) -> str:
-        """A token that carries only this agent."""
-        return accounts.create_token(self._caller, agent_id, scope, _seconds(expires), label)
-
-    def revoke_token(self, kid: str) -> None:
-        """End a token of the caller's or its agents'."""
-        accounts.revoke_token(self._caller, kid)
-
     # -- the log ------------------------------------------------------------------------------------------------
 
     def events(self, limit: int = 50, after: int | None = None) -> list[AuditEvent]:
@@ -341,13 +302,3 @@ class Vault:
         """Verify signatures, rights and newest contents of everything that the caller reaches. Complements
         `Workspace.verify`, which needs no token and opens nothing."""
         return inspection.inspect(self._caller, progress)
-
-
-def _seconds(moment: datetime | None) -> int | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise Invalid(
-            "an expiry needs a time zone", hint="for example 2027-01-31T00:00:00Z", code="bad_expiry"
-        )
-    return int(moment.timestamp())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from tallystone.statements import WRITE, Version
+from tallystone.statements import SHARE, WRITE, Version
 from tallystone.vault.caller import Caller
+from tallystone.vault.levels import level_name
 from tallystone.vault.opening import Opened
 from tallystone.vault.shelves import AGENTS, find
 from tallystone.vault.types import Agent, Block
@@ -20,12 +21,28 @@ def when(milliseconds: int) -> datetime:
         return datetime.fromtimestamp(0, UTC)
 
 
+def last_day(day: int | None) -> date | None:
+    """A day number (days since 1970) as a date. One that is none, by an owner of ill will, reads as the last one."""
+    if day is None:
+        return None
+    try:
+        return date(1970, 1, 1) + timedelta(day)
+    except OverflowError:
+        return date.max
+
+
+def day_number(day: date | None) -> int | None:
+    """A date (UTC) as days since 1970; the reverse of `last_day`."""
+    return None if day is None else (day - date(1970, 1, 1)).days
+
+
 def rights_of(opened: Opened) -> str:
-    """`owner`, `write` or `read`."""
+    """`owner`, `read`, `write`, `share` or `write+share`."""
     leaf = opened.held.own_leaf
     if leaf is None:
         return "owner"
-    return "write" if leaf.rights & WRITE else "read"
+    held = [name for bit, name in ((WRITE, "write"), (SHARE, "share")) if leaf.rights & bit]
+    return "+".join(held) or "read"
 
 
 def agent_ids(opened: Opened, viewer: Caller) -> list[str]:
@@ -52,7 +69,8 @@ def block_view(
     viewer: Caller | None = None,
 ) -> Block:
     """The block as its caller sees it, or as `viewer` does for whom it was opened."""
-    settings = opened.head.settings
+    settings, genesis, allowed = opened.head.settings, opened.genesis(), opened.head.settings.get("allowed")
+    leaf = opened.held.own_leaf
     return Block(
         id=opened.id,
         label=payload["label"],
@@ -68,13 +86,19 @@ def block_view(
         created_at=when(payload["created"]),
         updated_at=when(version.time),
         owner=opened.held.owner,
-        created_by=opened.held.owner,
+        created_by=genesis.owner,
         updated_by=version.writer,
         updated_under=version.under or None,
         rights=rights_of(opened),
         agent_ids=agent_ids(opened, viewer or opened.caller) if agents else [],
         position=opened.held.position,
         offered=opened.held.state == "offered",
+        sensitivity=level_name(opened.caller, opened.plan, settings.get("sensitivity", 0)),
+        allowed=None if allowed is None else list(allowed),
+        expires=last_day(settings.get("expires")),
+        mutable=genesis.mutable,
+        append_only=genesis.append_only,
+        through=leaf.recipient if opened.held.via and leaf is not None else "",
     )
 
 

@@ -2,6 +2,7 @@
 
     DIR/tallystone.db            the store
     DIR/server-keys/log.key      32 bytes: the seed that signs the log's checkpoints; opens nothing
+    DIR/server-keys/days/        the keys of days on which blocks end (see `daykeys`); they open nothing alone
 
 It holds no key of any principal. Vaults come out of it, one for each caller.
 """
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,17 +20,21 @@ from typing import Any
 from tallystone import _cbor, crypto
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.audit.verify import Report, verify
-from tallystone.errors import NotFound, StoreError, Tampered
+from tallystone.errors import Conflict, NotFound, StoreError, Tampered
 from tallystone.keystore import Identity, Keys, check_principal, parse_token
-from tallystone.statements import PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
+from tallystone.statements import Genesis, PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
 from tallystone.store.protocol import Batch, Event, Put, Row, Store
 from tallystone.store.sqlite import SqliteStore
-from tallystone.store.tables import AUDITOR, PRINCIPAL, REPLY, WORKSPACE
-from tallystone.vault import accounts
+from tallystone.store.tables import AUDITOR, CHARTER, PRINCIPAL, WORKSPACE
+from tallystone.vault import accounts, invitations, purging, recovery
 from tallystone.vault.caller import Caller, Stripes, authenticate
+from tallystone.vault.capsules import empty_inbox
+from tallystone.vault.charter import check_charter
+from tallystone.vault.daykeys import DAYS, DayKeys
 from tallystone.vault.events import seal_event
+from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
-from tallystone.vault.types import Credentials
+from tallystone.vault.types import CharterView, Credentials
 from tallystone.vault.vault import Vault
 
 DATABASE = "tallystone.db"
@@ -36,23 +42,34 @@ KEY_FOLDER = "server-keys"
 LOG_KEY = "log.key"
 REMEMBERED = 65_536
 """Verdicts (on principals, on policy statements) that a process keeps."""
+GENESES = 16_384
+"""First statements of blocks that a process keeps."""
 
 
 class Workspace:
     """An open workspace. Safe to share between threads; close it when done."""
 
     def __init__(
-        self, store: Store, workspace_id: bytes, record: WorkspaceRecord, signed: Signed, log_public: bytes
+        self,
+        store: Store,
+        workspace_id: bytes,
+        record: WorkspaceRecord,
+        signed: Signed,
+        log_public: bytes,
+        days: DayKeys,
     ) -> None:
         self.store = store
+        self.days = days
         self.id = workspace_id
         self.record = record
         self.log_public = log_public
         self.trusted: set[bytes] = set()
+        self.geneses: dict[str, Genesis] = {}
         self.clock: Callable[[], float] = time.time
         self._signed = signed
         self._stripes = Stripes()
         self._identities: dict[str, tuple[list[Row], Identity]] = {}
+        self._charter: tuple[list[Row], CharterView] | None = None
         self._position = 0
         self._position_lock = Lock()
         self._auditor: tuple[int, bytes, bytes] | None = None
@@ -83,7 +100,8 @@ class Workspace:
                 raise StoreError("the workspace was never finished", hint="start again in an empty directory")
             workspace_id, signed = bytes(row[1]), Signed.decode(bytes(row[2]))
             sequencer.bind(workspace_id)
-            return cls(store, workspace_id, WorkspaceRecord.decode(signed.body), signed, public)
+            days = DayKeys(folder / KEY_FOLDER / DAYS)
+            return cls(store, workspace_id, WorkspaceRecord.decode(signed.body), signed, public, days)
         except BaseException:
             store.close()
             raise
@@ -111,7 +129,8 @@ class Workspace:
             public = crypto.signing_public(seed)
             founding = accounts.found_workspace(plan, public, int(time.time()))
             sequencer.bind(founding.identity.digest)
-            workspace = cls(store, founding.identity.digest, founding.record, founding.signed, public)
+            days = DayKeys(folder / KEY_FOLDER / DAYS)
+            workspace = cls(store, founding.identity.digest, founding.record, founding.signed, public, days)
             made = accounts.welcome_root(workspace, plan, founding, founder)
         try:
             store.commit(plan.batch())
@@ -126,7 +145,12 @@ class Workspace:
 
     def recover(self, kit_text: str) -> Credentials:
         """A new token from a recovery kit alone. Raises `Invalid` or `Unauthenticated`."""
-        return accounts.recover(self, kit_text)
+        return recovery.recover(self, kit_text)
+
+    def redeem(self, code: str) -> Credentials:
+        """A new user, from an invitation's code: its keys are made here. Raises `Unauthenticated`, alike for unknown,
+        used, revoked and expired codes, or `Taken` when the name is somebody's by now."""
+        return invitations.redeem(self, code)
 
     def close(self) -> None:
         """Finish what is being written, and let go of the files."""
@@ -144,6 +168,14 @@ class Workspace:
         """Unix seconds."""
         return int(self.clock())
 
+    def today(self) -> int:
+        """Days since 1970 (UTC): an expiry's unit."""
+        return self.now() // 86400
+
+    def day_key(self, day: int) -> bytes | None:
+        """The key of a day on which blocks end (32 bytes); None when the day is over, or its key was destroyed."""
+        return self.days.get(day) if day >= self.today() else None
+
     def now_ms(self) -> int:
         """Unix milliseconds, for statements: they say when, they order nothing."""
         return int(self.clock() * 1000)
@@ -157,6 +189,15 @@ class Workspace:
     def lock_for(self, name: str) -> Lock:
         """See `Stripes`."""
         return self._stripes.lock_for(name)
+
+    def collect(self, caller: Caller, holder: str) -> None:
+        """Open the mail of a principal that the caller is or can act as: its blocks have new keys."""
+        keys: Keys | None = caller.keys
+        if holder != caller.id:
+            with self.store.snapshot() as snapshot:
+                keys = keys_of(caller, Plan(snapshot), holder)
+        if keys is not None and keys.can_act:
+            empty_inbox(caller if keys is caller.keys else caller.as_agent(keys))
 
     def caller(self, token_text: str) -> Caller:
         """The caller that a token opens. Raises `Unauthenticated`."""
@@ -192,11 +233,26 @@ class Workspace:
         self._identities[principal] = (rows, identity)
         return identity
 
+    def charter(self, plan: Plan, pin: bytes) -> CharterView:
+        """The workspace's own rules. The verdict on their rows is remembered. Raises `Tampered`."""
+        rows = plan.rows(CHARTER)
+        known = self._charter
+        if known is None or known[0] != rows:
+            known = rows, check_charter(rows, self.id, self.identity(plan, self.record.root, pin))
+            self._charter = known
+        return known[1]
+
     def trust(self, verdict: bytes) -> None:
         """Remember that a policy statement was verified: a hash, which is no secret."""
         if len(self.trusted) >= REMEMBERED:
             self.trusted.clear()
         self.trusted.add(verdict)
+
+    def remember(self, block: str, genesis: Genesis) -> None:
+        """Keep a block's first statement, once verified: it holds no key and nothing of the content."""
+        if len(self.geneses) >= GENESES:
+            self.geneses.clear()
+        self.geneses[block] = genesis
 
     # -- what belongs to no block -------------------------------------------------------------------------------
 
@@ -211,9 +267,11 @@ class Workspace:
             self._auditor = (today, capsule, key)
         return self._auditor[1], self._auditor[2]
 
-    def log_unclaimed(self, kind: str, content: dict[str, Any], keys: Keys | None = None) -> None:
-        """Log an event that no block's key covers, durably, sealed to the auditor."""
-        detail = seal_event({"kind": kind, **content}, keys, (), self.auditor_key())
+    def log_unclaimed(
+        self, kind: str, content: dict[str, Any], keys: Keys | None = None, grants: Iterable[bytes] = ()
+    ) -> None:
+        """Log an event that belongs to no operation, durably, sealed to the auditor; and under these K_grants."""
+        detail = seal_event({"kind": kind, **content}, keys, grants, self.auditor_key())
         self.store.commit(Batch([], [], [Event(kind, detail)]))
 
     def denied(self, content: dict[str, Any]) -> None:
@@ -221,17 +279,16 @@ class Workspace:
         self.log_unclaimed("denied", {"actor": "", "under": "", **content})
 
     def purge(self) -> int:
-        """Remove what has expired: answers kept for retries. Needs no key. Returns how many rows went."""
-        now = self.now()
-        with self.store.snapshot() as snapshot:
-            plan = Plan(snapshot)
-            for row in plan.rows(REPLY):
-                if int(row[3]) <= now:
-                    plan.delete(REPLY, row[1])
-        batch = plan.batch()
-        if batch.changes:
-            self.store.commit(batch)
-        return len(batch.changes)
+        """Remove what has ended: answers kept for retries, expired blocks with the keys of their days, expired grants.
+        Needs no key of anybody's. Returns how many rows went or changed. Raises `StoreError`, `Conflict`."""
+        return purging.purge(self)
+
+    def purge_if_due(self) -> None:
+        """Purge if the calendar says that something has ended; for programs that run no server. Costs one read. What
+        cannot be removed now waits for the next time: nothing of it can be read meanwhile."""
+        with suppress(StoreError, Conflict):
+            if purging.is_due(self):
+                purging.purge(self)
 
     # -- checking -----------------------------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tallystone import _cbor, crypto, policy
-from tallystone.errors import Invalid, Locked, NotFound
+from tallystone.errors import Invalid, Locked
 from tallystone.keystore import Identity, Keys, Root
 from tallystone.policy import Standing
 from tallystone.statements import (
@@ -18,29 +19,34 @@ from tallystone.statements import (
     Genesis,
     Leaf,
     Link,
+    Signed,
     Version,
-    grant_proof,
     grants_root,
     identifier,
 )
-from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, INBOX, LEDGER, PRINCIPAL, SHELF, VERSION
+from tallystone.store.tables import (
+    BLOCK,
+    CALENDAR,
+    CHAIN,
+    EPOCH,
+    GRANT_WRAP,
+    INBOX,
+    LEDGER,
+    SHELF,
+    VERSION,
+)
 from tallystone.vault.caller import Caller
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened
+from tallystone.vault.ledger import Ledger, Roster, leaf_salt, seal_roster
+from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, nest_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import (
     ACCEPTED,
     Content,
     EpochKeys,
     Held,
-    Roster,
-    admin_public,
     epoch_row,
-    leaf_salt,
     new_epoch,
     seal_content,
-    seal_grant_key,
-    seal_grant_key_to,
-    seal_roster,
     seal_statement,
     shelve,
     wrap_content_key,
@@ -95,10 +101,13 @@ def create_block(
     shelf: str = "block",
     locator_of: str = "",
     root: Root | None = None,
+    mutable: bool = True,
+    append_only: bool = False,
 ) -> Held:
     """Queue a new block of the caller with its first version, its first grants, and its shelf rows.
 
-    `root` is an agent's own, for its sponsor's shelf.
+    `root` is an agent's own, for its sponsor's shelf. With `expires` among the settings its keys are nested from the
+    start.
     """
     me = caller.identity(plan, caller.id)
     now = caller.workspace.now_ms()
@@ -110,19 +119,24 @@ def create_block(
         owner_record=me.digest,
         nonce=crypto.random_bytes(16),
         created=now,
-        mutable=True,
-        append_only=False,
+        mutable=mutable,
+        append_only=append_only,
         subject=subject,
         grants=grants_root({i: leaf.digest for i, leaf in leaves.items()}),
         next_grant=len(grants) + 1,
         settings=dict(settings),
+        change={} if mutable else {"payload": crypto.sha256(encode_payload(payload))},
     )
     signed = caller.sign(plan, "genesis", genesis.encode())
     block, storage, admin = identifier("block", signed.digest), crypto.random_bytes(16), crypto.random_bytes()
     keys, own_key = new_epoch(0), crypto.random_bytes()
+    day = settings.get("expires")
+    if day is not None:
+        mark_day(caller, plan, storage, None, day)
+    nest = nest_of(caller, block, day, 0)
     plan.put(EPOCH, storage, *epoch_row(keys, None))
     plan.put(CHAIN, storage, 0, 0, seal_statement(keys.chain, block, 0, signed))
-    plan.put(GRANT_WRAP, storage, 0, 0, wrap_epoch(own_key, block, keys, history=True))
+    plan.put(GRANT_WRAP, storage, 0, 0, wrap_epoch(own_key, block, keys, history=True, nest=nest))
     position = caller.workspace.next_position()
     held = Held(
         block,
@@ -142,16 +156,33 @@ def create_block(
     for number, grant in enumerate(grants, 1):
         leaf, grant_key = leaves[number], grant_keys[number]
         _put_grant(
-            plan, block, storage, keys, leaf, grant_key, seal_grant_key(admin, block, number, grant_key)
+            plan,
+            block,
+            storage,
+            keys,
+            leaf,
+            grant_key,
+            Ledger(admin, block).seal(number, grant_key, history=True, watch=False),
+            nest=nest,
         )
         _place(
             plan, grant, replace(held, grant=number, key=grant_key, leaf=leaf.encode()), caller, locator_of
         )
-    row = BlockRow(storage, 0, 0, 0, 0, None, None)
+    row = BlockRow(storage, 0, 0, 0, 0, day, None)
     opened = Opened(caller, plan, held, row, keys)
     opened.know(policy.begin(block, signed.digest, genesis))
     add_version(opened, payload, EMPTY, Standing(caller.id))
     return held
+
+
+def mark_day(caller: Caller, plan: Plan, storage: bytes, before: int | None, day: int | None) -> None:
+    """Queue the calendar's entry for a block that ends after `day` (None: never), in place of the one at `before`, and
+    see that the day has a key. That is on disk before the commit that uses it."""
+    if before is not None:
+        plan.delete(CALENDAR, before, storage, 0)
+    if day is not None:
+        caller.workspace.days.make(day)
+        plan.put(CALENDAR, day, storage, 0, "block")
 
 
 def _place(plan: Plan, grant: FirstGrant, held: Held, caller: Caller, locator_of: str) -> None:
@@ -170,12 +201,13 @@ def _put_grant(
     grant_key: bytes,
     secret: bytes,
     capsule: bytes = b"",
+    *,
+    nest: bytes | None = None,
 ) -> None:
     roster = seal_roster(keys.chain, block, Roster(leaf, capsule))
     plan.put(LEDGER, storage, leaf.grant, leaf.digest, keys.number, roster, secret, leaf.until)
-    plan.put(
-        GRANT_WRAP, storage, leaf.grant, keys.number, wrap_epoch(grant_key, block, keys, history=leaf.history)
-    )
+    wrap = wrap_epoch(grant_key, block, keys, history=leaf.history, nest=nest)
+    plan.put(GRANT_WRAP, storage, leaf.grant, keys.number, wrap)
 
 
 def add_version(opened: Opened, payload: Mapping[str, Any], previous: bytes, standing: Standing) -> Version:
@@ -201,12 +233,12 @@ def add_version(opened: Opened, payload: Mapping[str, Any], previous: bytes, sta
         writer_record=caller.identity(plan, caller.id).digest,
         under=caller.under.id if caller.under else "",
         time=caller.workspace.now_ms(),
+        authority=policy.carried(opened.content()[1] if row.version else None, standing.via),
     )
     signed = caller.sign(plan, "version", version.encode())
     content_key = crypto.random_bytes()
-    sealed = seal_content(
-        content_key, opened.id, number, Content(signed, body, standing.leaf, standing.proof)
-    )
+    content = Content(signed, body, standing.leaf, standing.proof, tuple(opened.evidence()))
+    sealed = seal_content(content_key, opened.id, number, content)
     wrap = wrap_content_key(opened.keys.dek, opened.id, number, content_key)
     plan.put(VERSION, row.storage, number, row.epoch, wrap, sealed)
     opened.row = replace(row, version=number)
@@ -222,13 +254,20 @@ def add_link(
     leaves: Mapping[int, bytes] | None = None,
     settings: Mapping[str, Any] | None = None,
     admin: bytes | None = None,
-    authority: Mapping[str, Any] | None = None,
+    standing: Standing | None = None,
     next_grant: int | None = None,
-) -> Any:
-    """Queue the next policy statement; what is not given stays as it was. Returns it, signed."""
+    owner: str | None = None,
+) -> Signed:
+    """Queue the next policy statement; what is not given stays as it was. Returns it, signed.
+
+    `standing` is how the caller came to the block before this step, if its rows have changed in this plan already.
+    """
     caller, plan, head = opened.caller, opened.plan, opened.head
-    if opened.held.own_leaf is not None and (head.due or kind == "revocation"):
+    if caller.id != head.owner and standing is None and owner is None:
+        standing = opened.standing()
+    if standing is not None and opened.row.epoch == head.epoch and (head.due or kind == "revocation"):
         change = {**change, "due": True}  # no version may cite this before somebody has rotated (design §6)
+    authority = {} if standing is None or standing.leaf is None else _authority(opened, standing)
     version_digest = opened.content()[0].signed.digest if opened.row.version else EMPTY
     link = Link(
         block=opened.id,
@@ -237,7 +276,7 @@ def add_link(
         version=opened.row.version,
         version_digest=version_digest,
         epoch=opened.row.epoch,
-        owner=head.owner,
+        owner=owner or head.owner,
         grants=head.grants if leaves is None else grants_root(leaves),
         next_grant=head.next_grant if next_grant is None else next_grant,
         settings=dict(head.settings if settings is None else settings),
@@ -245,67 +284,25 @@ def add_link(
         change=dict(change),
         issuer=caller.id,
         issuer_record=caller.identity(plan, caller.id).digest,
-        authority=dict(authority or {}),
+        authority=authority,
         time=caller.workspace.now_ms(),
     )
     signed = caller.sign(plan, kind, link.encode())
     sealed = seal_statement(opened.keys.chain, opened.id, link.number, signed)
     plan.put(CHAIN, opened.row.storage, link.number, opened.row.epoch, sealed)
     # Asked before it is written: a link that readers refuse would close the block for everybody.
-    opened.know(policy.follow(head, kind, link, signed.digest, caller.workspace.now() // 86400))
+    today, party_of = caller.workspace.today(), partial(caller.party, plan)
+    opened.know(policy.follow(head, kind, link, signed.digest, today, standing, party_of))
     opened.row = replace(opened.row, policy=link.number)
     opened.row.write(plan)
     return signed
 
 
-def add_grant(
-    opened: Opened, recipient: Identity, rights: int, capsule: bytes = b"", replaces: int = 0
-) -> tuple[Leaf, bytes, Any]:
-    """Queue a grant to `recipient`; returns its leaf, its key and the signed statement.
-
-    By the owner, the key goes to the ledger under the admin key; by a grantee who places the block below its own
-    grant (rule 5), it is sealed to the admin key's public half, so that the owner can rotate later. `replaces` is the
-    number of the same recipient's grant that this one takes the place of.
-    """
-    leaves = opened.leaves()
-    number, grant_key = opened.head.next_grant, crypto.random_bytes()
-    own = opened.held.own_leaf
-    leaf = new_leaf(
-        number, recipient, rights, own.grant if own else 0, grant_key, history=own.history if own else True
-    )
-    after = {**leaves, number: leaf.digest}
-    if own is None:
-        admin = opened.held.admin
-        secret = seal_grant_key(admin, opened.id, number, grant_key)
-        change: dict[str, Any] = {
-            "grant": number,
-            "leaf": leaf.digest,
-            "capsule": crypto.sha256(capsule),
-            "replaces": replaces,
-        }
-        authority = None
-        published = crypto.sha256(admin_public(admin)) if capsule and opened.head.admin == EMPTY else None
-    else:
-        secret = seal_grant_key_to(opened.held.admin_public, opened.id, number, grant_key)
-        change = {"grant": number, "leaf": leaf.encode(), "proof": grant_proof(leaves, number)}
-        authority = {"leaf": own.encode(), "proof": grant_proof(leaves, own.grant)}
-        published = None
-    signed = add_link(
-        opened, "grant", change, leaves=after, authority=authority, next_grant=number + 1, admin=published
-    )
-    _put_grant(opened.plan, opened.id, opened.row.storage, opened.keys, leaf, grant_key, secret,
-               crypto.sha256(capsule)[:16] if capsule else b"")  # fmt: skip
-    return leaf, grant_key, signed
-
-
-def place_with_agent(opened: Opened, agent: FirstGrant) -> None:
-    """Grant to an agent whose keys the caller holds, and put the block on its shelf: no capsule, no offer."""
-    plan, identity = opened.plan, agent.identity
-    if plan.need(PRINCIPAL, identity.id, identity.record.serial + 1) is not None:
-        raise NotFound(f"Agent {identity.id} not found")  # ended meanwhile; the commit repeats this check
-    leaf, grant_key, _ = add_grant(opened, identity, agent.rights)
-    held = replace(opened.held, grant=leaf.grant, key=grant_key, leaf=leaf.encode(), state=ACCEPTED)
-    _place(opened.plan, agent, held, opened.caller, "")
+def _authority(opened: Opened, standing: Standing) -> dict[str, Any]:
+    """What entitles somebody who is not the owner to a policy statement: grant, path, and the roles in between."""
+    assert standing.leaf is not None  # callers ask
+    found: dict[str, Any] = {"leaf": standing.leaf.encode(), "proof": list(standing.proof)}
+    return {**found, "via": opened.evidence()} if standing.via else found
 
 
 def destroy(plan: Plan, opened: Opened) -> None:
@@ -314,6 +311,9 @@ def destroy(plan: Plan, opened: Opened) -> None:
         roster = opened.roster(entry)
         if roster.capsule:
             plan.delete(INBOX, roster.leaf.recipient, roster.capsule)
+        if roster.leaf.until is not None:
+            plan.delete(CALENDAR, roster.leaf.until, opened.row.storage, roster.leaf.grant)
+    mark_day(opened.caller, plan, opened.row.storage, opened.row.day, None)
     for table in (CHAIN, VERSION, EPOCH, GRANT_WRAP, LEDGER):
         plan.clear(table, opened.row.storage)
     plan.need(BLOCK, opened.row.storage)

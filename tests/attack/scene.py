@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tallystone.errors import NotFound, TallystoneError
 from tallystone.store.tables import TABLES
 from tallystone.vault import Vault, Workspace
-from tallystone.vault.types import Agent, Block
+from tallystone.vault.types import Agent, Block, Credentials
 
 DATABASE = "tallystone.db"
 REPLY_KEY = b"an equal request"
@@ -113,8 +113,12 @@ def build(folder: Path) -> Scene:
     v.share(private, made["bob"].principal, "read")  # an offer on bob's shelf
     workspace.vault(made["bob"].token)
     v.share(private, made["carol"].principal, "write")  # a capsule that waits
-    bob.share(scene.ids["bobs"], made["carol"].principal, "write")
+    bob.share(scene.ids["bobs"], made["carol"].principal, "write", until=date(2999, 1, 1))
+    v.set_charter(max_grants=9_000)
+    v.set_charter(levels=["public", "internal", "confidential", "restricted", "sealed"])
+    v.invite(s("invited"), clearance="internal", days=365)
     v.edit_block(team, lambda b: {"limit": 5000})
+    _with_roles_and_days(scene, workspace, made)
     for vault, what in ((bob, scene.ids["fixed"]), (v, scene.ids["bobs"])):
         with suppress(NotFound):
             vault.block(what)
@@ -133,6 +137,42 @@ def build(folder: Path) -> Scene:
     scene.leaves = rows(folder / DATABASE, "SELECT size FROM log_head")[0][0]
     assert not empty, f"the scene leaves tables empty: {empty}"
     return scene
+
+
+def _with_roles_and_days(scene: Scene, workspace: Workspace, made: dict[str, Credentials]) -> None:
+    """What goes beyond a block's direct grants: roles with members, a sharer, days on which things end, a block that is
+    being handed over; and a membership that waits."""
+    s, ids = scene.canary, scene.ids
+
+    def vault(name: str) -> Vault:
+        return workspace.vault(made[name].token)
+
+    v, end = vault("alice"), datetime.now(UTC).date() + timedelta(days=400)
+    for name in ("bob", "carol"):
+        v.set_clearance(made[name].principal, "internal")
+    crew = v.create_role(s("role"), description=s("description"), clearance="internal")
+    outer = v.create_role(s("role"), description=s("description"))
+    ids |= {"crew": crew.id, "outer": outer.id}
+    v.add_members(crew.id, [made["bob"].principal])
+    v.add_members(outer.id, [crew.id, ids["a1"]])
+    vault("bob").accept_offer(crew.id)
+    shared = v.create_block(
+        label=s("label"), value=s("value"), description=s("description"), sensitivity="internal"
+    )
+    led = vault("carol").create_block(label=s("label"), value=s("value"), expires=end)
+    ids |= {"shared": shared.id, "led": led.id}
+    v.share(shared.id, crew.id, "write")
+    vault("bob").edit_block(shared.id, lambda b: {"value": s("value")})
+    vault("carol").share(led.id, made["bob"].principal, "write+share", depth=1)
+    vault("bob").accept_offer(led.id)
+    vault("bob").share(led.id, made["alice"].principal, "write", until=end - timedelta(days=9))
+    vault("alice").accept_offer(led.id)
+    v.edit_block(led.id, lambda b: {"value": s("value")})
+    v.add_members(crew.id, [made["carol"].principal], until=end)  # a capsule that waits
+    third = v.create_block(label=s("label"), value=s("value"))
+    ids["third"] = third.id
+    v.share(third.id, outer.id, "read")
+    v.transfer(third.id, made["carol"].principal)
 
 
 def rows(database: Path, sql: str, *bound: Any) -> list[tuple[Any, ...]]:
@@ -175,7 +215,11 @@ def _content(block: Block) -> tuple[Any, ...]:
 
 
 def _settings(block: Block) -> tuple[Any, ...]:
-    return block.id, block.limit, block.read_only, block.locked, block.owner, block.rights, block.offered
+    policy = block.sensitivity, repr(block.allowed), block.expires, block.mutable, block.append_only
+    return (
+        block.id, block.limit, block.read_only, block.locked, block.owner, block.rights, block.through,
+        block.offered, policy,
+    )  # fmt: skip
 
 
 def _block(block: Block) -> tuple[Any, ...]:
@@ -195,10 +239,15 @@ Seen = dict[str, Any]
 """{question: answer}: a set of facts, or the error that refused it."""
 
 
-def look(workspace: Workspace, scene: Scene, *, events: bool = False) -> Seen:
-    """Ask everything as every principal. Facts are sets: what is missing and what is wrong can be told apart."""
+def look(
+    workspace: Workspace, scene: Scene, *, events: bool = False, only: Container[str] | None = None
+) -> Seen:
+    """Ask everything as every principal, or `only` as some. Facts are sets: what is missing and what is wrong can be
+    told apart."""
     seen: Seen = {}
     for who, token in scene.tokens.items():
+        if only is not None and who not in only:
+            continue
         try:
             vault = workspace.vault(token)
         except TallystoneError as error:
@@ -215,7 +264,7 @@ def look(workspace: Workspace, scene: Scene, *, events: bool = False) -> Seen:
 
 
 def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[Any]]]:
-    blocks = [scene.ids[n] for n in ("team", "private", "fixed", "bobs")]
+    blocks = [scene.ids[n] for n in ("team", "private", "fixed", "bobs", "shared", "led", "third")]
     agents = [scene.ids[n] for n in ("a1", "a2", "b1")]
 
     def read() -> set[Any]:
@@ -238,6 +287,13 @@ def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[A
             found |= {_agent(agent), *((one, _block(b)) for b in agent.blocks)}
         return found
 
+    def roles() -> set[Any]:
+        found: set[Any] = set()
+        for one in v.roles():
+            found.add((one.id, one.name, one.description, one.owner, one.clearance, one.history, one.mine))
+            found |= {(one.id, member.principal, member.until) for member in v.role(one.id).members}
+        return found
+
     questions: dict[str, Callable[[], set[Any]]] = {
         "block": read,
         "blocks": lambda: {_block(b) for b in v.blocks(need_agents=False)},
@@ -256,11 +312,13 @@ def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[A
                 (t.kid, t.principal, t.scope, t.created, t.expires, t.label) for t in v.tokens()
             },
             "offers": lambda: _named(
-                {(o.owner, o.owner_name, o.block_id, o.label, o.can) for o in v.offers()}
+                {(o.owner, o.owner_name, o.block_id, o.label, o.can, o.kind) for o in v.offers()}
             ),
             "access": lambda: _named(
-                {(a.principal, a.name, a.block_id, a.label, a.rights) for a in v.access()}
+                {(a.principal, a.name, a.block_id, a.label, a.rights, a.through) for a in v.access()}
             ),
+            "roles": roles,
+            "charter": lambda: {repr(v.charter())},
         }
     if who == "alice":
         questions["grants"] = lambda: _named(

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from attack.lying import agent_of, caller_of, forge_version, held_by
+from attack.lying import agent_of, caller_of, forge_version, held_by, seal_capsule_body
 from attack.scene import DATABASE, raw, rows
 from tallystone import _cbor, crypto
 from tallystone.errors import Denied, Invalid, NotFound, TallystoneError, Tampered, Unauthenticated
 from tallystone.keystore import FULL, READ_ONLY, Root, new_token, seal_root
 from tallystone.statements import EMPTY, PrincipalRecord, Signed, identifier, issue
 from tallystone.vault import Vault, Workspace
-from tallystone.vault.opening import open_block
+from tallystone.vault.capsules import capsule_info
+from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import unwrap_content_key, unwrap_epoch
-from tallystone.vault.shelves import capsule_info, seal_capsule_body
 from tallystone.vault.types import Credentials
 
 Founded = tuple[Workspace, Credentials]

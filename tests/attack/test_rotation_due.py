@@ -2,33 +2,69 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tallystone.errors import Locked, Unauthenticated
+from attack.lying import caller_of, forge_version, held_by
+from attack.scene import DATABASE, raw, rows
+from tallystone.errors import Tampered, Unauthenticated
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.entering import open_block
+from tallystone.vault.plan import Plan
 from tallystone.vault.types import Credentials
 
 
-def test_a_cleared_mark_neither_lets_old_keys_write_nor_locks_the_owner_out(
+def _clear(database: Path) -> None:
+    with raw(database) as connection:
+        connection.execute("UPDATE block SET flags = 0")
+
+
+def _epochs(database: Path) -> list[int]:
+    return [row[0] for row in rows(database, "SELECT epoch FROM block")]
+
+
+def test_a_cleared_mark_lets_nobody_write_under_the_old_keys(
     workspace: Workspace, alice: Vault, bob_credentials: Credentials, tmp_path: Path
 ) -> None:
+    """The mark lies in clear for whoever purges without keys. What counts is signed: the statement says that keys are
+    due, so whoever writes next changes them all the same."""
+    database = tmp_path / "data" / DATABASE
     block = alice.create_block(label="team", value="v")
     alice.share(block.id, "bob", "write")
     bob = workspace.vault(bob_credentials.token)
     bob.accept_offer(block.id)
     agent = bob.create_agent({"name": "a"}, block_ids=[block.id])
     bob.detach(agent.id, block.id)
-    with sqlite3.connect(tmp_path / "data" / "tallystone.db") as connection:
-        connection.execute("UPDATE block SET flags = 0")
-    connection.close()
-    with pytest.raises(Locked):
-        bob.edit_block(block.id, lambda _: {"value": "under the old keys"})
+    before = _epochs(database)
+    _clear(database)
     assert any("block" in finding.where for finding in workspace.verify().findings)
-    assert alice.edit_block(block.id, lambda _: {"value": "under new keys"}).value == "under new keys"
+    assert bob.edit_block(block.id, lambda _: {"value": "under new keys"}).value == "under new keys"
+    assert sum(_epochs(database)) == sum(before) + 1
+    assert alice.edit_block(block.id, lambda _: {"value": "alice"}).value == "alice"
     assert bob.edit_block(block.id, lambda _: {"value": "bob again"}).value == "bob again"
+
+
+def test_a_version_that_is_written_past_the_change_of_keys_counts_for_nobody(
+    workspace: Workspace, alice: Vault, bob_credentials: Credentials, tmp_path: Path
+) -> None:
+    database = tmp_path / "data" / DATABASE
+    block = alice.create_block(label="team", value="v")
+    alice.share(block.id, "bob", "write")
+    bob = workspace.vault(bob_credentials.token)
+    bob.accept_offer(block.id)
+    agent = bob.create_agent({"name": "a"}, block_ids=[block.id])
+    bob.detach(agent.id, block.id)
+    _clear(database)
+    mallory = caller_of(bob)
+    held = held_by(workspace, mallory.keys, block.id)
+    with workspace.store.snapshot() as snapshot:
+        proof = open_block(mallory, Plan(snapshot), held).standing().proof
+    forge_version(database, workspace, mallory, held, proof=proof)
+    for vault in (alice, bob):
+        with pytest.raises(Tampered, match="before the keys were changed"):
+            vault.block(block.id)
+    assert {finding.where.split()[0] for finding in workspace.verify().findings} >= {"block", "version"}
 
 
 def test_an_answer_is_kept_for_the_operation_it_belongs_to_only(

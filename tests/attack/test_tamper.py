@@ -95,13 +95,17 @@ def judge(copy: Path, scene: Scene, right: Seen, table: str, what: str) -> None:
             {"log_leaf", "log_head", "log_manifest", "log_detail"} if table.startswith("log_") else set()
         )
         assert any(where.split()[0] in names for where in found), f"{what}: not found by verify, only {found}"
-        seen = look(workspace, scene, events=table in EVENT_TABLES)
+        # Alice and Bob reach nearly everything; the others ask in turn.
+        some = None if FULL else {"alice", "bob", random.Random(what).choice(sorted(scene.tokens))}
+        seen = look(workspace, scene, events=table in EVENT_TABLES, only=some)
     for name, answer in seen.items():
         if isinstance(answer, TallystoneError):
             continue
         wrong = answer - right[name]
         if table in ROLLBACK:
             wrong = {fact for fact in wrong if not _was_right_before(fact, scene)}
+        if table == "charter" and name.endswith(" charter"):
+            continue  # an older one is the root's word too: that the newest is gone, the check of the log has found
         assert not wrong, f"{what}: {name} answers wrongly {wrong}"
 
 
@@ -139,7 +143,7 @@ def _variants(value: Any, others: list[Any], seed: int) -> list[Any]:
         ]
     if isinstance(value, int):
         return [value - 1, value + 1, -1, 0, 2**62, *swapped, None, -(2**63)]
-    return [0, -1, 1, 2**62, b"", b"\x01" * 40, ""]
+    return [0, b"\x01" * 40, -1, 1, 2**62, b"", ""]
 
 
 def _cases(database: Path, table: Table, column: str) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -156,7 +160,9 @@ def _cases(database: Path, table: Table, column: str) -> Iterator[tuple[tuple[An
     for number in range(QUICK_CASES):
         row = dice.choice([row for row in found if row[place] is not None] or found)
         variants = _variants(row[place], others, number)
-        yield row, variants[number] if number < 2 else dice.choice(variants[2:])
+        # A key that is taken would be refused by the schema, and prove nothing.
+        rest = [one for one in variants[2:] if column not in table.key or one not in [*others, None]]
+        yield row, variants[number] if number < 2 else dice.choice(rest)
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS, ids=[f"{t.name}.{c}" for t, c in COLUMNS])
@@ -199,7 +205,7 @@ def _fresh(scene: Scene, copy: Path) -> Path:
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_a_dropped_row(table: Table, scene: Scene, copy: Path, right: Seen) -> None:
-    for row in _some_rows(scene.folder / DATABASE, table, 3):
+    for row in _some_rows(scene.folder / DATABASE, table, 2):
         with raw(_fresh(scene, copy)) as connection:
             connection.execute(f"DELETE FROM {table.name} WHERE {_where(table)}", table.key_of(row))
         judge(copy, scene, right, table.name, f"dropped {table.name} {table.key_of(row)[1:]}")
@@ -215,7 +221,7 @@ def test_all_rows_dropped(table: Table, scene: Scene, copy: Path, right: Seen) -
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_an_added_row(table: Table, scene: Scene, copy: Path, right: Seen) -> None:
     """A copy of a row under another key, with each key column changed in turn."""
-    for row in _some_rows(scene.folder / DATABASE, table, 2):
+    for row in _some_rows(scene.folder / DATABASE, table, 1):
         for place in range(len(table.key)):
             cell = row[place]
             other = (

@@ -1,0 +1,130 @@
+"""From the server's JSON to the vault's own values, so that commands need not know where they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Any, TypeVar
+
+from tallystone.vault.types import (
+    EXTRA_FIELDS,
+    Agent,
+    AuditEvent,
+    Block,
+    CharterView,
+    Grant,
+    InviteInfo,
+    Member,
+    Role,
+    TokenInfo,
+)
+
+T = TypeVar("T")
+
+
+def _time(text: object) -> datetime:
+    return datetime.fromisoformat(str(text)) if text else datetime.fromtimestamp(0, UTC)
+
+
+def _day(text: object) -> date | None:
+    return date.fromisoformat(str(text)) if text else None
+
+
+def block(item: Mapping[str, Any]) -> Block:
+    """A block."""
+    return Block(
+        id=item["id"],
+        label=item.get("label") or "",
+        value=item.get("value") or "",
+        description=item.get("description"),
+        limit=item.get("limit") or 0,
+        read_only=bool(item.get("read_only")),
+        locked=bool(item.get("locked")),
+        tags=list(item.get("tags") or ()),
+        metadata=dict(item.get("metadata") or {}),
+        extra={name: item[name] for name in EXTRA_FIELDS if item.get(name) is not None},
+        version=item.get("version") or 0,
+        created_at=_time(item.get("created_at")),
+        updated_at=_time(item.get("updated_at")),
+        owner=item.get("owner") or "",
+        created_by=item.get("created_by_id") or "",
+        updated_by=item.get("last_updated_by_id") or "",
+        updated_under=item.get("updated_under"),
+        rights=item.get("rights") or "",
+        agent_ids=list(item.get("agent_ids") or ()),
+        position=0,
+        offered=bool(item.get("offered")),
+        sensitivity=item.get("sensitivity") or "",
+        allowed=item.get("allowed"),
+        expires=_day(item.get("expires")),
+        mutable=item.get("mutable", True),
+        append_only=bool(item.get("append_only")),
+        through=item.get("through") or "",
+    )
+
+
+def agent(item: Mapping[str, Any]) -> Agent:
+    """An agent with its blocks."""
+    memory = item.get("memory") or {}
+    tools = [
+        tool.get("name", "") if isinstance(tool, dict) else str(tool) for tool in item.get("tools") or ()
+    ]
+    return Agent(
+        id=item["id"],
+        name=item.get("name") or "",
+        state={**item, "tools": tools},
+        blocks=[block(one) for one in item.get("blocks") or memory.get("blocks") or ()],
+        created_at=_time(item.get("created_at")),
+        updated_at=_time(item.get("updated_at")),
+        version=item.get("version") or 0,
+        position=0,
+        sponsor=item.get("created_by_id") or "",
+    )
+
+
+def plain(kind: type[T], item: Mapping[str, Any]) -> T:
+    """One of the vault's values from its fields; what a newer server says beyond them is left out."""
+    # callers pass dataclasses only, for which the type system has no name
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    return kind(**{field.name: item[field.name] for field in fields})
+
+
+def token(item: Mapping[str, Any]) -> TokenInfo:
+    """What is known of a token."""
+    expires = int(_time(item["expires"]).timestamp()) if item.get("expires") else None
+    times = {"created": int(_time(item["created"]).timestamp()), "expires": expires}
+    return plain(TokenInfo, {**item, **times})
+
+
+def event(item: Mapping[str, Any]) -> AuditEvent:
+    """An event of the log."""
+    return AuditEvent(
+        seq=item["seq"],
+        minute=int(_time(item["time"]).timestamp()) // 60,
+        kind=item["kind"],
+        actor=item["actor"],
+        under=item.get("under") or "",
+        detail=dict(item.get("detail") or {}),
+    )
+
+
+def grant(item: Mapping[str, Any]) -> Grant:
+    """A grant."""
+    return plain(Grant, {**item, "until": _day(item["until"])})
+
+
+def role(item: Mapping[str, Any]) -> Role:
+    """A role with its members."""
+    members = [plain(Member, {**one, "until": _day(one["until"])}) for one in item["members"]]
+    return plain(Role, {**item, "members": members, "created_at": _time(item["created_at"])})
+
+
+def invitation(item: Mapping[str, Any]) -> InviteInfo:
+    """What is known of an invitation."""
+    return plain(InviteInfo, {**item, "expires": int(_time(item["expires"]).timestamp())})
+
+
+def charter(item: Mapping[str, Any]) -> CharterView:
+    """The workspace's charter."""
+    return plain(CharterView, {**item, "levels": tuple(item["levels"])})

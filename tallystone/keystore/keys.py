@@ -1,0 +1,111 @@
+"""A principal's root secret and the keys that come of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from tallystone import _cbor, crypto
+
+FULL, READ_ONLY = "full", "read"
+SCOPES = (FULL, READ_ONLY)
+
+
+@dataclass(frozen=True)
+class Root:
+    """A principal's root secret: two halves of 32 bytes, and the digest of the workspace root's first record (`pin`),
+    so that everything its holder trusts starts from bytes that the store cannot replace."""
+
+    read: bytes
+    act: bytes | None
+    pin: bytes
+
+    def __repr__(self) -> str:
+        return "Root(full)" if self.act else "Root(read)"
+
+    def encode(self, scope: str) -> bytes:
+        """The bytes to seal for a token of this scope."""
+        return _cbor.encode([self.read, self.act if scope == FULL else None, self.pin])
+
+    @classmethod
+    def decode(cls, data: bytes) -> Root:
+        """Raises `Tampered`."""
+        return cls(*_cbor.unpack(data, "a sealed root", bytes, (bytes, type(None)), bytes))
+
+
+def new_root(pin: bytes) -> Root:
+    """Two fresh halves."""
+    return Root(crypto.random_bytes(), crypto.random_bytes(), pin)
+
+
+class Keys:
+    """A principal's keys, as far as its caller's token reaches. Each is derived when first used."""
+
+    def __init__(self, principal: str, root: Root) -> None:
+        self.principal = principal
+        self.root = root
+
+    def __repr__(self) -> str:
+        return f"Keys({self.principal}, {self.root!r})"
+
+    @cached_property
+    def locate(self) -> bytes:
+        """Blinds addresses on the shelf."""
+        return crypto.derive(self.root.read, "root/locate")
+
+    @cached_property
+    def seal(self) -> bytes:
+        """Seals part one of shelf rows."""
+        return crypto.derive(self.root.read, "root/seal")
+
+    @cached_property
+    def own(self) -> bytes:
+        """Wraps this principal's copies of the events that it caused."""
+        return crypto.derive(self.root.read, "root/own")
+
+    def _act(self, label: str) -> bytes:
+        if self.root.act is None:
+            raise LookupError(
+                label
+            )  # callers ask `can_act` first; a read-only token gets a clear refusal there
+        return crypto.derive(self.root.act, label)
+
+    @property
+    def can_act(self) -> bool:
+        """Whether the token carries the half that signs."""
+        return self.root.act is not None
+
+    @cached_property
+    def sign(self) -> bytes:
+        """Seals the Ed25519 seed."""
+        return self._act("root/sign")
+
+    @cached_property
+    def kem(self) -> bytes:
+        """Seals the X-Wing seed."""
+        return self._act("root/kem")
+
+    @cached_property
+    def act(self) -> bytes:
+        """Seals part two of shelf rows."""
+        return self._act("root/act")
+
+    def shelf(self, kind: str) -> bytes:
+        """The id (32 bytes) of this principal's shelf for one kind of thing. Unlinkable to the principal."""
+        return crypto.mac(self.locate, crypto.pae("shelf", kind))
+
+    def locator(self, identity: str) -> bytes:
+        """The blinded address (32 bytes) of a thing on this principal's shelf."""
+        return crypto.mac(self.locate, crypto.pae("locator", identity))
+
+
+def seal_seed(keys: Keys, purpose: str, seed: bytes) -> bytes:
+    """One of an identity's two seeds (`sign` or `kem`), for its row."""
+    key = keys.sign if purpose == "sign" else keys.kem
+    return crypto.seal(key, crypto.pae("identity", purpose, keys.principal), seed)
+
+
+def open_seed(keys: Keys, purpose: str, sealed: bytes) -> bytes:
+    """The reverse. Raises `Tampered`."""
+    key = keys.sign if purpose == "sign" else keys.kem
+    return crypto.open_sealed(key, crypto.pae("identity", purpose, keys.principal), sealed)

@@ -1,0 +1,107 @@
+"""The part of a vault that is about people and the workspace: users, invitations, tokens, the charter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from tallystone.errors import Invalid
+from tallystone.keystore import ACTIVE, SUSPENDED
+from tallystone.vault import accounts, charter, invitations, roles, tokens
+from tallystone.vault.caller import Caller
+from tallystone.vault.types import CharterView, Credentials, InviteInfo, Principal, TokenInfo
+
+
+class Administration:
+    """What `Vault` does that concerns no block. Each method is one operation, as there."""
+
+    _caller: Caller
+
+    # -- users --------------------------------------------------------------------------------------------------
+
+    def users(self) -> list[Principal]:
+        """The users of the workspace."""
+        return accounts.users(self._caller)
+
+    def add_user(self, name: str, *, clearance: str | None = None) -> Credentials:
+        """A new user, with a token and a recovery kit that exist nowhere else. `clearance` names a level. Only the
+        workspace's first user may."""
+        return accounts.add_user(self._caller, name, clearance)
+
+    def invite(self, name: str, *, clearance: str | None = None, days: int = 7) -> str:
+        """The code that makes one user with this name, redeemed within `days` by `Workspace.redeem`: whoever has it
+        first is that user. Only the workspace's first user may."""
+        return invitations.invite(self._caller, name, clearance, days)
+
+    def invitations(self) -> list[InviteInfo]:
+        """What is still to be redeemed. Only for the workspace's first user."""
+        return invitations.invitations(self._caller)
+
+    def revoke_invitation(self, kid: str) -> None:
+        """Take an invitation back. Only the workspace's first user may."""
+        invitations.revoke_invitation(self._caller, kid)
+
+    def suspend(self, who: str) -> None:
+        """Stop a user (by name or id; the workspace's first user may) or one of the caller's agents. Until `resume`
+        its tokens open nothing; a user's agents stop with it. What it shares stays shared."""
+        accounts.set_status(self._caller, who, SUSPENDED)
+
+    def resume(self, who: str) -> None:
+        """Let a suspended user or agent go on."""
+        accounts.set_status(self._caller, who, ACTIVE)
+
+    def set_clearance(self, who: str, level: str | None) -> None:
+        """The highest level that a user (the workspace's first user says) or one of the caller's agents may be granted.
+        None: the lowest for a user, its sponsor's for an agent. A role's owner says it for a role (by id). Raises
+        `Invalid` (`unknown_level`)."""
+        if who.startswith("role-"):
+            roles.set_role_clearance(self._caller, who, level)
+            return
+        accounts.set_clearance(self._caller, who, level)
+
+    # -- tokens -------------------------------------------------------------------------------------------------
+
+    def tokens(self) -> list[TokenInfo]:
+        """The caller's tokens and its agents'."""
+        return tokens.tokens(self._caller)
+
+    def create_token(self, *, scope: str = "full", expires: datetime | None = None, label: str = "") -> str:
+        """Another token for the caller. `expires` must be aware of its time zone."""
+        return tokens.create_token(self._caller, None, scope, _seconds(expires), label)
+
+    def agent_token(
+        self, agent_id: str, *, scope: str = "full", expires: datetime | None = None, label: str = ""
+    ) -> str:
+        """A token that carries only this agent."""
+        return tokens.create_token(self._caller, agent_id, scope, _seconds(expires), label)
+
+    def revoke_token(self, kid: str) -> None:
+        """End a token of the caller's or its agents'."""
+        tokens.revoke_token(self._caller, kid)
+
+    # -- the charter --------------------------------------------------------------------------------------------
+
+    def charter(self) -> CharterView:
+        """The workspace's own rules."""
+        return charter.read_charter(self._caller)
+
+    def set_charter(
+        self,
+        *,
+        trust: bool | None = None,
+        levels: Iterable[str] | None = None,
+        max_grants: int | None = None,
+    ) -> CharterView:
+        """Change some of them. `trust`: what members share with each other needs no acceptance. `levels`: their names,
+        lowest first, renamed in place or added at the end. Only the workspace's first user may. Raises `Invalid`."""
+        return charter.set_charter(self._caller, trust=trust, levels=levels, max_grants=max_grants)
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise Invalid(
+            "an expiry needs a time zone", hint="for example 2027-01-31T00:00:00Z", code="bad_expiry"
+        )
+    return int(moment.timestamp())

@@ -1,0 +1,102 @@
+"""From a shelf row into a block: the one way in, for everything that reads or changes one (design §6).
+
+Asked here, before anything is returned: whether the grant and the block are still there, whether the keys open, whether
+the signed policy agrees with the row, whether a day is over, and whether whoever enters is cleared as high as it must
+be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tallystone import crypto
+from tallystone.errors import NotFound, Tampered
+from tallystone.store.tables import BLOCK, EPOCH, GRANT_WRAP, LEDGER, SHELF
+from tallystone.vault.caller import Caller, KeysChanged
+from tallystone.vault.ledger import Ledger, renewed
+from tallystone.vault.opening import BlockRow, Opened, missing, nest_of
+from tallystone.vault.plan import Plan
+from tallystone.vault.records import EpochKeys, Held, open_chain_key, shelve, unwrap_epoch
+
+
+def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", shown: str = "") -> Opened:
+    """Open what a shelf row points to. Raises the uniform miss if the grant or the block is gone."""
+    if caller.under is not None:
+        caller.standing(
+            plan
+        )  # who acts may end while this goes on; `Caller.check` asks for the token's user only
+    found = plan.get(BLOCK, held.storage)
+    wrap = plan.need(GRANT_WRAP, held.storage, held.grant)
+    if found is None or wrap is None:
+        raise missing(what, shown or held.block)
+    row = BlockRow.of(found)
+    if int(wrap[3]) != row.epoch:
+        raise Tampered("a grant's key is of another epoch than its block")
+    try:
+        nest = nest_of(caller, held.block, row.day, row.epoch)
+    except NotFound:
+        raise missing(what, shown or held.block) from None
+    try:
+        dek, history = unwrap_epoch(held.key, held.block, row.epoch, bytes(wrap[4]), nest)
+    except Tampered:
+        held = _caught_up(caller, plan, held)
+        dek, history = unwrap_epoch(held.key, held.block, row.epoch, bytes(wrap[4]), nest)
+    plan.memo.setdefault("opened", {})[held.block] = held.key
+    epoch = plan.get(EPOCH, held.storage, row.epoch)
+    if epoch is None:
+        raise Tampered("a block's epoch is not there")
+    chain = open_chain_key(dek, bytes(epoch[3]))
+    opened = Opened(caller, plan, held, row, EpochKeys(row.epoch, dek, history, chain))
+    opened.genesis()  # checks the shelf row's owner against it
+    if held.since:
+        opened.head_at(
+            held.since
+        )  # that the block changed hands, from the genesis on: what follows is trusted by it
+    settings = opened.head.settings
+    if settings.get("expires", caller.workspace.today()) < caller.workspace.today():
+        raise missing(what, shown or held.block)
+    if opened.head.epoch != row.epoch or settings.get("expires") != row.day:
+        raise Tampered("a block's keys and its policy are of different epochs or days")
+    if not _admitted(opened):
+        raise missing(what, shown or held.block)
+    return opened
+
+
+def _admitted(opened: Opened) -> bool:
+    """Whether a grantee's day is not over, and its clearance still reaches as high as the block's sensitivity."""
+    caller, leaf, sensitivity = (
+        opened.caller,
+        opened.held.own_leaf,
+        opened.head.settings.get("sensitivity", 0),
+    )
+    if leaf is None:
+        return True
+    if leaf.until is not None and leaf.until < caller.workspace.today():
+        return False
+    if not sensitivity:
+        return True
+    holders = {caller.id, leaf.recipient}
+    parties = [caller.party(opened.plan, one, caller.identity(opened.plan, one).digest) for one in holders]
+    return all(party.clearance >= sensitivity for party in parties)
+
+
+def _caught_up(caller: Caller, plan: Plan, held: Held) -> Held:
+    """What is held after somebody without all keys has changed them. The owner finds the new ones in the ledger, sealed
+    to its admin key, and its shelf row is queued anew; others get a capsule: raises `KeysChanged`. Raises `Tampered`
+    if nobody has."""
+    row, leaf = plan.get(LEDGER, held.storage, held.grant), held.own_leaf
+    wrong = Tampered("a grant's key does not open its block")
+    if row is None or (leaf is not None and (not row[3] or crypto.equal(bytes(row[3]), leaf.digest))):
+        raise wrong  # no new key waits for a grant that ended, or whose key is the one that it was
+    if leaf is not None:
+        raise KeysChanged(leaf.recipient)
+    if not renewed(bytes(row[6])):
+        raise wrong
+    if not held.admin:
+        raise KeysChanged(caller.id)
+    entry = Ledger(held.admin, held.block).open(held.grant, bytes(row[6]))
+    held = replace(held, key=entry.key, admin=entry.admin or held.admin)
+    shelf, locator = caller.keys.shelf(held.kind), caller.keys.locator(held.block)
+    if plan.need(SHELF, shelf, locator) is not None:
+        plan.put(SHELF, shelf, locator, held.position, *shelve(caller.keys, shelf, locator, held))
+    return held

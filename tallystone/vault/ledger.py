@@ -1,0 +1,192 @@
+"""A block's ledger: who holds its grants, for its readers, and with which keys, for those who may change them.
+
+A row's `roster` is sealed under the chain key: whoever reads the block can rotate it, and must know for whom. Its
+`secret` says the K_grant to holders of the block's admin key (the owner, sharers), in one of these forms:
+
+    00 ‖ seal(K_grant)                    by the admin key, as the first release wrote it
+    01 ‖ HPKE(K_grant)                    to the admin key's public half, by a grantee who placed the block
+    02 ‖ wrap(K_grant ‖ marks) [‖ seal]   by the admin key: 48 bytes, then the keys that it replaced, if any
+    03 ‖ [HPKE(K_grant), secret before]   to the public half, by a grantee who changed the keys
+    04 ‖ [HPKE(K_grant ‖ admin), before, 02…]   to the old public half and under the new admin key, by a sharer who
+                                                changed that key too: the owner's row, until the owner comes by
+
+The owner's own row (place 0, or the seat that a transfer took) has no leaf. Its roster is the public half of the admin
+key, sealed under the chain key: whoever reads the block can seal to it, and the policy holds its hash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tallystone import _cbor, crypto
+from tallystone.errors import Tampered
+from tallystone.statements import Leaf
+
+_SEALED, _PLACED, _KEYED, _RENEWED, _TURNED = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
+_MARKED_SIZE = 48
+_HISTORY, _WATCH = 1, 2
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who a grant is to, for those who may read the block: the leaf, and the capsule it travelled in (or empty)."""
+
+    leaf: Leaf
+    capsule: bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a ledger row tells holders of the admin key: K_grant (32 bytes), the keys that it replaced, oldest first.
+
+    `marks` is None where an older row does not say; else (whether the grant has history, whether a rotation must look
+    at the roster before it wraps for this grant). `admin` is there if a sharer changed that key as well.
+    """
+
+    key: bytes
+    retired: tuple[bytes, ...] = ()
+    marks: tuple[bool, bool] | None = None
+    admin: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Entry({len(self.retired)} retired)"
+
+
+def leaf_salt(grant_key: bytes) -> bytes:
+    """The salt (16 bytes) of the leaf of the grant with this K_grant: a statement that names the leaf fixes the key."""
+    return crypto.derive(grant_key, "grant/leaf-salt")[:16]
+
+
+def seal_roster(chain: bytes, block: str, roster: Roster) -> bytes:
+    """The `roster` column of a ledger row."""
+    body = _cbor.encode([roster.leaf.encode(), roster.capsule])
+    return crypto.seal(chain, crypto.pae("roster", block, roster.leaf.grant), body)
+
+
+def open_roster(chain: bytes, block: str, number: int, sealed: bytes) -> Roster:
+    """The reverse. Raises `Tampered`."""
+    body = crypto.open_sealed(chain, crypto.pae("roster", block, number), sealed)
+    leaf, capsule = _cbor.unpack(body, "a grant's entry", bytes, bytes)
+    return Roster(Leaf.decode(leaf), capsule)
+
+
+def admin_public(admin: bytes) -> bytes:
+    """The public half (1216 bytes) of a block's admin key (32 bytes)."""
+    return crypto.kem_public(crypto.derive(admin, "admin/kem"))
+
+
+class Ledger:
+    """Seals and opens the `secret` column with one block's admin key, which is derived from once for all rows."""
+
+    def __init__(self, admin: bytes, block: str) -> None:
+        self._admin, self._block = admin, block
+        self._wrapping = crypto.derive(admin, "admin/ledger-wrap", block)
+
+    def __repr__(self) -> str:
+        return f"Ledger({self._block})"
+
+    def seal(
+        self, number: int, grant_key: bytes, *, history: bool, watch: bool, retired: tuple[bytes, ...] = ()
+    ) -> bytes:
+        """The `secret` of the grant at this place."""
+        # AES key wrap authenticates its input, so the place and the marks inside it cannot be those of another row.
+        marks = (number << 8 | (_HISTORY if history else 0) | (_WATCH if watch else 0)).to_bytes(8, "big")
+        secret = _KEYED + crypto.wrap(self._wrapping, grant_key + marks)
+        if not retired:
+            return secret
+        key, context = crypto.derive(self._admin, "admin/retired"), self._context("retired", number)
+        return secret + crypto.seal(key, context, _cbor.encode(list(retired)))
+
+    def open(self, number: int, secret: bytes) -> Entry:
+        """What the row says. Raises `Tampered`."""
+        form, body = secret[:1], secret[1:]
+        if form == _KEYED:
+            return self._open_keyed(number, body)
+        if form == _SEALED:
+            key = crypto.derive(self._admin, "admin/ledger")
+            return Entry(crypto.open_sealed(key, self._context("ledger", number), body))
+        if form == _PLACED:
+            return Entry(self._open_sent(number, body))
+        if form == _RENEWED:
+            sent, before = _cbor.unpack(body, "a ledger row", bytes, bytes)
+            return self._open_renewed(number, sent, before)
+        if form == _TURNED:
+            sent, before, kept = _cbor.unpack(body, "a ledger row", bytes, bytes, bytes)
+            try:
+                return self._open_keyed(number, kept[1:])
+            except Tampered:
+                return self._open_renewed(number, sent, before)
+        raise Tampered("a ledger row has a form that this version does not know")
+
+    def _open_renewed(self, number: int, sent: bytes, before: bytes) -> Entry:
+        """A key that somebody without this admin key has put in place of the one `before`. If the admin key has been
+        changed since, the way to the newer one leads through `before`."""
+        earlier = self.open(number, before) if before else None
+        retired = (*earlier.retired, earlier.key) if earlier else ()
+        ledger, admin = self, b""
+        if earlier is not None and earlier.admin:
+            ledger, admin = Ledger(earlier.admin, self._block), earlier.admin
+        opened = ledger._open_sent(number, sent)
+        if len(opened) not in (crypto.KEY_SIZE, 2 * crypto.KEY_SIZE):
+            raise Tampered("a ledger row is malformed")
+        return Entry(opened[:32], retired, None, opened[32:] or admin)
+
+    def _open_keyed(self, number: int, body: bytes) -> Entry:
+        marked, rest = body[:_MARKED_SIZE], body[_MARKED_SIZE:]
+        plain = crypto.unwrap(self._wrapping, marked)
+        marks = int.from_bytes(plain[32:], "big")
+        if len(plain) != crypto.KEY_SIZE + 8 or marks >> 8 != number:
+            raise Tampered("a ledger row stands at another's place")
+        retired: tuple[bytes, ...] = ()
+        if rest:
+            key, context = crypto.derive(self._admin, "admin/retired"), self._context("retired", number)
+            found = _cbor.decode(crypto.open_sealed(key, context, rest))
+            if not isinstance(found, list) or not all(isinstance(one, bytes) for one in found):
+                raise Tampered("a ledger row is malformed")
+            retired = tuple(found)
+        return Entry(plain[:32], retired, (bool(marks & _HISTORY), bool(marks & _WATCH)))
+
+    def _open_sent(self, number: int, sent: bytes) -> bytes:
+        return crypto.open_from(
+            crypto.derive(self._admin, "admin/kem"), self._context("ledger", number), sent
+        )
+
+    def _context(self, purpose: str, number: int) -> bytes:
+        return crypto.pae(purpose, self._block, number)
+
+
+def renewed(secret: bytes) -> bool:
+    """Whether somebody without the admin key, or with another one, has changed this row's key."""
+    return secret[:1] in (_RENEWED, _TURNED)
+
+
+def place_secret(public: bytes, block: str, number: int, grant_key: bytes) -> bytes:
+    """The `secret` of a new grant, by a grantee who knows only the admin key's public half (1216 bytes)."""
+    return _PLACED + crypto.seal_to(public, crypto.pae("ledger", block, number), grant_key)
+
+
+def renew_secret(public: bytes, block: str, number: int, grant_key: bytes, before: bytes) -> bytes:
+    """The `secret` of a grant whose key somebody without the admin key has changed; `before` stays inside, so that
+    older events can still be opened. `public` is the admin key's public half (1216 bytes)."""
+    sent = crypto.seal_to(public, crypto.pae("ledger", block, number), grant_key)
+    return _RENEWED + _cbor.encode([sent, before])
+
+
+def turn_secret(
+    public: bytes, block: str, number: int, grant_key: bytes, before: bytes, admin: bytes
+) -> bytes:
+    """The `secret` of the owner's row after a sharer has changed the admin key to `admin` (32 bytes): to the old
+    `public` half for the owner, and under the new key for whoever changes keys next."""
+    sent = crypto.seal_to(public, crypto.pae("ledger", block, number), grant_key + admin)
+    kept = Ledger(admin, block).seal(number, grant_key, history=True, watch=False)
+    return _TURNED + _cbor.encode([sent, before, kept])
+
+
+def seal_public(chain: bytes, block: str, public: bytes) -> bytes:
+    """The `roster` of the owner's row."""
+    return crypto.seal(chain, crypto.pae("admin/public", block), public)
+
+
+def open_public(chain: bytes, block: str, sealed: bytes) -> bytes:
+    """The reverse. Raises `Tampered`. Compare its hash with the policy's."""
+    return crypto.open_sealed(chain, crypto.pae("admin/public", block), sealed)

@@ -1,0 +1,159 @@
+"""Who can reach a block, and why; and the matrix of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tallystone.errors import NotFound
+from tallystone.statements import Leaf
+from tallystone.vault import accounts
+from tallystone.vault.attaching import view
+from tallystone.vault.caller import Caller
+from tallystone.vault.entering import open_block
+from tallystone.vault.granting import word
+from tallystone.vault.opening import Opened
+from tallystone.vault.passages import find_block, reached, walk_blocks
+from tallystone.vault.plan import Plan
+from tallystone.vault.records import OFFERED
+from tallystone.vault.rotating import endable
+from tallystone.vault.shelves import AGENTS, walk
+from tallystone.vault.types import Access, Grant, Reach
+from tallystone.vault.views import last_day
+
+
+def show_grant(leaf: Leaf, name: str) -> Grant:
+    """A grant as people see it."""
+    kind = leaf.recipient.partition("-")[0]
+    return Grant(
+        leaf.grant, leaf.recipient, name, kind, word(leaf.rights), leaf.parent, last_day(leaf.until), leaf.depth,
+        leaf.history,
+    )  # fmt: skip
+
+
+def names(caller: Caller, plan: Plan) -> dict[str, str]:
+    """{principal: name} of everybody whose name the caller may know: users, its agents, its roles."""
+    known = accounts.names(caller, plan)
+    for held in [] if caller.id.startswith("agent-") else walk(plan, caller.keys, AGENTS):
+        known[held.subject] = view(caller, plan, held, with_blocks=False).name
+    for role in reached(caller, plan):
+        known[role.role] = role.way[0].opened.payload()[0]["name"]
+    return known
+
+
+def visible_grants(opened: Opened) -> list[Leaf]:
+    """The live grants that the caller may know of: all for the owner and for sharers, else its own and those below."""
+    everything, own = opened.grants(), opened.held.own_leaf
+    today = opened.caller.workspace.today()
+    live = [leaf for leaf in everything if leaf.until is None or leaf.until >= today]
+    if own is None or opened.held.admin:
+        return live
+    mine = endable(opened, everything) | {own.grant}
+    return [leaf for leaf in live if leaf.grant in mine]
+
+
+def grants(caller: Caller, block_id: str) -> list[Grant]:
+    """The live grants on a block, as far as the caller may know them."""
+
+    def action(plan: Plan) -> list[Grant]:
+        held = find_block(caller, plan, block_id)
+        found = visible_grants(open_block(caller, plan, held))
+        known = names(caller, plan)
+        caller.event(plan, "read", held.key, block=block_id)
+        return [show_grant(leaf, known.get(leaf.recipient, "")) for leaf in found]
+
+    return caller.transact(action)
+
+
+# -- who, and through what --------------------------------------------------------------------------------------
+
+
+def reach_of(opened: Opened, known: Mapping[str, str]) -> list[Reach]:
+    """Everybody who can reach an opened block, as far as the caller may know: the owner, grantees, members of roles,
+    and whoever can act as an agent."""
+    found = [Reach(opened.head.owner, 0, "owner", known.get(opened.head.owner, ""), "owns the block")]
+    for leaf in visible_grants(opened):
+        found.extend(_through(opened, leaf, known))
+    return found
+
+
+def _through(opened: Opened, leaf: Leaf, known: Mapping[str, str]) -> Iterator[Reach]:
+    can = word(leaf.rights)
+    if leaf.recipient.startswith("agent-"):
+        can = "read" if opened.head.settings["read_only"] else can  # design §7.10: whatever it was granted
+    given = f"grant {leaf.grant}" + (f", given through grant {leaf.parent}" if leaf.parent else "")
+    yield Reach(leaf.recipient, leaf.grant, can, known.get(leaf.recipient, ""), given)
+    if leaf.recipient.startswith("agent-"):
+        sponsor = opened.caller.identity(opened.plan, leaf.recipient).record.sponsor
+        if sponsor != opened.head.owner:
+            yield Reach(sponsor, leaf.grant, can, known.get(sponsor, ""), f"can act as {leaf.recipient}")
+    if leaf.recipient.startswith("role-"):
+        yield from _members(opened.caller, opened.plan, leaf.recipient, leaf.grant, can, known)
+
+
+def _members(
+    caller: Caller, plan: Plan, role: str, grant: int, can: str, known: Mapping[str, str]
+) -> Iterator[Reach]:
+    """The members of a role, and of the roles that are members of it, if the caller is in it itself."""
+    for one in reached(caller, plan):
+        if one.role != role:
+            continue
+        opened = one.way[0].opened
+        name = known.get(role, role)
+        owner = opened.held.owner
+        yield Reach(owner, grant, can, known.get(owner, ""), f"owns role {name}")
+        for leaf in visible_members(opened):
+            yield Reach(
+                leaf.recipient, grant, can, known.get(leaf.recipient, ""), f"is a member of role {name}"
+            )
+            if leaf.recipient.startswith("role-"):
+                yield from _members(caller, plan, leaf.recipient, grant, can, known)
+
+
+def visible_members(opened: Opened) -> list[Leaf]:
+    """The live members of an opened role."""
+    today = opened.caller.workspace.today()
+    return [leaf for leaf in opened.grants() if leaf.until is None or leaf.until >= today]
+
+
+def reach(caller: Caller, block_id: str, principal: str | None = None) -> list[Reach]:
+    """Who can reach a block and why, or why one principal can."""
+
+    def action(plan: Plan) -> list[Reach]:
+        held = find_block(caller, plan, block_id)
+        known = names(caller, plan)
+        found = reach_of(open_block(caller, plan, held), known)
+        caller.event(plan, "read", held.key, block=block_id)
+        if principal is None:
+            return found
+        named = {principal, *(one for one, name in known.items() if name == principal)}
+        return [one for one in found if one.principal in named]
+
+    return caller.transact(action)
+
+
+# -- the matrix -------------------------------------------------------------------------------------------------
+
+
+def access(caller: Caller) -> list[Access]:
+    """Principals × blocks: who holds what on the blocks that the caller may know the grants of."""
+
+    def action(plan: Plan) -> list[Access]:
+        known = names(caller, plan)
+        cells, touched = [], []
+        for held in walk_blocks(caller, plan):
+            if held.state == OFFERED:
+                continue
+            try:
+                opened = open_block(caller, plan, held)
+                label = opened.payload()[0]["label"]
+            except NotFound:
+                continue
+            touched.append(held.key)
+            for one in reach_of(opened, known):
+                if not one.why.startswith("can act as"):
+                    through = "" if one.why.startswith(("owns the block", "grant")) else one.why
+                    cells.append(Access(one.principal, one.name, held.block, label, one.can, through))
+        caller.event(plan, "list", *touched, access=len(cells))
+        return cells
+
+    return caller.transact(action)

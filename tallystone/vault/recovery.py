@@ -1,0 +1,59 @@
+"""Recovery: a kit that was printed gets its user back in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tallystone import crypto
+from tallystone.errors import Tampered, Unauthenticated
+from tallystone.keystore import FULL, Keys, Kit, Root, open_seed, parse_kit
+from tallystone.store.protocol import Event
+from tallystone.store.tables import IDENTITY, KIT, PRINCIPAL
+from tallystone.vault.events import seal_event
+from tallystone.vault.plan import Plan
+from tallystone.vault.tokens import put_token
+from tallystone.vault.types import Credentials
+
+if TYPE_CHECKING:
+    from tallystone.vault.workspace import Workspace
+
+
+def recover(workspace: Workspace, kit_text: str) -> Credentials:
+    """A new token from the recovery kit alone. The kit stays good. Raises `Invalid` or `Unauthenticated`, the latter
+    also for a user that is suspended."""
+    kit = parse_kit(kit_text)
+    seed = crypto.age_seed(kit.identity)
+    with workspace.store.snapshot() as snapshot:
+        plan = Plan(snapshot)
+        keys = _open(workspace, plan, kit, seed)
+        if keys is None:
+            workspace.denied({"code": "kit"})
+            raise Unauthenticated(
+                "this kit opens nothing here",
+                hint="it may be of another workspace, of a user that is suspended, or older than a renewed root",
+            )
+        text = put_token(workspace, plan, keys.root, kit.principal, FULL, None, "recovered")
+    detail = {"kind": "recover", "actor": kit.principal, "under": "", "made": text[6:22]}
+    batch = plan.batch()
+    batch.events.append(Event("recover", seal_event(detail, keys, (), workspace.auditor_key())))
+    workspace.store.commit(batch)
+    return Credentials(kit.principal, text, kit_text)
+
+
+def _open(workspace: Workspace, plan: Plan, kit: Kit, seed: bytes) -> Keys | None:
+    """The keys that a kit opens, if they are those of an active user of this workspace."""
+    row = plan.need(KIT, kit.principal)
+    seeds = plan.get(IDENTITY, kit.principal)
+    if row is None or seeds is None:
+        return None
+    try:
+        root = Root.decode(crypto.age_open(seed, bytes(row[2])))
+        keys = Keys(kit.principal, root)
+        if root.pin != workspace.id or not root.act:
+            return None
+        open_seed(keys, "sign", bytes(seeds[2]))  # the root is this principal's, not another's moved here
+    except Tampered:
+        return None
+    identity = workspace.identity(plan, kit.principal, root.pin)
+    plan.need(PRINCIPAL, kit.principal, identity.record.serial + 1)
+    return keys if identity.active else None
