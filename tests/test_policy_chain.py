@@ -277,7 +277,7 @@ def test_a_grantee_cannot_slip_a_second_change_under_the_one_it_names(shared: St
 
 
 def test_only_a_sharer_grants_to_others(shared: Story, passing: Story) -> None:
-    for who in (CAROL, OTHER_AGENT, "role-team"):
+    for who in (CAROL, OTHER_AGENT, "role-team", "role-bobs"):
         shared.refused("grant", shared.granting(BOB, shared.leaf(who, READ, 1)), why="exceeds")
     for who in (MALLORY, "agent-mallorys", "role-team"):
         passing.judged("grant", passing.granting(CAROL, passing.leaf(who, READ, 2)))
@@ -361,3 +361,5 @@ def test_a_reader_cannot_say_that_it_changed_the_keys(shared: Story) -> None:
     mine = shared.pass_on(CAROL, 2, OTHER_AGENT, READ)
     shared.refused("revocation", shared.revoking(CAROL, mine, epoch=1), why="more than it may")
     shared.judged("revocation", shared.revoking(CAROL, mine))
+    bobs = shared.pass_on(BOB, 1, AGENT, READ)
+    shared.judged("revocation", shared.revoking(BOB, bobs, epoch=1))

@@ -89,6 +89,9 @@ def test_a_list_of_renewed_grants_is_complete_and_leaves_each_as_it_was(shared: 
     shared.refused("policy", replace(honest, grants=root_of(raised)))
     shared.refused("policy", replace(honest, grants=root_of({1: shared.leaves[1]})))
     shared.refused("policy", replace(honest, grants=shared.head.grants))
+    as_if = [[raised[2].encode(), raised[2].record, raised[2].salt], listed[0]]
+    change = {"rotated": 1, "renewed": as_if}
+    shared.refused("policy", replace(honest, change=change, grants=root_of(raised)))
 
 
 def test_a_renewed_grant_never_goes_back_to_an_earlier_record() -> None:

@@ -152,7 +152,8 @@ def test_a_capsule_with_numbers_that_are_none_is_refused_and_locks_nobody_out(
     alice.share(good, "bob")
     assert {offer.block_id for offer in bob.offers()} == {good} | ({bad} if taken else set())
     assert on_shelf(workspace, bob, bad) == taken
-    assert bob.accept_offer(good).label == "good"
+    accepted = bob.accept_offer(good)
+    assert accepted is not None and accepted.label == "good"
     assert [block.id for block in bob.blocks()] == [good]
     bob.create_block(label="mine")
     assert bob.inspect().findings == []

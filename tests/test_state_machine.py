@@ -174,7 +174,7 @@ class Model:
             raise Refused(Invalid)
         held, thing = self.must(user, block)
         own_agent = self.sponsor.get(to) == user
-        if held != "owner" and not own_agent:
+        if held != "owner" and (not own_agent or (held, can) == ("read", "write")):
             raise Refused(Denied)
         known = self.mine_to_end(user, block, to)
         if any(thing.grants[n].can == can for n in known):
@@ -226,6 +226,10 @@ class Model:
         raise Refused(NotFound)
 
     def decline(self, user: str, block: str) -> None:
+        held = self.shelf.get((user, block))
+        if held and held.accepted and held.through:
+            del self.shelf[user, block]  # what was accepted may be put away again
+            return
         mine = [user, *(agent for agent, sponsor in self.sponsor.items() if sponsor == user)]
         for who in mine:
             row = self.shelf.get((who, block))

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from server_fixtures import Served, server  # noqa: F401
 
+from tallystone.letta.prompt import parse_prompt
 from tallystone.letta.routes import ROUTES
 from tallystone.letta.tools import BY_NAME
 
@@ -238,9 +239,12 @@ def test_lists_show_what_is_allowed_and_nothing_else(company: Company) -> None:
             listed = company.need(asker, "GET", f"agents/{identity}/core-memory/blocks?limit=100")
             for blocks in (state["blocks"], state["memory"]["blocks"], listed):
                 assert {block["label"] for block in blocks} == wanted
+            prompt = company.need(asker, "POST", f"agents/{identity}/recompile")
+            assert {block.label for block in parse_prompt(prompt).blocks} == wanted
             for block in company.blocks.keys() - sees:
                 assert company.blocks[block] not in json.dumps(state)
                 assert f"the {block} " not in json.dumps(state)
+                assert f"the {block} " not in prompt
         mine = company.need(token, "GET", "blocks/?limit=100")
         assert {block["label"] for block in mine} == wanted
         assert [one["id"] for one in company.need(token, "GET", "agents/")] == [identity]
@@ -403,6 +407,20 @@ TRIED_ELSEWHERE = {
     ("PATCH", "/v1/agents/{agent_id}/tools/attach/{tool_id}"),
     ("PATCH", "/v1/agents/{agent_id}/tools/detach/{tool_id}"),
     ("POST", "/v1/agents/{agent_id}/tools/{tool_name}/run"),
+    ("POST", "/v1/agents/{agent_id}/recompile"),  # here too: the prompt holds the same labels
+    # what an agent said and kept: test_conversations.py, test_turns.py; who may ask, test_matrix.py
+    ("PATCH", "/v1/agents/{agent_id}/tools/approval/{tool_name}"),
+    ("POST", "/v1/agents/{agent_id}/messages"),
+    ("GET", "/v1/agents/{agent_id}/messages"),
+    ("POST", "/v1/agents/{agent_id}/messages/stream"),
+    ("POST", "/v1/agents/{agent_id}/messages/async"),
+    ("POST", "/v1/agents/{agent_id}/messages/cancel"),
+    ("PATCH", "/v1/agents/{agent_id}/reset-messages"),
+    ("POST", "/v1/agents/{agent_id}/summarize"),
+    ("POST", "/v1/agents/{agent_id}/archival-memory"),
+    ("GET", "/v1/agents/{agent_id}/archival-memory"),
+    ("GET", "/v1/agents/{agent_id}/archival-memory/search"),
+    ("DELETE", "/v1/agents/{agent_id}/archival-memory/{memory_id}"),
     ("POST", "/v1/blocks/{block_id}/transfer"),
     ("DELETE", "/v1/blocks/{block_id}/transfer"),
     ("POST", "/v1/offers/{block_id}/decline"),

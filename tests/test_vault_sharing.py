@@ -356,3 +356,18 @@ def test_a_miss_says_the_same_of_what_is_not_yours_and_of_what_never_was(
             said.append((str(error).replace(block_id, "ID"), error.hint, error.code, error.status))
         assert said[0] == said[1]
     assert alice.block(team.id).value == "hello"
+
+
+def test_a_sharer_is_told_that_somebody_else_has_granted_the_block_already(
+    workspace: Workspace, alice: Vault, bob_credentials: Credentials, team: Block
+) -> None:
+    cy = alice.add_user("cy")
+    alice.share(team.id, "bob", "write+share")
+    again(workspace, bob_credentials).accept_offer(team.id)
+    alice.share(team.id, "cy", "read")
+    with pytest.raises(Taken):  # cy would go on holding the owner's: nothing is dropped silently
+        again(workspace, bob_credentials).share(team.id, "cy", "write")
+    assert [grant.can for grant in alice.grants(team.id) if grant.recipient == cy.principal] == ["read"]
+    alice.share(team.id, "cy", "write")
+    workspace.vault(cy.token).accept_offer(team.id)
+    assert workspace.vault(cy.token).block(team.id).rights == "write"

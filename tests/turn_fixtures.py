@@ -37,15 +37,16 @@ class Talking:
         return list(self.served.letta().agents.messages.list(agent.id, order="asc"))
 
 
-def serving(folder: Path, models: ScriptedModels, monkeypatch: pytest.MonkeyPatch) -> Iterator[Talking]:
+def serving(folder: Path, models: ScriptedModels) -> Iterator[Talking]:
     """The server, until its test ends."""
-    for name, key in KEYS.items():
-        monkeypatch.setenv(f"{name.upper()}_API_KEY", key)
+    keys = folder.with_name("keys.toml")
+    keys.write_text("".join(f'{name} = "{key}"\n' for name, key in KEYS.items()))
     settings = Settings(
         port=0,
         refusals=100_000,
         log_level="error",
         providers=tuple(models.providers.items()),
+        model_keys=keys,
         model_timeout=20,
         model_retries=0,
     )
@@ -60,10 +61,10 @@ def serving(folder: Path, models: ScriptedModels, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def talking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Talking]:
+def talking(tmp_path: Path) -> Iterator[Talking]:
     """A server of the test's own, with scripted models."""
     with ScriptedModels() as models:
-        yield from serving(tmp_path / "data", models, monkeypatch)
+        yield from serving(tmp_path / "data", models)
 
 
 def types(messages: Any) -> list[str]:

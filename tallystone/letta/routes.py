@@ -17,13 +17,18 @@ from tallystone.letta import (
     routes_agent_blocks,
     routes_agents,
     routes_blocks,
+    routes_conversations,
     routes_lists,
+    routes_messages,
+    routes_passages,
     routes_roles,
+    routes_runs,
     routes_sharing,
     routes_tokens,
     routes_tools,
 )
 from tallystone.letta.call import Answer, Call
+from tallystone.letta.later import Later
 from tallystone.letta.not_served import NOT_SERVED
 from tallystone.vault import Workspace
 
@@ -41,7 +46,7 @@ class Route:
 
     method: str
     path: str
-    run: Callable[[Call], Answer]
+    run: Callable[[Call], Answer | Later]
     client: str = ""
     kind: Literal["served", "501"] = "served"
 
@@ -63,6 +68,9 @@ _GRANTS, _TRANSFER, _OFFER = _BLOCK + "/grants", _BLOCK + "/transfer", "/v1/offe
 _ROLES, _ROLE, _USER = "/v1/roles", "/v1/roles/{role}", "/v1/users/{who}"
 _ACCESS_TOKENS = "/v1/client-side-access-tokens"
 
+_MESSAGES, _ARCHIVE = _AGENT + "/messages", _AGENT + "/archival-memory"
+_TALKS, _TALK = "/v1/conversations/", "/v1/conversations/{conversation_id}"
+_RUN, _STEP = "/v1/runs/{run_id}", "/v1/steps/{step_id}"
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", _BLOCKS, routes_blocks.create, "blocks.create"),
@@ -85,6 +93,50 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", _TOOLS + "/attach/{tool_id}", routes_tools.attach, "agents.tools.attach"),
     Route("PATCH", _TOOLS + "/detach/{tool_id}", routes_tools.detach, "agents.tools.detach"),
     Route("POST", _TOOLS + "/{tool_name}/run", routes_tools.run, "agents.tools.run"),
+    Route(
+        "PATCH",
+        _TOOLS + "/approval/{tool_name}",
+        routes_tools.update_approval,
+        "agents.tools.update_approval",
+    ),
+    Route("POST", _MESSAGES, routes_messages.create, "agents.messages.create"),
+    Route("GET", _MESSAGES, routes_messages.list_, "agents.messages.list"),
+    Route("POST", _MESSAGES + "/stream", routes_messages.stream, "agents.messages.stream"),
+    Route("POST", _MESSAGES + "/async", routes_messages.create_async, "agents.messages.create_async"),
+    Route("POST", _MESSAGES + "/cancel", routes_messages.cancel, "agents.messages.cancel"),
+    Route("PATCH", _AGENT + "/reset-messages", routes_messages.reset, "agents.messages.reset"),
+    Route("POST", _AGENT + "/summarize", routes_messages.compact, "agents.messages.compact"),
+    Route("POST", _AGENT + "/recompile", routes_messages.recompile, "agents.recompile"),
+    Route("POST", _ARCHIVE, routes_passages.create, "agents.passages.create"),
+    Route("GET", _ARCHIVE, routes_passages.list_, "agents.passages.list"),
+    Route("GET", _ARCHIVE + "/search", routes_passages.search, "agents.passages.search"),
+    Route("DELETE", _ARCHIVE + "/{memory_id}", routes_passages.delete, "agents.passages.delete"),
+    Route("POST", "/v1/passages/search", routes_passages.search_all, "passages.search"),
+    Route("GET", "/v1/messages/", routes_messages.list_all, "messages.list"),
+    Route("POST", "/v1/messages/search", routes_messages.search, "messages.search"),
+    Route("GET", "/v1/messages/{message_id}", routes_messages.retrieve, "messages.retrieve"),
+    Route("POST", _TALKS, routes_conversations.create, "conversations.create"),
+    Route("GET", _TALKS, routes_conversations.list_, "conversations.list"),
+    Route("GET", _TALK, routes_conversations.retrieve, "conversations.retrieve"),
+    Route("PATCH", _TALK, routes_conversations.update, "conversations.update"),
+    Route("DELETE", _TALK, routes_conversations.delete, "conversations.delete"),
+    Route("POST", _TALK + "/cancel", routes_conversations.cancel, "conversations.cancel"),
+    Route("POST", _TALK + "/fork", routes_conversations.fork, "conversations.fork"),
+    Route("POST", _TALK + "/recompile", routes_conversations.recompile, "conversations.recompile"),
+    Route("POST", _TALK + "/compact", routes_conversations.compact, "conversations.messages.compact"),
+    Route("POST", _TALK + "/messages", routes_conversations.create_messages, "conversations.messages.create"),
+    Route("GET", _TALK + "/messages", routes_conversations.list_messages, "conversations.messages.list"),
+    Route("POST", _TALK + "/stream", routes_conversations.stream, "conversations.messages.stream"),
+    Route("GET", "/v1/runs/", routes_runs.list_, "runs.list"),
+    Route("GET", _RUN, routes_runs.retrieve, "runs.retrieve"),
+    Route("GET", _RUN + "/messages", routes_runs.messages, "runs.messages.list"),
+    Route("GET", _RUN + "/steps", routes_runs.steps, "runs.steps.list"),
+    Route("GET", _RUN + "/usage", routes_runs.usage, "runs.usage.retrieve"),
+    Route("POST", "/v1/runs/{path_run_id}/stream", routes_runs.stream, "runs.messages.stream"),
+    Route("GET", "/v1/steps/", routes_runs.list_steps, "steps.list"),
+    Route("GET", _STEP, routes_runs.retrieve_step, "steps.retrieve"),
+    Route("GET", _STEP + "/messages", routes_runs.step_messages, "steps.messages.list"),
+    Route("PATCH", _STEP + "/feedback", routes_runs.feedback, "steps.feedback.create"),
     Route("GET", "/v1/tools/", routes_tools.list_, "tools.list"),
     Route("GET", "/v1/tools/{tool_id}", routes_tools.retrieve, "tools.retrieve"),
     Route("GET", "/v1/models/", routes_lists.models, "models.list"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tallystone.errors import NotFound
-from tallystone.letta import bodies, run_tool
+from tallystone.letta import bodies, run_tool, turn_bodies
 from tallystone.letta.call import Answer, Call, Query
 from tallystone.letta.paging import page, window
 from tallystone.letta.tools import BY_ID, BY_NAME, CATALOGUE, Tool
@@ -84,6 +84,25 @@ def detach(call: Call) -> Answer:
         if tool is None or tool.name not in agent.tools:
             raise _not_found(tool_id)
         return {"tools": [name for name in agent.tools if name != tool.name]}
+
+    return agent_answer(call.vault.edit_agent(agent_id, edit))
+
+
+def update_approval(call: Call) -> Answer:
+    """`PATCH …/tools/approval/{tool_name}`: whether somebody must agree before the agent's tool runs."""
+    agent_id, name = call.id("agent"), call.params["tool_name"]
+    wanted = bodies.decode(call.body, turn_bodies.Approval).requires_approval
+
+    def edit(agent: Agent) -> dict[str, object]:
+        if name not in agent.tools:
+            raise _not_found(f"'{name}'")
+        rule = {"type": "requires_approval", "tool_name": name}
+        others = [
+            one
+            for one in agent.state.get("tool_rules") or ()
+            if (one.get("type"), one.get("tool_name")) != ("requires_approval", name)
+        ]
+        return {"tool_rules": [*others, rule] if wanted else others}
 
     return agent_answer(call.vault.edit_agent(agent_id, edit))
 

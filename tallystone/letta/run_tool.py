@@ -15,6 +15,7 @@ from tallystone.errors import Denied, Invalid, Locked, NotFound, Taken
 from tallystone.letta import memory_tools, patches
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.memory_tools import EDITS, ToolError
+from tallystone.letta.recall_tools import RECALL
 from tallystone.letta.tools import Tool
 from tallystone.vault import Vault
 from tallystone.vault.memory import AddBlock, DropBlock, EditBlock, Step
@@ -45,6 +46,10 @@ def run(call: Call, agent: Agent, tool: Tool, arguments: Mapping[str, Any]) -> A
     """Run `tool` as `agent`, with the rights of the agent. Raises `Denied` for a token that can only read."""
     try:
         known = memory_tools.check_arguments(tool.json_schema, arguments)
+        if tool.name in RECALL:
+            return RECALL[tool.name](call, agent, known)
+        if tool.name == "send_message":
+            raise ToolError("RuntimeError", "there is nobody to talk to outside of a turn.")
         if not tool.served:
             raise ToolError("NotImplementedError", f"no provider for {tool.name} is set up on this server.")
         memory_tools.guard(known)

@@ -2,7 +2,7 @@
 
 Tools are code of this server, not rows: an agent's state holds names. Ids are derived from the names, so that they
 are the same on each server and after each restart. A tool that needs what this server has not (a search engine, a
-message store, another agent's loop) is known and attachable all the same; run, it answers a tool error.
+sandbox, another agent's loop) is known and attachable all the same; run, it answers a tool error.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ CATALOGUE: tuple[Tool, ...] = (
         served=True,
     ),
     _tool("memory_finish_edits", _SLEEP, "Say that the memory is in order.", {}, served=True),
-    _tool("send_message", _CORE, "Send a message to the person.", {"message": STRING}),
+    _tool("send_message", _CORE, "Send a message to the person.", {"message": STRING}, served=True),
     _tool(
         "conversation_search",
         _CORE,
@@ -143,6 +143,7 @@ CATALOGUE: tuple[Tool, ...] = (
             "limit": INTEGER,
             **_DATES,
         },
+        served=True,
     ),
     _tool(
         "archival_memory_insert",
@@ -150,6 +151,7 @@ CATALOGUE: tuple[Tool, ...] = (
         "Keep a text in archival memory.",
         {"content": STRING},
         {"tags": STRINGS},
+        served=True,
     ),
     _tool(
         "archival_memory_search",
@@ -163,6 +165,7 @@ CATALOGUE: tuple[Tool, ...] = (
             "start_datetime": STRING,
             "end_datetime": STRING,
         },
+        served=True,
     ),
     _tool(
         "send_message_to_agent_async",

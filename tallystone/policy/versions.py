@@ -15,13 +15,13 @@ def check_version(
     version: Version,
     digest: bytes,
     standing: Standing,
-    ended: Head | None = None,
+    ended: Head | None,
 ) -> None:
     """Whether `version` counts, for a reader of the newest one. Raises `Tampered`.
 
-    `cited` is the head that the version names, `ended` the one right after it, `current` the latest. If they differ,
-    each was made on exactly this version (rule 6): a revoked writer cannot slip one in behind the revocation, nor can
-    somebody who may still issue a link make one on it afterwards.
+    `cited` is the head that the version names, `ended` the one right after it if there is one, `current` the latest. If
+    they differ, each was made on exactly this version (rule 6): a revoked writer cannot slip one in behind the
+    revocation, nor can somebody who may still issue a link make one on it afterwards.
     """
     if (
         version.block != cited.block
@@ -37,7 +37,8 @@ def check_version(
         cited.number == current.number and version.number == current.version
     ):
         raise Tampered("a version is older than the one that the policy was made on")
-    if ended is not None and ended.number != cited.number + 1:
+    between = ended.number - cited.number if ended is not None else 0
+    if between != (1 if cited.number < current.number else 0):
         raise Tampered("a version cites a policy that is not the block's")
     for later in (ended, current) if cited.number < current.number else ():
         if later is not None and later.version < version.number:

@@ -15,11 +15,12 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 import structlog
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tallystone.errors import TallystoneError, Unauthenticated
 from tallystone.letta.call import Answer, Call, Query, Retry
+from tallystone.letta.later import Later, Streamed, UnderWay
 from tallystone.letta.model_layer import ModelLayer
 from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES
 from tallystone.letta.routes_lists import health
@@ -36,6 +37,8 @@ MAX_OPEN_BODY = 4096
 """Bytes of the body of a request that brings no token."""
 THREADS = 16
 """Requests that are worked on at once; the others wait."""
+TURN_GRACE = 1.0
+"""Seconds that turns without a client get to end when the server stops, after its requests have ended."""
 
 T = TypeVar("T")
 _OPEN = frozenset(path.encode() for path in OPEN_PATHS)
@@ -61,6 +64,7 @@ class App:
         self._turnstile = turnstile or Turnstile()
         self._models = models
         self._flights = Flights()
+        self._turns = UnderWay(lambda error: _log_crash(error, "turn"))
         self._limiter: anyio.CapacityLimiter | None = None
         self.ready = True
 
@@ -74,7 +78,9 @@ class App:
             await self._http(scope, receive, send)
 
     async def close(self) -> None:
-        """Close what is open towards models. Called in the loop that served, when it has served its last."""
+        """End the turns that still go on, and close what is open towards models. Called in the loop that served, when
+        it has served its last."""
+        await self._turns.stop(TURN_GRACE)
         if self._models is not None:
             await self._models.close()
 
@@ -90,9 +96,13 @@ class App:
                 _log_crash(error, request.template)
             answer = errors.answer(error)
         headers = {"cache-control": "no-store", **answer.headers}
-        await Response(answer.content(), answer.status, headers, media_type="application/json")(
-            scope, receive, send
-        )
+        if isinstance(answer, Streamed):
+            response: Response = StreamingResponse(
+                answer.events, answer.status, headers, media_type="text/event-stream"
+            )
+        else:
+            response = Response(answer.content(), answer.status, headers, media_type="application/json")
+        await response(scope, receive, send)
         _log.info(
             "request",
             method=request.method,
@@ -124,7 +134,10 @@ class App:
         retry = retry_of(request.method, request.raw_path, request.query, request.headers, body)
         async with self._flights.flight(token, retry):
             try:
-                return await self._thread(lambda: self._work(found, request, token, body, retry))
+                answer = await self._thread(lambda: self._work(found, request, token, body, retry))
+                if isinstance(answer, Later):
+                    return await answer.finish(self._thread, self._turns)
+                return answer
             except _Stranger as stranger:
                 await self._denied(request, "unauthenticated")
                 raise stranger.error from None
@@ -148,7 +161,9 @@ class App:
         body = await read_body(request.receive, request.headers, min(self._max_body, MAX_OPEN_BODY))
         return await self._thread(lambda: OPEN_POSTS[template](self._workspace, body))
 
-    def _work(self, found: Match, request: _Request, token: str, body: bytes, retry: Retry | None) -> Answer:
+    def _work(
+        self, found: Match, request: _Request, token: str, body: bytes, retry: Retry | None
+    ) -> Answer | Later:
         """In a thread: open the caller's vault, run the route."""
         try:
             vault = self._workspace.vault(token)

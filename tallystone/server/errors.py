@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tallystone.errors import Locked, StoreError, StoreFull, Taken, TallystoneError, Tampered, Unauthenticated
+from tallystone.errors import (
+    Locked,
+    StoreError,
+    StoreFull,
+    Taken,
+    TallystoneError,
+    Tampered,
+    Unauthenticated,
+    Waiting,
+)
 from tallystone.letta.call import Answer
 
 NO_RETRY = {"x-should-retry": "false"}
@@ -89,7 +98,7 @@ def _headers(error: TallystoneError) -> dict[str, str]:
         return dict(error.headers)
     if isinstance(error, Unauthenticated):
         return {"www-authenticate": "Bearer"}
-    if isinstance(error, Taken | Tampered | StoreFull | Locked):
+    if isinstance(error, Taken | Waiting | Tampered | StoreFull | Locked):
         return dict(NO_RETRY)
     if isinstance(error, StoreError):
         return {"retry-after": "1"}

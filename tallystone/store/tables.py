@@ -60,6 +60,8 @@ CHARTER = _table("charter", "ws serial", "body sigs")
 INVITE = _table("invite", "ws kid", "expires verifier sealed")
 CALENDAR = _table("calendar", "ws day storage grant_no", "kind")
 """What ends after `day` (days since 1970): a `grant` by its number, or with number 0 a whole `block`."""
+ENTRY = _table("entry", "ws stream number", "sealed")
+"""What an agent keeps beside its blocks (`vault/streams.py`)."""
 LOG_LEAF = _table("log_leaf", "ws seq", "leaf")
 LOG_DETAIL = _table("log_detail", "ws seq", "detail")
 LOG_MANIFEST = _table("log_manifest", "ws seq", "body")
@@ -85,6 +87,7 @@ TABLES: tuple[Table, ...] = (
     CHARTER,
     INVITE,
     CALENDAR,
+    ENTRY,
     LOG_LEAF,
     LOG_DETAIL,
     LOG_MANIFEST,

@@ -20,6 +20,7 @@ from tallystone.vault.plan import Plan
 from tallystone.vault.principals import amend, new_principal
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, SELF, agent_keys, find, find_agent, walk
+from tallystone.vault.threads import forget_everything
 from tallystone.vault.types import Agent
 from tallystone.vault.writing import FirstGrant, add_version, create_block, destroy
 
@@ -161,6 +162,7 @@ def delete_agent(caller: Caller, agent_id: str) -> None:
                     destroy(plan, open_block(caller.as_agent(keys), plan, there))
             elif there.state != OFFERED:
                 touched.append(unplace(caller, plan, held, there.block))
+        forget_everything(plan, keys)
         for shelf in (BLOCKS, ROLES, SELF):
             plan.clear(SHELF, keys.shelf(shelf))
         plan.clear(INBOX, agent_id)

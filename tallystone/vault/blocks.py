@@ -12,6 +12,7 @@ from tallystone import crypto
 from tallystone.errors import Denied, Invalid, Locked, NotFound, PreconditionFailed
 from tallystone.keystore import Keys
 from tallystone.policy import may_write
+from tallystone.statements import WRITE
 from tallystone.store.tables import SHELF
 from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.entering import open_block
@@ -338,7 +339,7 @@ def edit_block(
     when the label has changed, and may refuse."""
 
     def action(plan: Plan) -> Block:
-        held = find_block(caller, plan, block_id)
+        held = find_block(caller, plan, block_id, WRITE)
         opened = heal(open_block(caller, plan, held))
         block, changed = edit_opened(opened, edit, if_version)
         if "label" in changed:

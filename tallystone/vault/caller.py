@@ -214,7 +214,8 @@ class Caller:
         if named is None:
             raise Tampered("a statement names a record that its principal never had")
         sponsor = self.identity(plan, named.sponsor).record if named.kind == "agent" else None
-        return policy.Party(principal, named.kind, named.sponsor, policy.clearance(named, sponsor))
+        cleared = policy.clearance(named, sponsor)
+        return policy.Party(principal, named.kind, named.sponsor, cleared, named.serial)
 
     def refused(self, error: TallystoneError, plan: Plan | None = None) -> None:
         """Log a refusal, for the auditor and for the owners of the blocks that the caller had open when it happened:

@@ -71,6 +71,10 @@ def _admitted(opened: Opened) -> bool:
     )
     if leaf is None:
         return True
+    # The leaf comes from the holder's own shelf: nobody gives itself another day than the block's rows know of.
+    row = opened.plan.get(LEDGER, opened.held.storage, opened.held.grant)
+    if row is None or not crypto.equal(bytes(row[3]), leaf.digest):
+        raise Tampered("a grant is not the one that its block knows of")
     if leaf.until is not None and leaf.until < caller.workspace.today():
         return False
     if not sensitivity:

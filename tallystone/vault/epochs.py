@@ -86,6 +86,8 @@ class Rotation:
     parcels: list[Parcel] = field(default_factory=list)
     seat: int | None = None
     """The owner's place after a transfer; else it stays."""
+    adopted: int = 0
+    """The place of the new owner's former grant: what was given through it is the owner's now."""
     public: bytes = b""
     """The public half of a new admin key, if there is one."""
 
@@ -107,6 +109,7 @@ class Rotation:
         # Read before its row is written under keys that this plan has not entered yet.
         self.half = b"" if opened.held.own_leaf is None and not self.turn else opened.admin_public
         ledger = opened.ledger()
+        self.live = {0, self.adopted, *ledger}
         self._wrap_owner()
         for number, (entry, _) in ledger.items():
             self._wrap_grant(number, entry)
@@ -135,7 +138,7 @@ class Rotation:
             self._wrap(seat, held.key, history=True)
             return
         if held.own_leaf is None:  # whoever shared knew this key too
-            key, entry = crypto.random_bytes(), None if row is None or self.old is None else self._opened(row)
+            key, entry = crypto.random_bytes(), self._opened(row) if row is not None else None
             retired = (*entry.retired, entry.key) if entry is not None else ()
             opened.held = replace(held, key=key, admin=self.admin)
             _reshelve(opened)
@@ -160,7 +163,7 @@ class Rotation:
     # -- grants -------------------------------------------------------------------------------------------------
 
     def _wrap_grant(self, number: int, row: Row) -> None:
-        entry = self.old.open(number, bytes(row[6])) if self.old is not None else None
+        entry = self._opened(row)
         if entry is not None and entry.marks is not None and not entry.marks[1] and not self.turn:
             # The place and the marks are sealed beside the key: nothing else of a plain grant need be opened.
             self._wrap(number, entry.key, history=entry.marks[0])
@@ -174,7 +177,7 @@ class Rotation:
             # The policy names the leaf, the leaf fixes the key: nobody gets the new epoch by a swapped ledger entry.
             raise Tampered("a grant's key is not the one that its policy names")
         if self._over(leaf):
-            self._drop(leaf, row)
+            self._drop(leaf, row, entry)
         elif entry is None or self.turn or renewed(bytes(row[6])) or stale(self.opened, leaf):
             # The caller's own as well: whoever changed the keys before knows it.
             self._renew(leaf, roster, row)
@@ -183,10 +186,10 @@ class Rotation:
             self._keep(leaf, row, entry.key, entry.retired)
 
     def _opened(self, row: Row) -> Entry | None:
-        """What a row of the ledger says, if it says anything: a damaged one only loses the keys of older events."""
-        assert self.old is not None  # callers ask
+        """What a row of the ledger says to who holds the admin key. A damaged one says nothing: its grant gets a new
+        key, like one whose key is not known, and only the keys of older events are lost."""
         try:
-            return self.old.open(int(row[2]), bytes(row[6]))
+            return self.old.open(int(row[2]), bytes(row[6])) if self.old is not None else None
         except Tampered:
             return None
 
@@ -194,16 +197,22 @@ class Rotation:
         caller = self.opened.caller
         if leaf.until is not None and leaf.until < caller.workspace.today():
             return True
+        if leaf.parent not in self.live:
+            return True  # somebody ended the grant it came through, and left this one out
         role = leaf.recipient.startswith("role-")
         return role and caller.identity(self.opened.plan, leaf.recipient).record.status == "deleted"
 
-    def _drop(self, leaf: Leaf, row: Row) -> None:
-        """A grant that has ended gets no new key. The owner's statement leaves it out as well."""
+    def _drop(self, leaf: Leaf, row: Row, entry: Entry | None) -> None:
+        """A grant that has ended gets no new key. The owner's statement leaves it out as well; until then its row
+        stays, under whatever admin key is the block's."""
         if self.opened.held.own_leaf is None:
             remove_rows(self.opened, leaf)
             self.dropped.add(leaf.grant)
+            self.live.discard(leaf.grant)
         else:
             self.opened.plan.delete(GRANT_WRAP, self.opened.row.storage, leaf.grant)
+            if entry is not None and self.turn:
+                self._keep(leaf, row, entry.key, entry.retired)
 
     def _keep(self, leaf: Leaf, row: Row, key: bytes, retired: tuple[bytes, ...]) -> None:
         if self.new is not None:
@@ -216,19 +225,20 @@ class Rotation:
         """Queue a new key for a grant, and its way to the one who holds it."""
         opened, plan = self.opened, self.opened.plan
         recipient, key = opened.caller.identity(plan, leaf.recipient), crypto.random_bytes()
-        fresh = replace(leaf, record=recipient.digest, salt=leaf_salt(key))
+        parent = 0 if leaf.parent == self.adopted else leaf.parent
+        fresh = replace(leaf, record=recipient.digest, salt=leaf_salt(key), parent=parent)
         self.renewed[leaf.grant] = fresh
         if roster.capsule:
             plan.delete(INBOX, leaf.recipient, roster.capsule)
         capsule = self._deliver(fresh, key)
         if self.old is not None and self.new is not None:
-            entry = self.old.open(leaf.grant, bytes(row[6]))
+            entry = self._opened(row)
             secret = self.new.seal(
                 leaf.grant,
                 key,
                 history=leaf.history,
                 watch=watched(leaf),
-                retired=(*entry.retired, entry.key),
+                retired=(*entry.retired, entry.key) if entry is not None else (),
             )
         else:
             secret = renew_secret(self.half, opened.id, leaf.grant, key, bytes(row[6]))
@@ -251,7 +261,9 @@ class Rotation:
             shelf, name = (ROLES, opened.held.subject) if opened.held.kind == "role" else (BLOCKS, opened.id)
             there = find(opened.plan, keys, shelf, name)
             if there is not None and (there.storage, there.grant) == (opened.held.storage, leaf.grant):
-                there = replace(there, grant=leaf.grant, key=key, leaf=leaf.encode())
+                there = replace(there, grant=leaf.grant, key=key, leaf=leaf.encode(), owner=opened.held.owner)
+                if opened.held.since:  # it has changed hands: the row says to whom, and by which statement
+                    there = replace(there, extra={**(there.extra or {}), "since": opened.held.since})
                 if admin:
                     there = replace(there, admin=admin)
                 put_on_shelf(opened.plan, keys, shelf, name, there)

@@ -253,8 +253,9 @@ def _enter(opened: Opened, leaf: Leaf, grant_key: bytes, capsule: bytes) -> None
 
 
 def watched(leaf: Leaf) -> bool:
-    """Whether a rotation must look at this grant's roster before it wraps: it may have ended or its key be known."""
-    return leaf.until is not None or leaf.recipient.startswith("role-")
+    """Whether a rotation must look at this grant's roster before it wraps: it may have ended, alone or
+    with the grant it came through, or its key be known."""
+    return leaf.until is not None or leaf.parent != 0 or leaf.recipient.startswith("role-")
 
 
 def secret_of(opened: Opened, leaf: Leaf, grant_key: bytes, retired: tuple[bytes, ...] = ()) -> bytes:

@@ -126,9 +126,9 @@ def _edit_target(
         agent = find_agent(caller, plan, agent_id)
         keys = agent_keys(caller, agent)
         actor = caller if keys is caller.keys else caller.as_agent(keys)
-        there = held = find_block(actor, plan, target)
+        there = held = find_block(actor, plan, target, WRITE)
         if not as_agent:
-            mine = lookup(caller, plan, target)
+            mine = lookup(caller, plan, target, WRITE)
             if mine is not None and mine.storage == there.storage:
                 actor, held = caller, mine
         opened = heal(open_block(actor, plan, held))

@@ -299,11 +299,24 @@ class Opened:
         standing = Standing(version.writer, content.leaf, content.proof, self.steps(content.via))
         if number == self.row.version and number < self.head.version:
             raise Tampered("a block's newest version is older than its policy")
-        policy.check_version(
-            self.head_at(version.policy), self.head, version, content.signed.digest, standing
-        )
+        cited = self.head_at(version.policy)
+        ended = self.head_at(version.policy + 1) if version.policy < self.head.number else None
+        policy.check_version(cited, self.head, version, content.signed.digest, standing, ended)
+        self._check_serials(content, version, standing.via)
         check_content(self, content, version)
         return content, version
+
+    def _check_serials(self, content: Content, version: Version, via: tuple[Via, ...]) -> None:
+        """Rule 7, against the version before; remembered by hash. A grant without history cannot tell."""
+        mark = crypto.sha256(crypto.pae("heads", self.id, content.signed.digest))
+        if mark in self._trusted:
+            return
+        try:
+            before = self.stored(version.number - 1)[1] if version.number > 1 else None
+        except NotFound:
+            return
+        policy.check_serials(before, version, via)
+        self.caller.workspace.trust(mark)
 
     def payload(self) -> tuple[dict[str, Any], Version, bytes]:
         """The newest content as a map, its version statement and that statement's digest."""

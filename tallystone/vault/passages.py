@@ -17,6 +17,7 @@ from tallystone.errors import Locked, NotFound
 from tallystone.keystore import Keys, Root
 from tallystone.policy import ROLE_DEPTH, Via
 from tallystone.statements import READ, SHARE, WRITE, Leaf, Membership, Signed, grant_proof
+from tallystone.store.tables import GRANT_WRAP
 from tallystone.vault import accounts
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
@@ -164,25 +165,31 @@ def _live(caller: Caller, plan: Plan, held: Held) -> bool:
     return True
 
 
-def lookup(caller: Caller, plan: Plan, block_id: str) -> Held | None:
-    """The block as the caller holds it best: on its own shelf or through a role, whichever gives more. Never an
-    offer."""
+def lookup(caller: Caller, plan: Plan, block_id: str, need: int = READ) -> Held | None:
+    """The block as the caller holds it best: on its own shelf or through a role, by a grant with the rights in `need`
+    if there is one, else whichever gives more. Never an offer."""
     own = find(plan, caller.keys, BLOCKS, block_id)
-    best = own if own is not None and own.state != OFFERED else None
-    if best is not None and _rights(best) & _EVERYTHING == _EVERYTHING:
-        return best
+    found = [own] if own is not None and own.state != OFFERED else []
+    # What is over, an owner's row after a transfer too, hides nothing that comes through a role.
+    found = [one for one in found if plan.get(GRANT_WRAP, one.storage, one.grant) is not None]
+    if found and _rights(found[0]) & _EVERYTHING == _EVERYTHING:
+        return found[0]
     for role in reached(caller, plan):
         held = find(plan, role.keys, BLOCKS, block_id)
-        if held is None or held.state == OFFERED or not _live(caller, plan, held):
-            continue
-        if best is None or _rights(held) & ~_rights(best) or not _live(caller, plan, best):
-            best = replace(held, via=role.way)
-    return best
+        if held is not None and held.state != OFFERED and _live(caller, plan, held):
+            found.append(replace(held, via=role.way))
+    if len(found) > 1:
+        found = [one for one in found if one.via or _live(caller, plan, one)]
+    return max(found, key=lambda one: _weight(one, need), default=None)
 
 
-def find_block(caller: Caller, plan: Plan, block_id: str) -> Held:
+def _weight(held: Held, need: int) -> tuple[bool, int]:
+    return _rights(held) & need == need, _rights(held).bit_count()
+
+
+def find_block(caller: Caller, plan: Plan, block_id: str, need: int = READ) -> Held:
     """The accepted block with this id. Raises the uniform miss, also for an offer."""
-    held = lookup(caller, plan, block_id)
+    held = lookup(caller, plan, block_id, need)
     if held is None:
         raise missing("Block", block_id)
     return held

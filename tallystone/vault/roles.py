@@ -22,7 +22,7 @@ from tallystone.statements import (
     PrincipalRecord,
     identifier,
 )
-from tallystone.store.tables import IDENTITY, INBOX, SHELF
+from tallystone.store.tables import GRANT_WRAP, IDENTITY, INBOX, SHELF
 from tallystone.vault import accounts
 from tallystone.vault.accounts import check_name
 from tallystone.vault.caller import Caller
@@ -275,7 +275,7 @@ def delete_role(caller: Caller, name: str) -> None:
         keys, _ = role_keys(opened)
         for outer in list(walk(plan, keys, ROLES)):
             leaf = outer.own_leaf
-            if leaf is not None:
+            if leaf is not None and plan.get(GRANT_WRAP, outer.storage, outer.grant) is not None:
                 _take_out(
                     caller, plan, open_block(caller, plan, find_role(caller, plan, outer.subject)), leaf
                 )

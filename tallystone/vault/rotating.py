@@ -34,7 +34,8 @@ def subtree(leaves: Sequence[Leaf], number: int) -> list[Leaf]:
     """The grant with this number and all that were given through it, parents first."""
     found = [leaf for leaf in leaves if leaf.grant == number]
     for leaf in found:
-        found.extend(child for child in leaves if child.parent == leaf.grant)
+        # A grant comes after the one it was given through: a circle, which only an owner could state, is none.
+        found.extend(child for child in leaves if child.parent == leaf.grant < child.grant)
     return found
 
 
@@ -147,7 +148,7 @@ def take_over(opened: Opened) -> None:
     opened.held = replace(
         opened.held, grant=seat, leaf=b"", owner=opened.caller.id, extra=since, state=ACCEPTED
     )
-    rotation = Rotation(opened, turn=True, seat=seat)
+    rotation = Rotation(opened, turn=True, seat=seat, adopted=own.grant)
     rotation.run()
     after = {number: digest for number, digest in after.items() if number not in rotation.dropped}
     after |= {leaf.grant: leaf.digest for leaf in rotation.renewed.values()}
@@ -183,7 +184,10 @@ def _watched_leaves(opened: Opened) -> Iterable[Leaf]:
     ledger = Ledger(opened.held.admin, opened.id)
     found = []
     for number, (row, _) in opened.ledger().items():
-        marks = ledger.open(number, bytes(row[6])).marks
+        try:
+            marks = ledger.open(number, bytes(row[6])).marks
+        except Tampered:
+            marks = None  # a damaged row does not say: its grant is looked at
         if marks is None or marks[1]:
             found.append(opened.roster(row).leaf)
     return found

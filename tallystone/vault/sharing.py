@@ -17,7 +17,7 @@ from tallystone.vault.levels import max_grants
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import find_block, keys_of, lookup, resolve
 from tallystone.vault.plan import Plan
-from tallystone.vault.reach import reach_of, show_grant
+from tallystone.vault.reach import reach_of, show_grant, visible_grants
 from tallystone.vault.rotating import change_keys, endable, remove_grants, rotate_if_due, subtree, take_over
 from tallystone.vault.shelves import BLOCKS, find
 from tallystone.vault.types import Block, Grant, Reach
@@ -39,7 +39,7 @@ def share(
     def action(plan: Plan) -> Grant:
         caller.must_act()
         terms = Terms(right(can), day_number(until), depth, history)
-        held = find_block(caller, plan, block_id)
+        held = find_block(caller, plan, block_id, SHARE)
         name, principal = resolve(caller, plan, recipient)
         own = Invalid("the block is theirs to use already", hint="name somebody else", code="self_grant")
         if principal == caller.id:
@@ -53,18 +53,24 @@ def share(
         known = _given(opened, principal)
         if any(_terms(leaf) == terms for leaf in known):
             raise Taken(f"{recipient} holds this grant already", hint="nothing to do", code="already_granted")
+        keys = keys_of(caller, plan, principal)
+        if keys is None and not known and any(leaf.recipient == principal for leaf in visible_grants(opened)):
+            raise Taken(
+                f"{recipient} holds a grant from somebody else already",
+                hint="ask the block's owner to change it",
+                code="already_granted",
+            )
         if _is_heir(opened, principal):
             _withdraw(caller, plan, opened)  # what was offered was more than this: it stands no longer
-            opened = open_block(caller, plan, find_block(caller, plan, block_id))
+            opened = open_block(caller, plan, find_block(caller, plan, block_id, SHARE))
             known = _given(opened, principal)
         if known:
             _end(caller, plan, opened, known)
-            opened = open_block(caller, plan, find_block(caller, plan, block_id))
+            opened = open_block(caller, plan, find_block(caller, plan, block_id, SHARE))
         check_count(opened, max_grants(caller, plan), party)
         if not history:
             _close_history(opened)
         rotate_if_due(opened)
-        keys = keys_of(caller, plan, principal)
         agent = keys is not None and principal.startswith("agent-")
         if keys is not None and agent:
             claim_labels(plan, keys)
@@ -98,7 +104,7 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
 
     def action(plan: Plan) -> list[Reach]:
         caller.must_act()
-        held = find_block(caller, plan, block_id)
+        held = find_block(caller, plan, block_id, SHARE)
         opened = open_block(caller, plan, held)
         _, principal = resolve(caller, plan, recipient)
         if principal == held.owner:
@@ -114,12 +120,12 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
             )
         if _is_heir(opened, principal):
             _withdraw(caller, plan, opened)
-            opened = open_block(caller, plan, find_block(caller, plan, block_id))
+            opened = open_block(caller, plan, find_block(caller, plan, block_id, SHARE))
             given = _given(opened, principal)
         if given:
             _end(caller, plan, opened, given)
         caller.event(plan, "revoke", held.key, block=block_id, principal=principal)
-        rest = open_block(caller, plan, find_block(caller, plan, block_id))
+        rest = open_block(caller, plan, find_block(caller, plan, block_id, SHARE))
         return reach_of(rest, accounts.names(caller, plan))
 
     return caller.transact(action, lock=block_id, audit=True)
@@ -152,7 +158,7 @@ def transfer(caller: Caller, block_id: str, to: str) -> None:
 
     def action(plan: Plan) -> None:
         caller.must_act()
-        held = find_block(caller, plan, block_id)
+        held = find_block(caller, plan, block_id, SHARE)
         opened = _owned(open_block(caller, plan, held))
         _, principal = resolve(caller, plan, to)
         if principal == caller.id or not principal.startswith("user-"):
@@ -166,7 +172,7 @@ def transfer(caller: Caller, block_id: str, to: str) -> None:
                 code="already_granted",
             )
         _withdraw(caller, plan, opened)
-        opened = open_block(caller, plan, find_block(caller, plan, block_id))
+        opened = open_block(caller, plan, find_block(caller, plan, block_id, SHARE))
         known = _given(opened, principal)
         if known:
             _end(caller, plan, opened, known)
@@ -197,6 +203,7 @@ def _withdraw(caller: Caller, plan: Plan, opened: Opened) -> None:
     named = opened.head.settings.get("transfer")
     if not named:
         return
+    rotate_if_due(opened)  # an owner's statement under the old keys would hide that they must change
     settings = {name: value for name, value in opened.head.settings.items() if name != "transfer"}
     add_link(opened, "policy", {"settings": ["transfer"]}, settings=settings)
     known = [leaf for leaf in _given(opened, named[0]) if leaf.rights == EVERYTHING]
@@ -209,7 +216,7 @@ def cancel_transfer(caller: Caller, block_id: str) -> None:
 
     def action(plan: Plan) -> None:
         caller.must_act()
-        held = find_block(caller, plan, block_id)
+        held = find_block(caller, plan, block_id, SHARE)
         opened = _owned(open_block(caller, plan, held))
         if not opened.head.settings.get("transfer"):
             raise NotFound("the block is not being handed over", hint="nothing to cancel", code="no_transfer")
@@ -235,6 +242,6 @@ def accept_transfer(caller: Caller, block_id: str) -> Block:
             raise NotFound("the transfer has not arrived yet", hint="try again", code="no_transfer")
         take_over(opened)
         caller.event(plan, "transfer", opened.held.key, block=block_id, accepted=True)
-        return look(caller, plan, find_block(caller, plan, block_id))
+        return look(caller, plan, find_block(caller, plan, block_id, SHARE))
 
     return caller.transact(action, lock=block_id, audit=True)

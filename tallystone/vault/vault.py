@@ -25,6 +25,7 @@ from tallystone.vault.blocks import Edit
 from tallystone.vault.caller import Caller
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.collaboration import Collaboration
+from tallystone.vault.conversations import Conversations
 from tallystone.vault.inspection import Inspection
 from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
@@ -38,7 +39,7 @@ from tallystone.vault.types import (
 )
 
 
-class Vault(Collaboration, Administration):
+class Vault(Collaboration, Conversations, Administration):
     """One caller's view of a workspace. Cheap to make; not to be shared between threads."""
 
     def __init__(self, caller: Caller) -> None:
@@ -102,7 +103,9 @@ class Vault(Collaboration, Administration):
         reply = Reply(key, attempt, render, self._caller.reply_key)
         with self._caller.workspace.store.snapshot() as snapshot:
             found = reply.find(Plan(snapshot), self._caller.workspace.now())
-        self._caller.reply = reply
+        self._caller.reply = (
+            reply if found is None else None
+        )  # an answer that is known belongs to no later operation
         return found
 
     # -- blocks -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from unittest.mock import patch
 from attack.scene import raw
 from tallystone import _cbor, crypto, policy
 from tallystone.keystore import Identity, Keys
-from tallystone.policy import Head
+from tallystone.policy import Head, Via
 from tallystone.statements import Leaf, Link, Signed, Version, issue
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.caller import Caller
@@ -134,7 +134,14 @@ def lawless() -> Iterator[None]:
     def leaves(self: Opened) -> dict[int, bytes]:
         return {number: digest for number, (_, digest) in self.ledger().items()}
 
-    with patch.object(policy, "follow", anything), patch.object(Opened, "leaves", leaves):
+    def carried(before: Version | None, via: tuple[Via, ...]) -> dict[str, Any]:
+        return {"heads": {step.head.role: step.head.serial for step in via}} if via else {}
+
+    with (
+        patch.object(policy, "follow", anything),
+        patch.object(policy, "carried", carried),
+        patch.object(Opened, "leaves", leaves),
+    ):
         yield
 
 

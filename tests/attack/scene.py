@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from attack.turn import READS, keep
 from tallystone.errors import NotFound, TallystoneError
 from tallystone.store.tables import TABLES
 from tallystone.vault import Vault, Workspace
@@ -119,6 +120,7 @@ def build(folder: Path) -> Scene:
     v.invite(s("invited"), clearance="internal", days=365)
     v.edit_block(team, lambda b: {"limit": 5000})
     _with_roles_and_days(scene, workspace, made)
+    keep(v, scene.ids["a1"], s)
     for vault, what in ((bob, scene.ids["fixed"]), (v, scene.ids["bobs"])):
         with suppress(NotFound):
             vault.block(what)
@@ -230,6 +232,13 @@ def _agent(agent: Agent) -> tuple[Any, ...]:
     return agent.id, agent.name, repr(sorted(agent.state.items())), agent.version, agent.sponsor
 
 
+def _kept(answer: Any) -> set[Any]:
+    """What an agent keeps, a fact for each record."""
+    records = answer if isinstance(answer, list) else [answer]
+    found = [one[2] if isinstance(one, tuple) else one for one in records]
+    return {(one["id"], repr(sorted(one.items()))) for one in found}
+
+
 def _named(facts: set[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
     """Who is called what as facts of their own: a name whose row is gone is missing, not wrong."""
     return {(who, *rest) for who, _, *rest in facts} | {(who, name) for who, name, *_ in facts if name}
@@ -320,6 +329,9 @@ def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[A
             "roles": roles,
             "charter": lambda: {repr(v.charter())},
         }
+    if who in ("alice", "alice-read", "a1"):
+        for name, ask in READS.items():
+            questions[name] = lambda ask=ask: _kept(ask(scene.ids["a1"])(v))  # type: ignore[misc]
     if who == "alice":
         questions["grants"] = lambda: _named(
             {

@@ -15,6 +15,8 @@ from server_fixtures import Served, fresh_server  # noqa: F401
 
 from attack.lying import caller_of, held_by
 from attack.scene import DATABASE, raw, rows
+from attack.turn import calls as calls_of_turns
+from attack.turn import keep
 from tallystone import crypto
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.errors import Denied, Invalid, TallystoneError, Tampered
@@ -172,6 +174,7 @@ def test_a_read_only_token_changes_no_row_through_any_call(
     alice.share(waiting.id, "bob")
     alice.share(waiting.id, agent)
     kid = bob.tokens()[0].kid
+    keep(bob, agent)
     reader.block(mine.id)  # today's auditor row exists from here on
 
     def everything() -> dict[str, list[Any]]:
@@ -246,6 +249,7 @@ def test_a_read_only_token_changes_no_row_through_any_call(
         lambda v: v.invite("x"),
         lambda v: v.invitations(),
         lambda v: v.revoke_invitation("x"),
+        *calls_of_turns(agent),
     ]
     tried = {name for call in calls for name in call.__code__.co_names}
     methods = {name for name in dir(Vault) if callable(getattr(Vault, name)) and not name.startswith("_")}

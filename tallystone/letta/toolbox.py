@@ -1,0 +1,132 @@
+"""The tools of one step of a turn: which of them a model is told of, and what its calls come to.
+
+Whatever a model asks for is answered in words: a tool that does not exist, arguments that are no JSON, a block that it
+may not change. A lost race is none of its business: the vault has tried again many times, and here it is tried a few
+times more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tallystone.errors import Conflict, Invalid, Taken
+from tallystone.letta import run_tool
+from tallystone.letta.arguments import arguments_of
+from tallystone.letta.call import Call, Query
+from tallystone.letta.memory_tools import ToolError
+from tallystone.letta.model import ToolCall, ToolSpec
+from tallystone.letta.tool_rules import ToolRules
+from tallystone.letta.tools import BY_NAME
+from tallystone.vault import Vault
+from tallystone.vault.types import Agent
+
+MAX_RETURN = 50_000
+"""Characters of what a call returns; the rest is cut off, and said to be."""
+_TRIES = 5
+_SPEAKER = "send_message"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call came to. `usable` is false if it was none: an unknown tool, arguments that do not fit."""
+
+    status: str
+    text: str
+    usable: bool = True
+
+
+def _failed(text: str) -> Outcome:
+    return Outcome("error", text, usable=False)
+
+
+@dataclass(frozen=True)
+class Toolbox:
+    """An agent's tools as it holds them in this step, and those of the client that waits for the turn."""
+
+    vault: Vault
+    agent: Agent
+    rules: ToolRules
+    client_tools: Mapping[str, ToolSpec]
+
+    def specs(self) -> list[ToolSpec]:
+        """What the model may call now."""
+        known = self._known()
+        return [known[name] for name in self.rules.allowed(known)]
+
+    def _known(self) -> dict[str, ToolSpec]:
+        own = {
+            name: ToolSpec(name, BY_NAME[name].description, BY_NAME[name].json_schema["parameters"])
+            for name in self.agent.tools
+            if name in BY_NAME and BY_NAME[name].served
+        }
+        return {**own, **self.client_tools}
+
+    def names(self) -> list[str]:
+        """Every tool that there is, whether or not it may be called now."""
+        return list(self._known())
+
+    def waits(self, call: ToolCall) -> bool:
+        """Whether a call is for the client: to make it, or to approve it."""
+        known = self._known()
+        return call.name in known and (call.name in self.client_tools or self.rules.needs_approval(call.name))
+
+    def run(self, call: ToolCall, *, approved: bool = False) -> Outcome:
+        """Make a call, as the agent. Raises what ends the turn: the agent or the token is gone, the store fails."""
+        known = self._known()
+        if call.name not in known:
+            return _failed(f"There is no tool {call.name!r}. There are: {', '.join(known) or 'none'}.")
+        if call.name in self.client_tools:
+            return _failed("This tool is the client's, which answered without its result.")
+        if not approved and call.name not in self.rules.allowed(known):
+            return _failed(
+                f"{call.name} cannot be called now. What can: {', '.join(self.rules.allowed(known))}."
+            )
+        try:
+            arguments = arguments_of(call.arguments)
+        except ValueError as error:
+            return _failed(f"The arguments of {call.name} {error}.")
+        if call.name == _SPEAKER:
+            said = isinstance(arguments.get("message"), str)
+            return Outcome("success", "Sent.") if said else _failed("send_message needs a message, a text.")
+        return self._run(call.name, arguments)
+
+    def _run(self, name: str, arguments: dict[str, Any]) -> Outcome:
+        request = Call(self.vault, {}, Query(""), {})
+        for attempt in range(_TRIES):
+            try:
+                body = run_tool.run(request, self.agent, BY_NAME[name], arguments).body
+            except Taken as error:
+                return Outcome("error", error.message)
+            except Conflict:
+                time.sleep(0.05 * 2**attempt)
+                continue
+            except (Invalid, ToolError) as error:
+                return Outcome("error", str(error))
+            if body["status"] == "success":
+                returned = body["func_return"]
+                return Outcome("success", _bounded("Done." if returned is None else str(returned)))
+            return Outcome(
+                "error", _bounded(str(body["func_return"])), usable="TypeError" not in body["func_return"]
+            )
+        return Outcome("error", "The memory is very busy just now and nothing was changed.")
+
+
+def _bounded(text: str) -> str:
+    if len(text) <= MAX_RETURN:
+        return text
+    return f"{text[:MAX_RETURN]}\n({len(text) - MAX_RETURN} more characters are not shown)"
+
+
+def client_specs(tools: Iterable[Mapping[str, Any]]) -> dict[str, ToolSpec]:
+    """The client's own tools of a request. Raises `Invalid` for two of one name."""
+    found: dict[str, ToolSpec] = {}
+    for tool in tools:
+        name = tool["name"]
+        if name in found:
+            raise Invalid(f"two client tools are called {name!r}", hint="give each a name of its own")
+        schema = tool.get("parameters") or {"type": "object", "properties": {}}
+        found[name] = ToolSpec(name, tool.get("description") or "", schema)
+    return found
