@@ -526,12 +526,14 @@ def test_a_key_that_is_renewed_is_not_accepted_for_its_holder(vault: Vaults) -> 
 
 
 def test_a_renewed_key_takes_no_other_grants_place_on_a_shelf(vault: Vaults) -> None:
-    """Bob's agent holds the block by his placement; a sharer's later and lesser grant to it waits. Changing the keys
+    """Bob's agent holds the block by his placement; a sharer's earlier and lesser grant to it waits. Changing the keys
     renews both, and leaves each where it was."""
     block = shared(vault, "write")
     vault("carol").share(block, "dave", "write+share")
-    agent = vault("bob").create_agent({"name": "c"}, block_ids=[block]).id
+    agent = vault("bob").create_agent({"name": "c"}).id
     vault("dave").share(block, agent, "read")
+    vault("bob").attach(agent, block)
+    assert len([grant for grant in vault("carol").grants(block) if grant.recipient == agent]) == 2
     other = vault("bob").create_agent({"name": "d"}, block_ids=[block]).id
     vault("bob").detach(other, block)
     vault("bob").edit_block(block, lambda _: {"value": "one"})
