@@ -126,10 +126,7 @@ class ScriptedModels:
         self.unscripted = 0
         self._lock = threading.Lock()
         self._turns: Iterator[Turn] = iter(())
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
-        self._server.models = self  # type: ignore[attr-defined]
+        self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.play(script)
 
@@ -184,7 +181,16 @@ class ScriptedModels:
         return script(asked)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads, block_on_close = True, False
+
+    def __init__(self, models: ScriptedModels) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.models = models
+
+
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
     protocol_version = "HTTP/1.1"
     server_version = "scripted"
     disable_nagle_algorithm = True
@@ -205,8 +211,8 @@ class _Handler(BaseHTTPRequestHandler):
                 headers.get("x-api-key"),
                 headers.get("x-goog-api-key"),
             )
-        turn = self.server.models.turn(asked) if key_fits else Turn(status=401, error="wrong key")  # type: ignore[attr-defined]
-        time.sleep(turn.delay)
+        turn = self.server.models.turn(asked) if key_fits else Turn(status=401, error="wrong key")
+        time.sleep(turn.delay)  # what is scripted: a model that is slow to begin, in a thread of its own
         try:
             self._answer(asked, turn)
         except (BrokenPipeError, ConnectionResetError):
@@ -261,8 +267,8 @@ class _Handler(BaseHTTPRequestHandler):
                 break
             while index == first and turn.fault in ("endless", "huge"):
                 self._chunk(event if turn.fault == "endless" else ": " + "x" * 100_000)
-                time.sleep(turn.pace)
-            time.sleep(turn.pace)
+                time.sleep(turn.pace)  # as scripted: or an answer without end would fill the memory
+            time.sleep(turn.pace)  # as scripted: a model speaks word by word
         self.wfile.write(b"0\r\n\r\n")
 
     def _chunk(self, event: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -107,9 +108,9 @@ def ask(
         if way == "whole":
             return [], await layer.reply(handle, said, tools, limits=limits)
         items = [item async for item in layer.stream(handle, said, tools, limits=limits)]
-        assert all(isinstance(item, Delta) for item in items[:-1])
-        assert isinstance(items[-1], Reply)
-        return items[:-1], items[-1]  # type: ignore[return-value]
+        pieces, last = [item for item in items if isinstance(item, Delta)], items[-1]
+        assert isinstance(last, Reply) and pieces == items[:-1]
+        return pieces, last
 
     return run(served, work, script, slept=slept, **options)
 
@@ -400,15 +401,25 @@ def test_whoever_closes_the_stream_stops_the_model(served: ScriptedModels, handl
 
 @handles
 def test_a_cancelled_call_is_over(served: ScriptedModels, handle: str) -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    def script(_: Asked) -> Turn:
+        asked.set()
+        gate.wait(30)
+        return Turn("late")
+
     async def work(layer: ModelLayer) -> None:
         task = asyncio.create_task(layer.reply(handle, HELLO))
-        while not served.asked:
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(asked.wait, 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert not gate.is_set()
 
-    run(served, work, [Turn("late", delay=0.5)])
+    try:
+        run(served, work, script)
+    finally:
+        gate.set()
 
 
 def test_a_script_may_answer_to_what_it_hears(served: ScriptedModels) -> None:

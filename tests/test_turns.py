@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,9 +12,10 @@ import pytest
 from scripted_models import HANDLES, Asked, Call, Turn
 from turn_fixtures import Talking, talking, types  # noqa: F401
 
+from tallystone.errors import Conflict
 from tallystone.letta.prompt import parse_prompt
 from tallystone.store.tables import ENTRY
-from tallystone.vault import turns
+from tallystone.vault import Vault, turns
 
 HUMAN = [{"label": "human", "value": "Name: unknown"}]
 RENAME = Call("memory_replace", {"label": "human", "old_string": "unknown", "new_string": "Ada"})
@@ -212,26 +212,37 @@ def test_twelve_agents_share_one_queue(talking: Talking) -> None:  # noqa: F811
 
 
 def test_a_second_turn_waits_and_then_is_refused(talking: Talking, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    agent, gate = talking.agent(), threading.Event()
+    agent, asking, gate = talking.agent(), threading.Event(), threading.Event()
+    begin, refusing = Vault.begin_turn, threading.Event()
 
     def script(asked: Asked) -> Turn:
         if asked.last.text == "slow":
+            asking.set()
             gate.wait(30)
         return Turn("done")
 
+    def watched(vault: Vault, *order: Any) -> Any:
+        try:
+            return begin(vault, *order)
+        except Conflict:
+            refusing.set()
+            raise
+
+    monkeypatch.setattr(Vault, "begin_turn", watched)
     talking.models.play(script)
     with ThreadPoolExecutor(2) as pool:
         slow = pool.submit(talking.say, agent, "slow")
-        while not talking.models.asked:
-            time.sleep(0.01)
+        assert asking.wait(30)
         monkeypatch.setattr("tallystone.letta.talking.WAIT_SECONDS", 0.3)
         with pytest.raises(letta_client.ConflictError) as refused:
             talking.say(agent, "second")
         assert refused.value.body["error"]["code"] == "agent_busy"
         assert "x-should-retry" not in refused.value.response.headers
         monkeypatch.setattr("tallystone.letta.talking.WAIT_SECONDS", 20)
+        refusing.clear()
         waiting = pool.submit(talking.say, agent, "third")
-        time.sleep(0.3)
+        assert refusing.wait(30)
+        assert not waiting.done()
         gate.set()
         assert [stop(slow.result()), stop(waiting.result())] == ["end_turn", "end_turn"]
     said = [one.content for one in talking.history(agent)]
@@ -239,19 +250,19 @@ def test_a_second_turn_waits_and_then_is_refused(talking: Talking, monkeypatch: 
 
 
 def test_a_turn_can_be_cancelled(talking: Talking) -> None:  # noqa: F811
-    agent, gate = talking.agent(memory_blocks=HUMAN), threading.Event()
+    agent, asking, gate = talking.agent(memory_blocks=HUMAN), threading.Event(), threading.Event()
     client = talking.served.letta()
 
     def script(asked: Asked) -> Turn:
         if len(talking.models.asked) > 1:
+            asking.set()
             gate.wait(30)
         return Turn("", calls=[append("x")])
 
     talking.models.play(script)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(talking.say, agent, "work")
-        while len(talking.models.asked) < 2:
-            time.sleep(0.01)
+        assert asking.wait(30)
         (run,) = client.runs.list(agent_id=agent.id, active=True).items
         assert run.status == "running"
         answered = client.agents.messages.cancel(agent.id)
@@ -280,19 +291,18 @@ def test_a_turn_goes_on_when_its_client_hangs_up(talking: Talking) -> None:  # n
         "POST", f"/v1/agents/{agent.id}/messages", json={"input": "hi", "streaming": True}
     ) as answer:
         next(answer.iter_lines())
+    client = talking.served.letta()
+    (run,) = client.runs.list(agent_id=agent.id).items
     gate.set()
-    for _ in range(100):
-        if types(talking.history(agent))[-1] == "assistant_message":
-            break
-        time.sleep(0.05)
+    with client.runs.messages.stream(run.id) as rest:
+        list(rest)  # to the run's end
     assert types(talking.history(agent)) == [
         "user_message",
         "tool_call_message",
         "tool_return_message",
         "assistant_message",
     ]
-    (run,) = talking.served.letta().runs.list(agent_id=agent.id).items
-    assert run.stop_reason == "end_turn"
+    assert client.runs.retrieve(run.id).stop_reason == "end_turn"
 
 
 def test_a_repeated_request_starts_no_second_turn(talking: Talking) -> None:  # noqa: F811

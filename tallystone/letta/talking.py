@@ -171,6 +171,7 @@ async def when_free(in_thread: InThread, work: Callable[[], Any]) -> Any:
         except Conflict as error:
             if error.code != "agent_busy" or loop.time() >= until:
                 raise
+        # Looked for again and again: the other turn may go on in another process, which sets no event of this one.
         await asyncio.sleep(_POLL)
 
 
@@ -185,7 +186,7 @@ async def ended(vault: Vault, run: str, in_thread: InThread, seconds: float) -> 
                 hint="send the same again, or list the runs",
                 code="agent_busy",
             )
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pause)  # here too: whose turn it is may be another process
         pause = min(2 * pause, 2.0)
 
 

@@ -101,7 +101,7 @@ class Toolbox:
             except Taken as error:
                 return Outcome("error", error.message)
             except Conflict:
-                time.sleep(0.05 * 2**attempt)
+                time.sleep(0.05 * 2**attempt)  # of a worker's thread: the event loop goes on
                 continue
             except (Invalid, ToolError) as error:
                 return Outcome("error", str(error))
