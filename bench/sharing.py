@@ -12,7 +12,6 @@ bulk.
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import platform
 import statistics
@@ -71,7 +70,6 @@ class Stopwatch:
                 self._calls += 1
                 self._depth -= 1
 
-        timed.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
         return timed
 
 

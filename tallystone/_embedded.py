@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from typing import Any, Self
 
 from tallystone.errors import Unauthenticated
@@ -55,10 +54,10 @@ class AsyncVault:
         self._vault = vault
         self._turn = asyncio.Lock()
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
         method = getattr(self._vault, name)
         if not callable(method):
-            return method  # type: ignore[no-any-return]
+            return method
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             async with self._turn:
@@ -72,7 +71,7 @@ class AsyncVault:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self._vault.close)  # type: ignore[attr-defined]
+        await self.close()
 
 
 async def aopen(path: str | os.PathLike[str], *, token: str) -> AsyncVault:

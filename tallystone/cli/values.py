@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tallystone.vault.types import (
     EXTRA_FIELDS,
@@ -20,7 +20,10 @@ from tallystone.vault.types import (
     TokenInfo,
 )
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance  # a name that only type checkers know
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def _time(text: object) -> datetime:
@@ -85,9 +88,7 @@ def agent(item: Mapping[str, Any]) -> Agent:
 
 def plain(kind: type[T], item: Mapping[str, Any]) -> T:
     """One of the vault's values from its fields; what a newer server says beyond them is left out."""
-    # callers pass dataclasses only, for which the type system has no name
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    return kind(**{field.name: item[field.name] for field in fields})
+    return kind(**{field.name: item[field.name] for field in dataclasses.fields(kind)})
 
 
 def token(item: Mapping[str, Any]) -> TokenInfo:

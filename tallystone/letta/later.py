@@ -46,8 +46,8 @@ class UnderWay:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._crashed(task.exception())  # type: ignore[arg-type]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed(error)
 
     async def stop(self, seconds: float) -> None:
         """Give the turns so long to end; then cut them off, which they write down."""

@@ -48,7 +48,7 @@ _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def load(family: Family) -> None:
-    """Import what calls of this family need. Takes seconds the first time, nothing afterwards."""
+    """Import what calls of this family need, ahead of them: in a thread, for the first time takes seconds."""
     if family == "anthropic":
         import pydantic_ai.models.anthropic
         import pydantic_ai.providers.anthropic
@@ -58,7 +58,7 @@ def load(family: Family) -> None:
     else:
         import pydantic_ai.models.openai
         import pydantic_ai.providers.openai
-        import pydantic_ai.providers.openai_compatible  # noqa: F401
+        import pydantic_ai.providers.openai_compatible  # noqa: F401  (imported to be loaded, not to be used here)
 
 
 async def reply(

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tallystone.errors import Conflict, TallystoneError
@@ -162,7 +163,7 @@ class TurnLoop:
         useful, over = False, False
         for number, call in enumerate(calls):
             if number < MAX_CALLS:
-                outcome = await self._record.do(lambda call=call: box.run(call, approved=approved))  # type: ignore[misc]
+                outcome = await self._record.do(partial(box.run, call, approved=approved))
             else:
                 outcome = Outcome("error", f"Only {MAX_CALLS} calls of one answer are made; ask again.", True)
             entry = self._record.said(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import date
 
@@ -10,13 +11,14 @@ from tallystone.vault.caller import Caller
 from tallystone.vault.types import Access, Block, Grant, Offer, Reach, Role
 
 
-class Collaboration:
+class Collaboration(ABC):
     """What `Vault` does with others. Each method is one operation, as there."""
 
     _caller: Caller
 
+    @abstractmethod
     def _open_mail(self) -> None:
-        raise NotImplementedError  # `Vault` does
+        """Move what others sent to the shelf."""
 
     # -- sharing ------------------------------------------------------------------------------------------------
 
