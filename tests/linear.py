@@ -108,7 +108,8 @@ class Recorder:
     ) -> Call:
         """Run `work` and record it. Our errors that promise that nothing was written are refusals; after any other
         it is unsure whether the operation happened."""
-        began, outcome, seen, name = time.monotonic_ns(), "unsure", None, ""
+        outcome: Outcome = "unsure"
+        began, seen, name = time.monotonic_ns(), None, ""
         try:
             seen, outcome = work(), "ok"
         except REFUSALS as error:
@@ -120,7 +121,7 @@ class Recorder:
             kind,
             began,
             time.monotonic_ns(),
-            outcome,  # type: ignore[arg-type]
+            outcome,
             seen.version if seen else 0,
             seen.value if seen else "",
             line,

@@ -1,6 +1,7 @@
 """A server on a free port over a fresh workspace, and real clients pointed at it.
 
-Import what a test file needs, e.g. `from server_fixtures import server  # noqa: F401`.
+Import what a test file needs, e.g. `from server_fixtures import server  # noqa: F401`. Each such import and each test
+with that parameter says `noqa` (F401, F811), for pytest finds a fixture by its name, which ruff does not know.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from attack.scene import raw
@@ -252,8 +253,8 @@ def test_a_party_is_asked_for_under_the_record_that_a_statement_names(alice: Vau
 # -- edited rows ------------------------------------------------------------------------------------------------
 
 
-def edited(row: Row, **fields: object) -> Row:
-    record = replace(PrincipalRecord.decode(bytes(row[3])), **fields)  # type: ignore[arg-type]
+def edited(row: Row, **fields: Any) -> Row:
+    record = replace(PrincipalRecord.decode(bytes(row[3])), **fields)
     return (*row[:3], record.encode(), row[4])
 
 
@@ -263,7 +264,7 @@ def edited(row: Row, **fields: object) -> Row:
     ids=lambda fields: "=".join(map(str, *fields.items())),
 )
 def test_a_stored_status_or_clearance_that_an_operator_edits_is_refused(
-    workspace: Workspace, alice: Vault, bob: Vault, bob_credentials: Credentials, fields: dict[str, object]
+    workspace: Workspace, alice: Vault, bob: Vault, bob_credentials: Credentials, fields: dict[str, Any]
 ) -> None:
     alice.set_clearance("bob", "internal")
     alice.suspend("bob")
@@ -289,12 +290,12 @@ def signed_by(vault: Vault, workspace: Workspace, record: PrincipalRecord) -> tu
     return signed.body, _cbor.encode([list(pair) for pair in signed.signatures])
 
 
-def after(row: Row, **fields: object) -> PrincipalRecord:
+def after(row: Row, **fields: Any) -> PrincipalRecord:
     signed = Signed("principal", bytes(row[3]), signature_pairs(_cbor.decode(bytes(row[4]))))
     made = replace(
         PrincipalRecord.decode(signed.body), id=str(row[1]), serial=int(row[2]) + 1, previous=signed.digest
     )
-    return replace(made, **fields)  # type: ignore[arg-type]
+    return replace(made, **fields)
 
 
 @pytest.mark.parametrize(

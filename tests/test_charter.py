@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attack.scene import raw
@@ -198,11 +199,11 @@ def test_a_charter_by_somebody_else_is_none(workspace: Workspace, alice: Vault, 
     ids=lambda fields: next(iter(fields)),
 )
 def test_a_charter_row_that_an_operator_edits_is_none(
-    workspace: Workspace, alice: Vault, bob: Vault, fields: dict[str, object]
+    workspace: Workspace, alice: Vault, bob: Vault, fields: dict[str, Any]
 ) -> None:
     alice.set_charter(max_grants=5)
     (row,) = rows(workspace)
-    body = replace(Charter.decode(bytes(row[2])), **fields)  # type: ignore[arg-type]
+    body = replace(Charter.decode(bytes(row[2])), **fields)
     put(workspace, (WS, row[1], body.encode(), row[3]))
     with pytest.raises(Tampered):
         bob.charter()
@@ -238,12 +239,12 @@ def test_charters_are_not_reordered_skipped_or_told_twice(
     ids=str,
 )
 def test_even_the_root_lays_down_nothing_that_no_vault_would(
-    workspace: Workspace, alice: Vault, fields: dict[str, object]
+    workspace: Workspace, alice: Vault, fields: dict[str, Any]
 ) -> None:
     alice.set_charter(max_grants=5)
     (row,) = rows(workspace)
     after = replace(Charter.decode(bytes(row[2])), serial=2, previous=statement(row).digest)
-    put(workspace, by(alice, workspace, replace(after, **fields)))  # type: ignore[arg-type]
+    put(workspace, by(alice, workspace, replace(after, **fields)))
     with pytest.raises(Tampered):
         alice.charter()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Thread
+from typing import Any
 
 import pytest
 from attack.scene import raw
@@ -200,10 +201,10 @@ def test_a_name_is_one_users_whichever_way_it_is_given(
     ids=str,
 )  # fmt: skip
 def test_an_invitation_that_makes_no_sense_is_refused(
-    workspace: Workspace, alice: Vault, wrong: dict[str, object]
+    workspace: Workspace, alice: Vault, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(Invalid) as refused:
-        alice.invite(**{"name": "carol", **wrong})  # type: ignore[arg-type]
+        alice.invite(**{"name": "carol", **wrong})
     assert refused.value.hint and invites(workspace) == []
 
 
@@ -248,7 +249,7 @@ def test_an_invitations_row_that_an_operator_edits_makes_nobody(
     assert [user.name for user in alice.users()] == ["alice"]
 
 
-def forged(workspace: Workspace, vault: Vault, directory: bytes, **fields: object) -> str:
+def forged(workspace: Workspace, vault: Vault, directory: bytes, **fields: Any) -> str:
     """An invitation as the holder of this vault makes one by hand, its row in the store."""
     caller, invite, expires = vault._caller, keystore.new_invite(), workspace.now() + DAY
     with workspace.store.snapshot() as snapshot:
@@ -257,7 +258,7 @@ def forged(workspace: Workspace, vault: Vault, directory: bytes, **fields: objec
     word = Invitation(
         invite.kid, crypto.signing_public(invite.signing_seed()), None, expires, caller.id, digest
     )
-    body = replace(word, **fields).encode()  # type: ignore[arg-type]
+    body = replace(word, **fields).encode()
     signed = issue("invitation", workspace.id, body, [(digest, seed)])
     sealed = keystore.seal_invitation(invite, expires, Carried("eve", directory, workspace.id, signed))
     row = (WS, invite.kid, expires, invite.verifier, sealed)
@@ -290,7 +291,7 @@ def test_only_the_roots_word_invites_anybody(workspace: Workspace, alice: Vault,
     ids=["another code", "another expiry", "another key", "another issuer"],
 )
 def test_the_roots_word_for_something_else_makes_nobody(
-    workspace: Workspace, alice: Vault, fields: dict[str, object]
+    workspace: Workspace, alice: Vault, fields: dict[str, Any]
 ) -> None:
     with pytest.raises(Tampered):
         workspace.redeem(forged(workspace, alice, directory_of(workspace, alice), **fields))

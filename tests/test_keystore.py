@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -137,9 +138,9 @@ SEEDS = {name: crypto.sha256(name.encode()) for name in ("root", "bob", "agent",
 PUBLIC = {name: crypto.signing_public(seed) for name, seed in SEEDS.items()}
 
 
-def record(kind: str, signing: str, sponsor: str, **fields: object) -> PrincipalRecord:
+def record(kind: str, signing: str, sponsor: str, **fields: Any) -> PrincipalRecord:
     made = PrincipalRecord(kind, "", 0, EMPTY, PUBLIC[signing], b"k" * 1216, sponsor, "active", None, 0)
-    return replace(made, **fields)  # type: ignore[arg-type]
+    return replace(made, **fields)
 
 
 ROOT_SIGNED = issue("principal", EMPTY, record("user", "root", "").encode(), [(EMPTY, SEEDS["root"])])
@@ -175,10 +176,10 @@ def agent(*later: Signed) -> Identity:
     return check_principal(AGENT_ID, [AGENT_SIGNED, *later], WORKSPACE, WORKSPACE, lambda _: bob())
 
 
-def following(identity: Identity, **fields: object) -> PrincipalRecord:
+def following(identity: Identity, **fields: Any) -> PrincipalRecord:
     serial = identity.record.serial + 1
     made = replace(identity.record, id=identity.id, serial=serial, previous=identity.digest)
-    return replace(made, **fields)  # type: ignore[arg-type]
+    return replace(made, **fields)
 
 
 def test_a_chain_from_the_pinned_root_to_a_user_to_its_agent_holds() -> None:
@@ -197,7 +198,7 @@ def test_the_root_is_the_one_that_the_token_pins_and_no_other() -> None:
 @pytest.mark.parametrize("signing", ["mallory", "new"])
 def test_a_swapped_public_key_makes_another_id(signing: str) -> None:
     for field in ({"signing": PUBLIC[signing]}, {"kem": b"x" * 1216}):
-        body = replace(record("user", "bob", ROOT_ID), **field)  # type: ignore[arg-type]
+        body = replace(record("user", "bob", ROOT_ID), **field)
         swapped = vouch(body, (EMPTY, signing), (EMPTY, "bob"), (WORKSPACE, "root"))
         with pytest.raises(Tampered):
             check_principal(BOB_ID, [swapped], WORKSPACE, WORKSPACE, lambda _: root())
@@ -400,7 +401,7 @@ def test_the_count_of_a_root_does_not_go_back() -> None:
 # -- roles ------------------------------------------------------------------------------------------------------
 
 
-def keyless(kind: str, sponsor: str, **fields: object) -> PrincipalRecord:
+def keyless(kind: str, sponsor: str, **fields: Any) -> PrincipalRecord:
     return replace(record(kind, "new", sponsor, **fields), signing=b"")
 
 
@@ -474,13 +475,13 @@ def test_there_are_users_agents_and_roles() -> None:
 INVITE_SEED = crypto.sha256(b"invited")
 
 
-def invitation(signer: tuple[bytes, str] = (WORKSPACE, "root"), **fields: object) -> Signed:
+def invitation(signer: tuple[bytes, str] = (WORKSPACE, "root"), **fields: Any) -> Signed:
     word = Invitation("k" * 16, crypto.signing_public(INVITE_SEED), 1, 9, ROOT_ID, WORKSPACE)
-    body = replace(word, **fields).encode()  # type: ignore[arg-type]
+    body = replace(word, **fields).encode()
     return issue("invitation", WORKSPACE, body, [(signer[0], SEEDS[signer[1]])])
 
 
-def joining(word: Signed, *, seed: bytes = INVITE_SEED, **fields: object) -> list[Signed]:
+def joining(word: Signed, *, seed: bytes = INVITE_SEED, **fields: Any) -> list[Signed]:
     body = record("user", "new", ROOT_ID, **{"clearance": 1, **fields})
     signers = [(EMPTY, SEEDS["new"]), (word.encode(), seed)]
     return [issue("principal", WORKSPACE, body.encode(), signers)]

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -455,7 +456,7 @@ class Run:
         rights = dice.choice((["read"], ["write"], ["write"], ["read", "write"], ["write", "read"]))
         for right in ["write"] if self.role else rights:
             self.inside.clear()
-            self._record("open", lambda right=right: self._admit(alice, "bob", right), "bob", right)  # type: ignore[misc]
+            self._record("open", partial(self._admit, alice, "bob", right), "bob", right)
             if dice.random() < 0.8:
                 self.inside.wait(0.1)
             self._use_once("alice", alice, dice, 0.4, dice.randrange(6))
@@ -488,7 +489,7 @@ class Run:
                 self.recorder.call(
                     name,
                     "write",
-                    lambda line=line: client.append(self.block, line),  # type: ignore[misc]
+                    partial(client.append, self.block, line),
                     line=line,
                 )
             else:

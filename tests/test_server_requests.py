@@ -244,7 +244,8 @@ def test_the_client_raises_its_own_types(server: Served) -> None:  # noqa: F811
         server.letta("tally_wrong").blocks.list()
     with pytest.raises(letta_client.NotFoundError) as caught:
         server.letta().blocks.retrieve(BLOCK)
-    assert caught.value.body["error"]["code"] == "not_found"  # type: ignore[index]
+    body: Any = caught.value.body
+    assert body["error"]["code"] == "not_found"
 
 
 # -- paths ------------------------------------------------------------------------------------------------------

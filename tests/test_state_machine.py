@@ -581,6 +581,7 @@ Sharing.TestCase.settings = settings(
 )
 
 
+# Hypothesis makes this base class while the program runs, so mypy does not know it.
 class TestEveryReadAgreesWithTheModel(Sharing.TestCase):  # type: ignore[name-defined,misc]
     """What pytest collects."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tallystone.errors import Denied, Invalid, NotFound, Taken, TallystoneError, Unauthenticated
@@ -52,12 +54,12 @@ def test_an_agent_has_its_existing_blocks_first_and_then_its_private_ones_in_ord
     ids=["a missing block", "twin labels", "over a limit", "the label of an attached block"],
 )
 def test_an_agent_is_made_whole_or_not_at_all(
-    workspace: Workspace, alice: Vault, team: Block, extra: dict[str, object]
+    workspace: Workspace, alice: Vault, team: Block, extra: dict[str, Any]
 ) -> None:
     before = rows(workspace)
-    blocks = [team.id, *extra.pop("block_ids", [])]  # type: ignore[misc]
+    blocks = [team.id, *extra.pop("block_ids", [])]
     with pytest.raises((NotFound, Taken, Invalid)):
-        alice.create_agent({"name": "a"}, block_ids=blocks, **extra)  # type: ignore[arg-type]
+        alice.create_agent({"name": "a"}, block_ids=blocks, **extra)
     assert (rows(workspace), alice.agents(), alice.block(team.id)) == (before, [], team)
 
 

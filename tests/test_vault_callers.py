@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,14 +63,15 @@ def test_an_expired_token_ends_at_its_second(workspace: Workspace, alice: Vault)
 
 
 def test_a_token_is_not_made_to_be_useless(alice: Vault) -> None:
-    for wrong in (
+    useless: tuple[dict[str, Any], ...] = (
         {"scope": "admin"},
         {"expires": datetime(2020, 1, 1, tzinfo=UTC)},
         {"expires": datetime(2999, 1, 1)},
         {"label": "x" * 201},
-    ):
+    )
+    for wrong in useless:
         with pytest.raises(Invalid):
-            alice.create_token(**wrong)  # type: ignore[arg-type]
+            alice.create_token(**wrong)
 
 
 def test_nobody_sees_or_ends_anothers_tokens(alice: Vault, bob: Vault) -> None:

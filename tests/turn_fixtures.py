@@ -1,4 +1,5 @@
-"""A server whose models are scripted, and agents on it. Import `talking` (or `talk_server`) where it is needed."""
+"""A server whose models are scripted, and agents on it. Import `talking` (or `talk_server`) where it is needed,
+with `noqa` as `server_fixtures` says."""
 
 from __future__ import annotations
 

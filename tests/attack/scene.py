@@ -330,8 +330,11 @@ def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[A
             "charter": lambda: {repr(v.charter())},
         }
     if who in ("alice", "alice-read", "a1"):
-        for name, ask in READS.items():
-            questions[name] = lambda ask=ask: _kept(ask(scene.ids["a1"])(v))  # type: ignore[misc]
+
+        def of_turns(ask: Callable[[str], Callable[[Vault], Any]]) -> Callable[[], set[Any]]:
+            return lambda: _kept(ask(scene.ids["a1"])(v))
+
+        questions |= {name: of_turns(ask) for name, ask in READS.items()}
     if who == "alice":
         questions["grants"] = lambda: _named(
             {

@@ -23,7 +23,7 @@ from tallystone.vault.capsules import capsule_info
 from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import unwrap_content_key, unwrap_epoch
-from tallystone.vault.types import Credentials
+from tallystone.vault.types import Block, Credentials
 
 Founded = tuple[Workspace, Credentials]
 
@@ -782,7 +782,9 @@ def test_another_callers_kept_answer_is_not_given_out(
 
 
 def _calls(v: Vault, block: str, agent: str, mine: str, my_agent: str) -> dict[str, Callable[[], Any]]:
-    edit: Any = lambda b: {"value": "x"}  # noqa: E731
+    def edit(b: Block) -> dict[str, Any]:
+        return {"value": "x"}
+
     return {
         "block": lambda: v.block(block),
         "edit_block": lambda: v.edit_block(block, edit),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,9 +40,9 @@ def thief(tmp_path: Path, workspace: Workspace) -> Callable[[str], Thief]:
     return lambda *blocks: Thief(tmp_path / "data", workspace, list(blocks))
 
 
-def give(vault: Vaults, owner: str, block: str, to: str, can: str, **terms: object) -> None:
+def give(vault: Vaults, owner: str, block: str, to: str, can: str, **terms: Any) -> None:
     """Share a block and accept it."""
-    vault(owner).share(block, to, can, **terms)  # type: ignore[arg-type]
+    vault(owner).share(block, to, can, **terms)
     vault(to).accept_offer(block)
 
 

@@ -28,18 +28,19 @@ def beside(tmp_path: Path, workspace: Workspace) -> Iterator[Workspace]:
 
 def overtaken(workspace: Workspace, work: Callable[[], T], meanwhile: Callable[[], Any]) -> T:
     """Do `work`, with `meanwhile` happening once between its decision and its commit."""
-    commit, happened = workspace.store.commit, []
+    store: Any = workspace.store  # `Any`, since its `commit` is replaced for a while
+    commit, happened = store.commit, []
 
     def late(batch: Batch) -> None:
         if batch.expects and batch.changes and not happened:
             happened.append(meanwhile())
         commit(batch)
 
-    workspace.store.commit = late  # type: ignore[method-assign]
+    store.commit = late
     try:
         return work()
     finally:
-        workspace.store.commit = commit  # type: ignore[method-assign]
+        store.commit = commit
         assert len(happened) == 1
 
 

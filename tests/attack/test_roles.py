@@ -97,7 +97,7 @@ def signs(vault: Vaults, signer: str, lender: str, block: str, way: Way) -> None
     def act(opened: Opened) -> None:
         payload, _, digest = opened.payload()
         opened.caller = caller_of(vault(signer))
-        opened.evidence = lambda: way[1]  # type: ignore[method-assign]
+        opened.evidence = lambda: way[1]  # type: ignore[method-assign]  # the attacker's own code
         standing = replace(way[0], principal=opened.caller.id)
         add_version(opened, {**payload, "value": "forged"}, digest, standing)
 

@@ -160,7 +160,7 @@ def test_a_forged_grant_to_somebody_whom_the_blocks_policy_does_not_admit(vault:
 def _keep_proof(opened: Opened) -> None:
     """Prove one's own grant as it stands before anything is changed."""
     standing = opened.standing()
-    opened.standing_in = lambda leaves: standing  # type: ignore[method-assign]
+    opened.standing_in = lambda leaves: standing  # type: ignore[method-assign]  # the attacker's own code
 
 
 def test_a_forged_grant_that_moves_the_other_grants(vault: Vaults) -> None:
@@ -611,22 +611,23 @@ def test_a_transfer_that_is_accepted_while_it_is_cancelled(
     who = {"accept": "dave", "cancel": "carol"}
     late = "cancel" if first == "accept" else "accept"
     beside = Workspace.open(tmp_path / "data")  # another process: this one lets nobody overtake it
-    commit = workspace.store.commit
+    store: Any = workspace.store  # `Any`, since its `commit` is replaced for a while
+    commit = store.commit
     raced: list[str] = []
 
     def overtaken(batch: Batch) -> None:
         if batch.changes and not raced:
             raced.append(first)
-            workspace.store.commit = commit  # type: ignore[method-assign]
+            store.commit = commit
             acts[first](beside.vault(tokens[who[first]]))
         commit(batch)
 
-    workspace.store.commit = overtaken  # type: ignore[method-assign, assignment]
+    store.commit = overtaken
     try:
         with pytest.raises(NotFound):
             acts[late](vault(who[late]))
     finally:
-        workspace.store.commit = commit  # type: ignore[method-assign]
+        store.commit = commit
         beside.close()
     assert raced
     owner = {"accept": "dave", "cancel": "carol"}[first]
