@@ -213,15 +213,16 @@ def walk_blocks(
     seen: set[str] = set()
     shelves = [own, *(through(role) for role in roles)]
     for held in merge(*shelves, key=lambda one: one.position, reverse=reverse):
-        if held.block in seen or (held.via and _own_is_live(caller, plan, held.block)):
+        if held.block in seen:
             continue
-        if not held.via or _live(caller, plan, held):
-            if not held.via and held.state == OFFERED:
-                yield held
-                continue
-            seen.add(held.block)
-            best = lookup(caller, plan, held.block) or held
-            yield replace(best, position=held.position)
+        if held.state == OFFERED:
+            yield held
+            continue
+        if held.via and (_own_is_live(caller, plan, held.block) or not _live(caller, plan, held)):
+            continue
+        seen.add(held.block)
+        best = lookup(caller, plan, held.block) or held
+        yield replace(best, position=held.position)
 
 
 def _own_is_live(caller: Caller, plan: Plan, block_id: str) -> bool:
@@ -237,8 +238,3 @@ def block_position(caller: Caller, plan: Plan, block_id: str) -> int:
             if held is not None:
                 return held.position
     return position_of(plan, caller.keys, BLOCKS, block_id)
-
-
-def through(held: Held) -> str:
-    """The role whose grant this is, or nothing for the caller's own."""
-    return held.via[0].opened.held.subject if held.via else ""
