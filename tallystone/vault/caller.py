@@ -40,6 +40,8 @@ ATTEMPTS = 100
 """How often a lost race is run again before the caller hears of it."""
 CONCERNED = 8
 """Blocks whose owners are told of one refusal: of those that were opened first."""
+_REFUSALS = (Denied, Locked, NotFound, Unauthenticated, Tampered)
+"""What is logged whenever it ends an operation."""
 
 
 class KeysChanged(Locked):
@@ -134,38 +136,34 @@ class Caller:
                         if reply is not None and plan.changes:
                             reply.keep(plan, result, self.workspace.now())
                     self.workspace.store.commit(plan.batch())
-                except Conflict as error:
-                    if error.code != "conflict":
-                        if audit:
-                            self.refused(error, plan)
+                except TallystoneError as error:
+                    if not self._again(error, plan, collected, audit=audit):
                         raise
-                    continue
-                except Invalid as error:
-                    if audit:
-                        self.refused(error, plan)
-                    raise
-                except KeysChanged as error:
-                    if not self.keys.can_act or error.holder in collected:
-                        self.refused(error, plan)
-                        raise
-                    collected.add(error.holder)
-                    self.workspace.collect(self, error.holder)
-                    continue
-                except NotFound as error:
-                    if self.id not in collected and self._mail_waits():
-                        collected.add(self.id)  # it may be in what came since this vault was opened
-                        self.workspace.collect(self, self.id)
-                        continue
-                    self.refused(error, plan)
-                    raise
-                except (Denied, Locked, Unauthenticated, Tampered) as error:
-                    self.refused(error, plan)
-                    raise
-                return result
+                else:
+                    return result
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 
-    def _mail_waits(self) -> bool:
+    def _again(self, error: TallystoneError, plan: Plan | None, collected: set[str], *, audit: bool) -> bool:
+        """Whether to run once more what ended so; if not, and it is a refusal, that is logged. `collected` names the
+        principals whose mail was opened for this operation: it is opened once."""
+        if isinstance(error, Conflict) and error.code == "conflict":
+            return True
+        holder = error.holder if isinstance(error, KeysChanged) else self.id
+        if holder not in collected and self._mail_may_help(error):
+            collected.add(holder)
+            self.workspace.collect(self, holder)
+            return True
+        if isinstance(error, _REFUSALS) or (audit and isinstance(error, Conflict | Invalid)):
+            self.refused(error, plan)
+        return False
+
+    def _mail_may_help(self, error: TallystoneError) -> bool:
+        """New keys wait in the inbox; and what is not found may be in what came since this vault was opened."""
         if not self.keys.can_act:
+            return False
+        if isinstance(error, KeysChanged):
+            return True
+        if not isinstance(error, NotFound):
             return False
         with self.workspace.store.snapshot() as snapshot:
             return bool(snapshot.scan(INBOX, (WS, self.id), limit=1))
