@@ -78,7 +78,9 @@ def test_a_block_through_a_role(http: httpx.Client, ada: Any) -> None:
     assert (seen["rights"], seen["through"]) == ("write", made["id"])
     assert ada["http"].patch(f"/v1/blocks/{block}", json={"value": "hers"}).status_code == 200
     reach = http.get(f"/v1/blocks/{block}/access", params={"principal": ada["principal"]}).json()
-    assert [(one["can"], one["why"]) for one in reach] == [("write", "is a member of role writers")]
+    assert [(one["can"], one["how"], one["why"]) for one in reach] == [
+        ("write", "role", "is a member of role writers")
+    ]
     cells = http.get("/v1/access").json()
     held = [(c["principal"], c["rights"], c["through"]) for c in cells if c["block_id"] == block]
     assert (ada["principal"], "write", "is a member of role writers") in held

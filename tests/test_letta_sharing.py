@@ -56,6 +56,7 @@ def test_a_block_travels_from_one_user_to_another(server: Served, ada: Any) -> N
         "name": "root",
         "through": 0,
         "can": "owner",
+        "how": "owner",
         "why": "owns the block",
     }
     assert left == {"reach": [owner], "still_reachable": [owner]}
@@ -101,6 +102,7 @@ def test_who_reaches_a_block_and_why(server: Served, ada: Any) -> None:  # noqa:
         (ada["principal"], "share", 2),
     ]
     assert [one["why"] for one in found] == ["owns the block", "grant 1", "grant 2"]
+    assert [one["how"] for one in found] == ["owner", "grant", "grant"]
     for who, count in (("root", 1), (ada["principal"], 1), ("nobody", 0)):
         some: Any = mine.get(path, cast_to=object, options={"params": {"principal": who}})
         assert len(some) == count

@@ -326,6 +326,20 @@ def test_a_grantee_knows_of_its_own_grant_and_what_hangs_below_it_only(
     assert carol.principal_id in {cell.principal for cell in alice.access()}
 
 
+def test_who_can_act_as_an_agent_reaches_what_it_reaches_and_has_no_cell_of_its_own(
+    workspace: Workspace, alice: Vault, bob_credentials: Credentials, team: Block
+) -> None:
+    alice.share(team.id, "bob", "write")
+    bob = again(workspace, bob_credentials)
+    bob.accept_offer(team.id)
+    agent = bob.create_agent({"name": "b"}, block_ids=[team.id])
+    assert {(one.principal, one.how) for one in alice.reach(team.id)} == {
+        (alice.principal_id, "owner"), (bob.principal_id, "grant"), (agent.id, "grant"), (bob.principal_id, "agent"),
+    }  # fmt: skip
+    cells = [(cell.principal, cell.through) for cell in alice.access() if cell.block_id == team.id]
+    assert sorted(cells) == sorted([(alice.principal_id, ""), (bob.principal_id, ""), (agent.id, "")])
+
+
 def test_a_deleted_block_is_gone_for_everybody_and_its_offer_too(
     workspace: Workspace, alice: Vault, bob_credentials: Credentials, carol: Vault, team: Block
 ) -> None:

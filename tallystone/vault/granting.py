@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,6 +56,12 @@ def right(can: str) -> int:
 def word(rights: int) -> str:
     """The reverse of `right`."""
     return _WORDS[policy.closure(rights)]
+
+
+def unexpired(opened: Opened, leaves: Iterable[Leaf]) -> list[Leaf]:
+    """Those grants on an opened block whose last day is not over."""
+    today = opened.caller.workspace.today()
+    return [leaf for leaf in leaves if leaf.until is None or leaf.until >= today]
 
 
 def check_terms(opened: Opened, terms: Terms, party: policy.Party) -> None:

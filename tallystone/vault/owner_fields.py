@@ -14,6 +14,7 @@ from tallystone import policy
 from tallystone.errors import Denied, Invalid
 from tallystone.store.tables import PRINCIPAL
 from tallystone.vault.caller import Caller
+from tallystone.vault.granting import unexpired
 from tallystone.vault.levels import level
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import resolve
@@ -96,12 +97,11 @@ def check_grants(opened: Opened, after: Mapping[str, Any]) -> None:
     allowed, had = after.get("allowed"), before.get("allowed")
     if not raised and (allowed is None or (had is not None and set(allowed) >= set(had))):
         return
-    caller, plan, today = opened.caller, opened.plan, opened.caller.workspace.today()
+    caller, plan = opened.caller, opened.plan
     refused = [
         leaf.recipient
-        for leaf in opened.grants()
-        if (leaf.until is None or leaf.until >= today)
-        and policy.refusal(
+        for leaf in unexpired(opened, opened.grants())
+        if policy.refusal(
             after,
             opened.head.owner,
             caller.party(plan, leaf.recipient, caller.identity(plan, leaf.recipient).digest),

@@ -10,7 +10,7 @@ from tallystone.vault import accounts
 from tallystone.vault.attaching import view
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
-from tallystone.vault.granting import word
+from tallystone.vault.granting import unexpired, word
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import find_block, reached, walk_blocks
 from tallystone.vault.plan import Plan
@@ -43,12 +43,10 @@ def names(caller: Caller, plan: Plan) -> dict[str, str]:
 def visible_grants(opened: Opened) -> list[Leaf]:
     """The live grants that the caller may know of: all for the owner and for sharers, else its own and those below."""
     everything, own = opened.grants(), opened.held.own_leaf
-    today = opened.caller.workspace.today()
-    live = [leaf for leaf in everything if leaf.until is None or leaf.until >= today]
     if own is None or opened.held.admin:
-        return live
+        return unexpired(opened, everything)
     mine = endable(opened, everything) | {own.grant}
-    return [leaf for leaf in live if leaf.grant in mine]
+    return unexpired(opened, [leaf for leaf in everything if leaf.grant in mine])
 
 
 def grants(caller: Caller, block_id: str) -> list[Grant]:
@@ -70,7 +68,8 @@ def grants(caller: Caller, block_id: str) -> list[Grant]:
 def reach_of(opened: Opened, known: Mapping[str, str]) -> list[Reach]:
     """Everybody who can reach an opened block, as far as the caller may know: the owner, grantees, members of roles,
     and whoever can act as an agent."""
-    found = [Reach(opened.head.owner, 0, "owner", known.get(opened.head.owner, ""), "owns the block")]
+    owner = opened.head.owner
+    found = [Reach(owner, 0, "owner", "owner", known.get(owner, ""), "owns the block")]
     for leaf in visible_grants(opened):
         found.extend(_through(opened, leaf, known))
     return found
@@ -81,11 +80,12 @@ def _through(opened: Opened, leaf: Leaf, known: Mapping[str, str]) -> Iterator[R
     if leaf.recipient.startswith("agent-"):
         can = "read" if opened.head.settings["read_only"] else can  # design §7.10: whatever it was granted
     given = f"grant {leaf.grant}" + (f", given through grant {leaf.parent}" if leaf.parent else "")
-    yield Reach(leaf.recipient, leaf.grant, can, known.get(leaf.recipient, ""), given)
+    yield Reach(leaf.recipient, leaf.grant, can, "grant", known.get(leaf.recipient, ""), given)
     if leaf.recipient.startswith("agent-"):
         sponsor = opened.caller.identity(opened.plan, leaf.recipient).record.sponsor
         if sponsor != opened.head.owner:
-            yield Reach(sponsor, leaf.grant, can, known.get(sponsor, ""), f"can act as {leaf.recipient}")
+            acts = f"can act as {leaf.recipient}"
+            yield Reach(sponsor, leaf.grant, can, "agent", known.get(sponsor, ""), acts)
     if leaf.recipient.startswith("role-"):
         yield from _members(opened.caller, opened.plan, leaf.recipient, leaf.grant, can, known)
 
@@ -100,19 +100,12 @@ def _members(
         opened = one.way[0].opened
         name = known.get(role, role)
         owner = opened.held.owner
-        yield Reach(owner, grant, can, known.get(owner, ""), f"owns role {name}")
-        for leaf in visible_members(opened):
-            yield Reach(
-                leaf.recipient, grant, can, known.get(leaf.recipient, ""), f"is a member of role {name}"
-            )
+        yield Reach(owner, grant, can, "role", known.get(owner, ""), f"owns role {name}")
+        for leaf in unexpired(opened, opened.grants()):
+            member = known.get(leaf.recipient, "")
+            yield Reach(leaf.recipient, grant, can, "role", member, f"is a member of role {name}")
             if leaf.recipient.startswith("role-"):
                 yield from _members(caller, plan, leaf.recipient, grant, can, known)
-
-
-def visible_members(opened: Opened) -> list[Leaf]:
-    """The live members of an opened role."""
-    today = opened.caller.workspace.today()
-    return [leaf for leaf in opened.grants() if leaf.until is None or leaf.until >= today]
 
 
 def reach(caller: Caller, block_id: str, principal: str | None = None) -> list[Reach]:
@@ -150,8 +143,8 @@ def access(caller: Caller) -> list[Access]:
                 continue
             touched.append(held.key)
             for one in reach_of(opened, known):
-                if not one.why.startswith("can act as"):
-                    through = "" if one.why.startswith(("owns the block", "grant")) else one.why
+                if one.how != "agent":
+                    through = one.why if one.how == "role" else ""
                     cells.append(Access(one.principal, one.name, held.block, label, one.can, through))
         caller.event(plan, "list", *touched, access=len(cells))
         return cells

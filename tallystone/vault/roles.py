@@ -27,13 +27,13 @@ from tallystone.vault import accounts
 from tallystone.vault.accounts import check_name
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
-from tallystone.vault.granting import Terms, current, grant_many
+from tallystone.vault.granting import Terms, current, grant_many, unexpired
 from tallystone.vault.levels import level, level_name
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import keys_of, reached, resolve, role_keys
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import amend, put_principal
-from tallystone.vault.reach import names, visible_members
+from tallystone.vault.reach import names
 from tallystone.vault.role_roots import (
     find_role,
     index_member,
@@ -123,7 +123,7 @@ def _view(caller: Caller, plan: Plan, opened: Opened, *, members: bool) -> Role:
             leaf.recipient.partition("-")[0],
             last_day(leaf.until),
         )
-        for leaf in (visible_members(opened) if members else ())
+        for leaf in (unexpired(opened, opened.grants()) if members else ())
     ]
     held, record = opened.held, caller.identity(plan, opened.held.subject).record
     return Role(
@@ -301,7 +301,7 @@ def set_role_clearance(caller: Caller, name: str, word: str | None) -> Role:
         caller.must_act()
         opened = _owned(caller, plan, name)
         cleared = level(caller, plan, word) if word is not None else None
-        for leaf in visible_members(opened):
+        for leaf in unexpired(opened, opened.grants()):
             party = caller.party(plan, leaf.recipient, caller.identity(plan, leaf.recipient).digest)
             if party.clearance < (cleared or 0):
                 raise Denied(

@@ -12,7 +12,7 @@ from tallystone.vault.attaching import claim_labels, labels_stay_unique
 from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
-from tallystone.vault.granting import Terms, check_count, check_terms, current, grant_to, right
+from tallystone.vault.granting import Terms, check_count, check_terms, current, grant_to, right, unexpired
 from tallystone.vault.levels import max_grants
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import find_block, keys_of, lookup, resolve
@@ -74,8 +74,8 @@ def share(
         agent = keys is not None and principal.startswith("agent-")
         if keys is not None and agent:
             claim_labels(plan, keys)
-        live = [leaf for leaf in known if leaf.until is None or leaf.until >= caller.workspace.today()]
-        replaces = live[0].grant if live and keys is None else 0
+        still = unexpired(opened, known)
+        replaces = still[0].grant if still and keys is None else 0
         leaf = grant_to(opened, identity, terms, keys=keys, replaces=replaces)
         if agent:
             labels_stay_unique(opened, caller)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
 DEFAULT_LIMIT = 100_000
 """Characters (Unicode code points) that a block's value may have unless its owner says otherwise."""
@@ -106,11 +106,16 @@ class Grant:
 
 @dataclass(frozen=True)
 class Reach:
-    """Who can reach a block, through what (a grant number; 0 is ownership), and why, in words."""
+    """Who can reach a block, through what (a grant number; 0 is ownership), and why, in words.
+
+    `how` says the same in one: as the block's `owner`, by a `grant` of one's own, by acting as an `agent` that has one,
+    or through a `role` that has one.
+    """
 
     principal: str
     through: int
     can: str
+    how: Literal["owner", "grant", "agent", "role"]
     name: str = ""
     why: str = ""
 
