@@ -91,18 +91,22 @@ class Rotation:
     public: bytes = b""
     """The public half of a new admin key, if there is one."""
 
+    def __post_init__(self) -> None:
+        opened = self.opened
+        self.known = bool(opened.held.admin)  # whether the caller can open the other grants' keys
+        self.old = Ledger(opened.held.admin, opened.id) if self.known else None
+        self._entries: dict[tuple[int, bytes], Entry | None] = {}
+
     def run(self) -> None:
         """Queue everything but the statement."""
         opened = self.opened
         before, row = opened.keys, opened.row
-        self.known = bool(opened.held.admin)  # whether the caller can open the other grants' keys
         if not self.known and len(opened.ledger()) > PROOF_LIMIT:
             raise pending()
         self.keys = new_epoch(before.number + 1)
         self.wraps = EpochWraps(opened.id, self.keys, opened.nest_for(self.keys.number))
         _move_newest(opened, self.keys)
         opened.plan.put(EPOCH, row.storage, *epoch_row(self.keys, before))
-        self.old = Ledger(opened.held.admin, opened.id) if self.known else None
         self.admin = crypto.random_bytes() if self.turn else opened.held.admin
         self.sharers = b"" if not self.turn else self.admin
         self.new = Ledger(self.admin, opened.id) if self.known else None
@@ -138,7 +142,7 @@ class Rotation:
             self._wrap(seat, held.key, history=True)
             return
         if held.own_leaf is None:  # whoever shared knew this key too
-            key, entry = crypto.random_bytes(), self._opened(row) if row is not None else None
+            key, entry = crypto.random_bytes(), self.entry(row) if row is not None else None
             retired = (*entry.retired, entry.key) if entry is not None else ()
             opened.held = replace(held, key=key, admin=self.admin)
             _reshelve(opened)
@@ -163,7 +167,7 @@ class Rotation:
     # -- grants -------------------------------------------------------------------------------------------------
 
     def _wrap_grant(self, number: int, row: Row) -> None:
-        entry = self._opened(row)
+        entry = self.entry(row)
         if entry is not None and entry.marks is not None and not entry.marks[1] and not self.turn:
             # The place and the marks are sealed beside the key: nothing else of a plain grant need be opened.
             self._wrap(number, entry.key, history=entry.marks[0])
@@ -185,13 +189,17 @@ class Rotation:
             self._wrap(number, entry.key, history=leaf.history)
             self._keep(leaf, row, entry.key, entry.retired)
 
-    def _opened(self, row: Row) -> Entry | None:
+    def entry(self, row: Row) -> Entry | None:
         """What a row of the ledger says to who holds the admin key. A damaged one says nothing: its grant gets a new
         key, like one whose key is not known, and only the keys of older events are lost."""
-        try:
-            return self.old.open(int(row[2]), bytes(row[6])) if self.old is not None else None
-        except Tampered:
-            return None
+        number, secret = int(row[2]), bytes(row[6])
+        mark = (number, secret)
+        if self.old is not None and mark not in self._entries:
+            try:
+                self._entries[mark] = self.old.open(number, secret)
+            except Tampered:
+                self._entries[mark] = None
+        return self._entries.get(mark)
 
     def _over(self, leaf: Leaf) -> bool:
         caller = self.opened.caller
@@ -232,7 +240,7 @@ class Rotation:
             plan.delete(INBOX, leaf.recipient, roster.capsule)
         capsule = self._deliver(fresh, key)
         if self.old is not None and self.new is not None:
-            entry = self._opened(row)
+            entry = self.entry(row)
             secret = self.new.seal(
                 leaf.grant,
                 key,

@@ -13,15 +13,12 @@ from typing import Any
 
 from tallystone import crypto
 from tallystone.errors import Tampered
-from tallystone.statements import SHARE, WRITE, Leaf, Signed, grant_proof
+from tallystone.statements import SHARE, WRITE, Leaf, grant_proof
 from tallystone.store.tables import GRANT_WRAP
 from tallystone.vault.capsules import send
 from tallystone.vault.entering import open_block
 from tallystone.vault.epochs import Rotation, pending, remove_rows, stale
 from tallystone.vault.granting import PROOF_LIMIT
-from tallystone.vault.ledger import (
-    Ledger,
-)
 from tallystone.vault.opening import FLAG_ROTATE, Opened
 from tallystone.vault.passages import lookup
 from tallystone.vault.records import (
@@ -115,17 +112,25 @@ def change_keys(
     opened.caller.must_act()
     before = opened.leaves() if leaves is None else dict(leaves)
     standing = opened.standing_in(before) if opened.held.own_leaf is not None else None
-    rotation = Rotation(opened, turn=turn or _role_may_share(opened))
+    rotation = Rotation(opened, turn=turn)
+    rotation.turn = turn or _role_may_share(rotation)
+    _rotate(rotation, kind, change or {}, before, standing=standing, settings=settings)
+
+
+def _rotate(
+    rotation: Rotation, kind: str, change: Mapping[str, Any], before: Mapping[int, bytes], **terms: Any
+) -> None:
+    """Queue the new epoch, the statement that says so, and the capsules that cite it. `before` are the grants that
+    were to remain; `terms` are what else the statement says, as `add_link` takes it."""
+    opened = rotation.opened
     rotation.run()
-    said = {**(change or {}), "rotated": opened.row.epoch}
+    said = {**change, "rotated": opened.row.epoch}
     after = {number: digest for number, digest in before.items() if number not in rotation.dropped}
     after |= {leaf.grant: leaf.digest for leaf in rotation.renewed.values()}
     admin = crypto.sha256(rotation.public) if rotation.public else None
     if opened.held.own_leaf is not None and rotation.renewed:
         said["renewed"] = _proof(rotation, before)
-    signed: Signed = add_link(
-        opened, kind, said, leaves=after, standing=standing, settings=settings, admin=admin
-    )
+    signed = add_link(opened, kind, said, leaves=after, admin=admin, **terms)
     for parcel in rotation.parcels:
         send(opened, parcel, signed, renews=True)
 
@@ -136,28 +141,21 @@ def take_over(opened: Opened) -> None:
     plan, head, own = opened.plan, opened.head, opened.held.own_leaf
     if own is None:
         raise Tampered("a block is its owner's already")
-    after = {number: digest for number, digest in opened.leaves().items() if number != own.grant}
+    before = {number: digest for number, digest in opened.leaves().items() if number != own.grant}
     remove_rows(opened, own)
     plan.delete(GRANT_WRAP, opened.row.storage, head.seat)
-    seat, settings = (
-        head.next_grant,
-        {k: v for k, v in head.settings.items() if k not in ("transfer", "seat")},
-    )
+    seat = head.next_grant
+    settings = {k: v for k, v in head.settings.items() if k not in ("transfer", "seat")}
     since = {**(opened.held.extra or {}), "since": head.number + 1}
     opened.content()  # verified under the former owner, before the shelf row names the new one
     opened.held = replace(
         opened.held, grant=seat, leaf=b"", owner=opened.caller.id, extra=since, state=ACCEPTED
     )
     rotation = Rotation(opened, turn=True, seat=seat, adopted=own.grant)
-    rotation.run()
-    after = {number: digest for number, digest in after.items() if number not in rotation.dropped}
-    after |= {leaf.grant: leaf.digest for leaf in rotation.renewed.values()}
-    signed = add_link(
-        opened, "transfer", {"rotated": opened.row.epoch}, leaves=after, owner=opened.caller.id,
-        settings={**settings, "seat": seat}, next_grant=seat + 1, admin=crypto.sha256(rotation.public),
+    _rotate(
+        rotation, "transfer", {}, before, owner=opened.caller.id, settings={**settings, "seat": seat},
+        next_grant=seat + 1,
     )  # fmt: skip
-    for parcel in rotation.parcels:
-        send(opened, parcel, signed, renews=True)
 
 
 def _proof(rotation: Rotation, before: Mapping[int, bytes]) -> list[Any]:
@@ -168,27 +166,25 @@ def _proof(rotation: Rotation, before: Mapping[int, bytes]) -> list[Any]:
     return [[leaf.encode(), now[leaf.grant].record, now[leaf.grant].salt] for leaf in rotation.leaves]
 
 
-def _role_may_share(opened: Opened) -> bool:
+def _role_may_share(rotation: Rotation) -> bool:
     """Whether a role that holds `share` has been renewed: who left it may know the admin key."""
-    left = [leaf for leaf in _watched_leaves(opened) if leaf.rights & SHARE and stale(opened, leaf)]
+    opened = rotation.opened
+    left = [leaf for leaf in _watched_leaves(rotation) if leaf.rights & SHARE and stale(opened, leaf)]
     if left and not opened.held.admin:
         raise pending()
     return bool(left)
 
 
-def _watched_leaves(opened: Opened) -> Iterable[Leaf]:
+def _watched_leaves(rotation: Rotation) -> Iterable[Leaf]:
+    opened = rotation.opened
     if opened.held.kind != "block":
         return ()  # nobody shares an agent's or a role's own block
     if not opened.held.admin:
         return opened.grants() if len(opened.ledger()) <= PROOF_LIMIT else ()
-    ledger = Ledger(opened.held.admin, opened.id)
     found = []
-    for number, (row, _) in opened.ledger().items():
-        try:
-            marks = ledger.open(number, bytes(row[6])).marks
-        except Tampered:
-            marks = None  # a damaged row does not say: its grant is looked at
-        if marks is None or marks[1]:
+    for row, _ in opened.ledger().values():
+        entry = rotation.entry(row)
+        if entry is None or entry.marks is None or entry.marks[1]:  # what does not say is looked at
             found.append(opened.roster(row).leaf)
     return found
 
