@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from tallystone.cli.group import command, group
 from tallystone.cli.place import Place, Usage
-from tallystone.cli.terminal import body, confirm, emit, jsonable, line, moment, pairs, say, table
+from tallystone.cli.terminal import body, confirm, emit, jsonable, line, moment, pairs, report, table
 from tallystone.cli.times import Day, day
 from tallystone.vault.types import Block
 
@@ -22,6 +22,7 @@ Text = Annotated[str | None, Parameter(metavar="TEXT", allow_leading_hyphen=True
 Tags = Annotated[list[str] | None, Parameter(name="--tag", metavar="TAG", negative="--no-tags")]
 Flag = Annotated[bool | None, Parameter(show_default=False)]
 Once = Annotated[bool, Parameter(negative=(), show_default=False)]
+Yes = Annotated[bool, Parameter(alias="-y", negative=(), show_default=False)]
 Level = Annotated[str | None, Parameter(metavar="LEVEL")]
 Allowed = Annotated[list[str] | None, Parameter(name="--allow", metavar="WHOM", negative="--allow-nobody")]
 
@@ -308,11 +309,7 @@ def edit(
 
     with place.vault() as vault:
         done = vault.edit_block(block, change, if_version=if_version)
-    if place.as_json:
-        emit(_json(done))
-    else:
-        say(f"{done.id} is at version {done.version}")
-    return 0
+    return report(_json(done), f"{done.id} is at version {done.version}", as_json=place.as_json)
 
 
 @command(app, "delete", "tallystone block delete block-2f4d8c1a-… --yes")
@@ -320,7 +317,7 @@ def delete(
     block: BlockId,
     /,
     *,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), show_default=False)] = False,
+    yes: Yes = False,
     place: Place = Place(),
 ) -> int:
     """Delete a block for everybody. Owner only.
@@ -336,11 +333,7 @@ def delete(
         raise Usage("not deleted", hint="say --yes to delete without being asked")
     with place.vault() as vault:
         vault.delete_block(block)
-    if place.as_json:
-        emit({"deleted": block})
-    else:
-        say(f"deleted {block}")
-    return 0
+    return report({"deleted": block}, f"deleted {block}", as_json=place.as_json)
 
 
 def _text(value: str | None, file: Path | None) -> str | None:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tallystone.cli.block import Level, Once
+from tallystone.cli.block import Level, Once, Yes
 from tallystone.cli.group import command, group
 from tallystone.cli.place import Place, Usage
-from tallystone.cli.terminal import confirm, emit, line, moment, pairs, say, table
+from tallystone.cli.terminal import confirm, emit, line, moment, pairs, report, say, table
 from tallystone.cli.times import Day, day
 from tallystone.vault.types import Role
 
@@ -135,11 +135,7 @@ def add(
         raise Usage("nobody named", hint="like: tallystone role add engineering ada")
     with place.vault() as vault:
         changed = vault.add_members(role, whom, until=day(until))
-    if place.as_json:
-        emit(changed)
-    else:
-        say(f"{_both(whom)} added to {changed.name}")
-    return 0
+    return report(changed, f"{_both(whom)} added to {changed.name}", as_json=place.as_json)
 
 
 def _both(who: tuple[str, ...]) -> str:
@@ -193,11 +189,9 @@ def clearance(
     with place.vault() as vault:
         found = vault.role(role)
         vault.set_clearance(found.id, level)
-    if place.as_json:
-        emit({"role": found.id, "clearance": level})
-    else:
-        say(f"{found.name} is cleared for {level}")
-    return 0
+    return report(
+        {"role": found.id, "clearance": level}, f"{found.name} is cleared for {level}", as_json=place.as_json
+    )
 
 
 @command(app, "delete", "tallystone role delete engineering --yes")
@@ -205,7 +199,7 @@ def delete(
     role: RoleName,
     /,
     *,
-    yes: Annotated[bool, Parameter(alias="-y", negative=(), show_default=False)] = False,
+    yes: Yes = False,
     place: Place = Place(),
 ) -> int:
     """End a role of yours. Nobody opens anything through it any more.
@@ -221,8 +215,4 @@ def delete(
         raise Usage("not deleted", hint="say --yes to delete without being asked")
     with place.vault() as vault:
         vault.delete_role(role)
-    if place.as_json:
-        emit({"deleted": role})
-    else:
-        say(f"deleted {role}")
-    return 0
+    return report({"deleted": role}, f"deleted {role}", as_json=place.as_json)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from tallystone.cli.block import BlockId, Once, app
 from tallystone.cli.group import command
 from tallystone.cli.place import Place
-from tallystone.cli.terminal import emit, jsonable, say, table
+from tallystone.cli.terminal import emit, jsonable, report, say, table
 from tallystone.cli.times import Day, day
 from tallystone.vault.types import Reach
 
@@ -53,12 +53,12 @@ def share(
     """
     with place.vault() as vault:
         grant = vault.share(block, to, can, until=day(until), depth=depth, history=not no_history)
-    if place.as_json:
-        emit(grant)
-    else:
-        ends = "" if grant.until is None else f" until {grant.until}"
-        say(f"{grant.name or grant.recipient} can {grant.can} {block}{ends} (grant {grant.number})")
-    return 0
+    ends = "" if grant.until is None else f" until {grant.until}"
+    return report(
+        grant,
+        f"{grant.name or grant.recipient} can {grant.can} {block}{ends} (grant {grant.number})",
+        as_json=place.as_json,
+    )
 
 
 @command(app, "revoke", "tallystone block revoke block-2f4d8c1a-… --from ada")
@@ -112,11 +112,11 @@ def transfer(
     """
     with place.vault() as vault:
         vault.transfer(block, to)
-    if place.as_json:
-        emit({"block": block, "offered_to": to})
-    else:
-        say(f"{block} is {to}'s as soon as they accept: tallystone block accept-transfer")
-    return 0
+    return report(
+        {"block": block, "offered_to": to},
+        f"{block} is {to}'s as soon as they accept: tallystone block accept-transfer",
+        as_json=place.as_json,
+    )
 
 
 @command(app, "accept-transfer", "tallystone block accept-transfer block-2f4d8c1a-…")
@@ -130,11 +130,7 @@ def accept_transfer(block: BlockId, /, *, place: Place = Place()) -> int:
     """
     with place.vault() as vault:
         done = vault.accept_transfer(block)
-    if place.as_json:
-        emit({"block": done.id, "owner": done.owner})
-    else:
-        say(f"{done.id} is yours")
-    return 0
+    return report({"block": done.id, "owner": done.owner}, f"{done.id} is yours", as_json=place.as_json)
 
 
 @command(app, "cancel-transfer", "tallystone block cancel-transfer block-2f4d8c1a-…")
@@ -148,11 +144,7 @@ def cancel_transfer(block: BlockId, /, *, place: Place = Place()) -> int:
     """
     with place.vault() as vault:
         vault.cancel_transfer(block)
-    if place.as_json:
-        emit({"block": block, "offered_to": None})
-    else:
-        say(f"{block} stays yours")
-    return 0
+    return report({"block": block, "offered_to": None}, f"{block} stays yours", as_json=place.as_json)
 
 
 def why(

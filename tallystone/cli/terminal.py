@@ -85,6 +85,15 @@ def emit(value: object) -> None:
     line(json.dumps(jsonable(value), ensure_ascii=not _utf8(), indent=2))
 
 
+def report(value: object, text: str, *, as_json: bool) -> int:
+    """What a command has done: the value as JSON, or a line to whoever reads. Returns the exit status."""
+    if as_json:
+        emit(value)
+    else:
+        say(text)
+    return 0
+
+
 def _utf8() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
