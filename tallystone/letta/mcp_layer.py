@@ -71,7 +71,7 @@ class ToolCaller:
         if not self._hosts.allows(url):
             raise Rejected(
                 "calls to this MCP server's host are not allowed here",
-                hint="add host:port to the setting `allowed_hosts` (docs/settings.md)",
+                hint="add host:port to the setting `allowed_hosts`, beside the hosts of the model providers",
                 code="host_not_allowed",
             )
         if find_spec("mcp") is None:
