@@ -109,7 +109,10 @@ def test_the_embedded_library_pulls_in_no_server_and_no_command_line() -> None:
     assert done.stdout.strip() == "[]"
 
 
-MODEL_LIBRARIES = {"pydantic_ai", "pydantic", "openai", "anthropic", "google", "mcp", "fastmcp", "httpx2"}
+MODEL_LIBRARIES = {
+    "pydantic_ai", "pydantic", "openai", "anthropic", "google", "mcp", "mcp_types", "fastmcp", "httpx2",
+    "jsonschema",
+}  # fmt: skip
 """What the extra `agents` brings: 150 MB and seconds that only a turn of an agent may cost."""
 
 
@@ -119,10 +122,23 @@ def test_a_server_loads_no_model_library_until_an_agent_talks() -> None:
         "from tallystone.letta.model_layer import ModelLayer\n"
         "from tallystone.letta.providers import ModelConfig\n"
         "ModelLayer(ModelConfig(keys={'openai': 'k'})).check('openai/gpt-4o')\n"
+        "from tallystone.letta.mcp_layer import ToolCaller\n"
+        "from tallystone.letta.hosts import Hosts\n"
+        "ToolCaller(Hosts(['tools']), 1).check('http://tools/mcp')\n"
         f"print(sorted({MODEL_LIBRARIES!r} & {{name.partition('.')[0] for name in sys.modules}}))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_the_mcp_modules_know_the_mcp_library() -> None:
+    importers = {
+        path.name
+        for path in modules()
+        for name, _ in imports(path)
+        if name.partition(".")[0] in {"mcp", "mcp_types", "fastmcp"}
+    }
+    assert importers == {"mcp_wire.py", "mcp_layer.py"}
 
 
 def test_only_the_model_modules_know_the_model_library() -> None:

@@ -40,10 +40,11 @@ from tallystone.statements import (
     WorkspaceRecord,
     issue,
 )
-from tallystone.vault import capsules, events, ledger, passages, records
+from tallystone.vault import capsules, events, external, ledger, passages, records
 from tallystone.vault.ledger import Entry, Ledger, Roster
 from tallystone.vault.principals import signature_cell
 from tallystone.vault.records import Content, EpochKeys, Held
+from tallystone.vault.types import ToolAccess
 from tallystone.vault.writing import encode_payload
 
 FOLDER = Path(__file__).parent / "golden"
@@ -219,7 +220,10 @@ def formats() -> dict[str, bytes]:
     found["invite/opening key"] = INVITE.opening_key()
     found["invite/signing seed"] = INVITE.signing_seed()
     found["root/full"], found["root/read"] = ROOT.encode("full"), ROOT.encode("read")
-    found |= {f"key/{name}": getattr(KEYS, name) for name in ("locate", "seal", "own", "sign", "kem", "act")}
+    found |= {
+        f"key/{name}": getattr(KEYS, name)
+        for name in ("locate", "seal", "own", "sign", "kem", "act", "access")
+    }
     found |= {f"shelf id/{kind}": KEYS.shelf(kind) for kind in ("block", "agent", "self", "house", "role")}
     found["locator"] = KEYS.locator(BLOCK)
     found["kit"] = Kit(OWNER, "alice", crypto.age_identity(SEED)).text.encode()
@@ -303,7 +307,17 @@ def unshelve_two(two: bytes) -> Held:
     return records.unshelve(KEYS, SHELF, LOCATOR, 77, records.shelve(KEYS, SHELF, LOCATOR, OWNED)[0], two)
 
 
+SERVER = "mcp_server-66666666-6666-4666-8666-666666666666"
+TOOL_ACCESS = ToolAccess("streamable_http", "http://tools/?key=k", "X-Key", "token", {"X-Other": "v"})
+
 SEALED_RECORDS: dict[str, Record] = {
+    "access to a tool server": Record(
+        lambda: external.seal_access(KEYS, SERVER, TOOL_ACCESS),
+        KEYS.access,
+        crypto.pae("tool access", OWNER, SERVER),
+        lambda sealed: external.open_access(KEYS, SERVER, sealed),
+        TOOL_ACCESS,
+    ),
     "chain": Record(
         lambda: records.seal_statement(EPOCH_1.chain, BLOCK, 3, signed("policy", BODIES["policy"].encode())),
         EPOCH_1.chain,

@@ -24,6 +24,7 @@ from server_fixtures import Served, server  # noqa: F401
 from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES, Route
 from tallystone.letta.tools import BY_NAME
 from tallystone.vault import Vault
+from tallystone.vault.types import ExternalTool, ToolAccess
 
 RANDOM = random.Random(8)
 Key = tuple[str, str]
@@ -102,6 +103,17 @@ CASES: dict[Key, dict[str, Any]] = {
     ("PATCH", "/v1/steps/{step_id}/feedback"): {"body": {"feedback": "negative"}},
     ("GET", "/v1/tools/"): {},
     ("GET", "/v1/tools/{tool_id}"): {},
+    ("POST", "/v1/mcp-servers/"): {
+        "body": {"server_name": "x", "config": {"server_url": "http://thief.example/mcp"}}
+    },
+    ("GET", "/v1/mcp-servers/"): {},
+    ("GET", "/v1/mcp-servers/{mcp_server_id}"): {},
+    ("PATCH", "/v1/mcp-servers/{mcp_server_id}"): {"body": {"server_name": "STOLEN"}},
+    ("DELETE", "/v1/mcp-servers/{mcp_server_id}"): {},
+    ("PATCH", "/v1/mcp-servers/{mcp_server_id}/refresh"): {},
+    ("GET", "/v1/mcp-servers/{mcp_server_id}/tools"): {},
+    ("GET", "/v1/mcp-servers/{mcp_server_id}/tools/{tool_id}"): {},
+    ("POST", "/v1/mcp-servers/{mcp_server_id}/tools/{tool_id}/run"): {"body": {"args": {}}},
     ("GET", "/v1/models/"): {},
     ("GET", "/v1/models/embedding"): {},
     ("GET", "/v1/tags/"): {},
@@ -155,8 +167,10 @@ KEPT = {
     "path_run_id": "run",
     "step_id": "step",
     "memory_id": "passage",
+    "mcp_server_id": "mcp_server",
+    "server_tool": "tool",
 }
-"""Path parameters that name what an agent keeps beside its blocks, and how their ids begin."""
+"""What names a thing that an agent, or its user, keeps beside its blocks, and how their ids begin."""
 IDS = ("block_id", "offered", "agent_id", "role", "who", "kid", "token", "invitation", *KEPT)
 """Path parameters that name a thing of somebody's."""
 NAMES_A_THING = [
@@ -191,7 +205,7 @@ class World:
         case = CASES[route.method, route.path]
         known = {
             "block_label": LABEL,
-            "tool_id": TOOL.id,
+            "tool_id": {**self.kept, **ids}["server_tool"] if "mcp_server_id" in route.path else TOOL.id,
             "tool_name": TOOL.name,
             "principal": "reader",
             "kid": self.kid,
@@ -293,6 +307,16 @@ def _keep(owner: Vault, agent: str) -> dict[str, str]:
     }  # fmt: skip
     turn.write(step=step, run={"status": "completed", "stop_reason": "end_turn"}, end=True)
     owner.add_passage(agent, {"id": ids["memory_id"], "text": "SECRET TEXT", "tags": ["SECRET_TAG"]})
+    shown = {
+        "name": "SECRET SERVER",
+        "kind": "sse",
+        "url": "http://SECRET/",
+        "auth_header": "",
+        "headers": [],
+    }
+    tools_of, tool = ids["mcp_server_id"], ids["server_tool"]
+    owner.create_tool_server(tools_of, shown, ToolAccess("sse", "http://SECRET/", auth_token="SECRET TOKEN"))
+    owner.replace_tools(tools_of, [ExternalTool(tool, "SECRET_TOOL", tools_of, "SECRET", "SECRET", "{}", 0)])
     return ids
 
 
@@ -375,6 +399,16 @@ def test_a_foreign_block_on_ones_own_agent(world: World, route: Route, principal
     foreign = {**mine, "block_id": world.block}
     made_up = {**mine, "block_id": _random_id("block")}
     real, fake = world.call(principal, route, **foreign), world.call(principal, route, **made_up)
+    assert _comparable(real, foreign) == _comparable(fake, made_up)
+    assert real.status_code in (403, 404)
+
+
+@pytest.mark.parametrize("principal", ["stranger", "stranger's agent", "stranger's read token"])
+@pytest.mark.parametrize("route", [r for r in SERVED if "{tool_id}" in r.path], ids=_name)
+def test_a_foreign_tool_is_like_none_on_ones_own_agent(world: World, route: Route, principal: str) -> None:
+    mine = {"agent_id": world.own_agent[principal]}
+    foreign, made_up = {"tool_id": world.kept["server_tool"]}, {"tool_id": _random_id("tool")}
+    real, fake = (world.call(principal, route, **mine, **tool) for tool in (foreign, made_up))
     assert _comparable(real, foreign) == _comparable(fake, made_up)
     assert real.status_code in (403, 404)
 

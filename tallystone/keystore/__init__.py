@@ -1,7 +1,7 @@
 """How a caller's secret becomes keys: tokens, invitations, roots, identities, recovery kits (design §6). No I/O.
 
     token ──"auth"──▶ verifier (the store recognises the caller by its hash)
-      └────"open"──▶ root halves: R_read ─▶ locate, shelf, own      R_act ─▶ sign, kem, act
+      └────"open"──▶ root halves: R_read ─▶ locate, shelf, own      R_act ─▶ sign, kem, act, access
 
 A read-only token's row seals R_read alone, so what R_act opens (signing, the inbox, acting as an agent) is not
 refused to it by a check: the keys are not there.

@@ -160,6 +160,14 @@ class Call:
         except Repeated as overtaken:  # by its own retry, through another process
             return _kept(overtaken.answer, retry)
 
+    def earlier(self) -> Answer | None:
+        """The first answer to this request, if it is sent again: for what has an effect elsewhere before it is done,
+        and is to be noted by `once` afterwards."""
+        if self.retry is None:
+            return None
+        kept = self.vault.known(self.retry.key, self.retry.attempt)
+        return _kept(kept, self.retry) if kept is not None else None
+
     def check_version(self, block: Block) -> None:
         """Raise `PreconditionFailed` if `If-Match` names other versions than the block's current one."""
         wanted = self.headers.get("if-match")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 
 import httpx2
 
@@ -20,15 +21,29 @@ class Unfit(httpx2.RequestError):
     """An answer that is larger than any should be, or packed although that was not asked for."""
 
 
-def client(url: str, seconds: float) -> httpx2.AsyncClient:
-    """A client for this URL's origin alone. It follows no redirect and takes no proxy from the environment."""
+def client(
+    url: str,
+    seconds: float,
+    *,
+    through: Callable[[str, httpx2.AsyncBaseTransport], OneOrigin] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> httpx2.AsyncClient:
+    """A client for this URL's origin alone. It follows no redirect and takes no proxy from the environment. `through`
+    is a stricter `OneOrigin`; `headers` go with each request."""
     return httpx2.AsyncClient(
-        transport=OneOrigin(url, httpx2.AsyncHTTPTransport(trust_env=True, retries=0)),
+        transport=(through or OneOrigin)(url, httpx2.AsyncHTTPTransport(trust_env=True, retries=0)),
         timeout=httpx2.Timeout(seconds, connect=min(10.0, seconds)),
         follow_redirects=False,
         # what arrives is counted before it would be unpacked
-        headers={"accept-encoding": "identity"},
+        headers={**(headers or {}), "accept-encoding": "identity"},
     )
+
+
+@dataclass
+class Budget:
+    """Bytes that may still arrive."""
+
+    left: int
 
 
 class OneOrigin(httpx2.AsyncBaseTransport):
@@ -47,8 +62,12 @@ class OneOrigin(httpx2.AsyncBaseTransport):
             await response.aclose()
             raise Unfit("the answer is packed")
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Bounded(response.stream)
+        response.stream = _Bounded(response.stream, self.budget())
         return response
+
+    def budget(self) -> Budget:
+        """What the answer that begins now may have: each its own, unless a stricter transport says otherwise."""
+        return Budget(MAX_ANSWER)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -64,16 +83,16 @@ class Nowhere(httpx2.BaseTransport):
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A body that ends with an error when it grows beyond `MAX_ANSWER`."""
+    """A body that ends with an error when it grows beyond its budget."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, budget: Budget) -> None:
         self._inner = inner
+        self._budget = budget
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        seen = 0
         async for chunk in self._inner:
-            seen += len(chunk)
-            if seen > MAX_ANSWER:
+            self._budget.left -= len(chunk)
+            if self._budget.left < 0:
                 raise Unfit("the answer is too large")
             yield chunk
 

@@ -19,6 +19,7 @@ from tallystone.letta import (
     routes_blocks,
     routes_conversations,
     routes_lists,
+    routes_mcp,
     routes_messages,
     routes_passages,
     routes_roles,
@@ -70,6 +71,7 @@ _ACCESS_TOKENS = "/v1/client-side-access-tokens"
 
 _MESSAGES, _ARCHIVE = _AGENT + "/messages", _AGENT + "/archival-memory"
 _TALKS, _TALK = "/v1/conversations/", "/v1/conversations/{conversation_id}"
+_SERVERS, _SERVER = "/v1/mcp-servers/", "/v1/mcp-servers/{mcp_server_id}"
 _RUN, _STEP = "/v1/runs/{run_id}", "/v1/steps/{step_id}"
 
 ROUTES: tuple[Route, ...] = (
@@ -139,6 +141,15 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", _STEP + "/feedback", routes_runs.feedback, "steps.feedback.create"),
     Route("GET", "/v1/tools/", routes_tools.list_, "tools.list"),
     Route("GET", "/v1/tools/{tool_id}", routes_tools.retrieve, "tools.retrieve"),
+    Route("POST", _SERVERS, routes_mcp.create, "mcp_servers.create"),
+    Route("GET", _SERVERS, routes_mcp.list_, "mcp_servers.list"),
+    Route("GET", _SERVER, routes_mcp.retrieve, "mcp_servers.retrieve"),
+    Route("PATCH", _SERVER, routes_mcp.update, "mcp_servers.update"),
+    Route("DELETE", _SERVER, routes_mcp.delete, "mcp_servers.delete"),
+    Route("PATCH", _SERVER + "/refresh", routes_mcp.refresh, "mcp_servers.refresh"),
+    Route("GET", _SERVER + "/tools", routes_mcp.list_tools, "mcp_servers.tools.list"),
+    Route("GET", _SERVER + "/tools/{tool_id}", routes_mcp.retrieve_tool, "mcp_servers.tools.retrieve"),
+    Route("POST", _SERVER + "/tools/{tool_id}/run", routes_mcp.run_tool, "mcp_servers.tools.run"),
     Route("GET", "/v1/models/", routes_lists.models, "models.list"),
     Route("GET", "/v1/models/embedding", routes_lists.embeddings, "models.embeddings.list"),
     Route("GET", "/v1/tags/", routes_lists.tags, "tags.list"),

@@ -77,7 +77,7 @@ def update(call: Call) -> Answer:
     body = bodies.decode(call.body, bodies.AgentUpdate)
     change = states.changed(body)
     if body.tool_ids is not None:
-        change["tools"] = list(dict.fromkeys(states.tool_names(bodies.ids("tool", body.tool_ids))))
+        change["tools"] = list(dict.fromkeys(states.tool_entries(bodies.ids("tool", body.tool_ids))))
     if body.block_ids is not None:
         change["block_ids"] = bodies.ids("block", body.block_ids)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tallystone.errors import NotFound
-from tallystone.letta import bodies, run_tool, turn_bodies
+from tallystone.letta import bodies, run_tool, states, turn_bodies
 from tallystone.letta.call import Answer, Call, Query
+from tallystone.letta.later import Later
+from tallystone.letta.mcp_layer import ToolCaller
 from tallystone.letta.paging import page, window
-from tallystone.letta.tools import BY_ID, BY_NAME, CATALOGUE, Tool
+from tallystone.letta.remote_run import run_remote
+from tallystone.letta.tools import BY_ID, CATALOGUE, EXTERNAL, Tool, attached, of_external
 from tallystone.letta.wire import agent_answer, tool_json
+from tallystone.vault.external import missing_tool
 from tallystone.vault.types import Agent
-
-
-def _not_found(what: str) -> NotFound:
-    return NotFound(f"Tool {what} not found", hint="list the tools with GET /v1/tools/")
 
 
 def _page(call: Call, tools: Sequence[Tool], limit: int) -> Answer:
@@ -23,17 +22,17 @@ def _page(call: Call, tools: Sequence[Tool], limit: int) -> Answer:
 
 
 def list_(call: Call) -> Answer:
-    """`GET /v1/tools/`: the catalogue."""
+    """`GET /v1/tools/`: the catalogue, and the tools of the caller's MCP servers; an agent's, those attached to it."""
     matches = _filter(call.query)
-    return _page(call, [tool for tool in CATALOGUE if matches(tool)], 50)
+    tools = [*CATALOGUE, *map(of_external, call.vault.external_tools())]
+    return _page(call, [tool for tool in tools if matches(tool)], 50)
 
 
 def _filter(query: Query) -> Callable[[Tool], bool]:
     name, names, ids = query.text("name"), query.texts("names"), query.texts("tool_ids")
     types, without = query.texts("tool_types"), query.texts("exclude_tool_types")
     search = query.text("search")
-    # every tool here belongs to the interface itself, so this filter lets all through
-    query.flag("return_only_letta_tools")
+    ours_alone = query.flag("return_only_letta_tools")
 
     def matches(tool: Tool) -> bool:
         return (
@@ -42,7 +41,8 @@ def _filter(query: Query) -> Callable[[Tool], bool]:
             and (not ids or tool.id in ids)
             and (not types or tool.tool_type in types)
             and tool.tool_type not in without
-            and (search is None or search.casefold() in tool.name)
+            and (search is None or search.casefold() in tool.name.casefold())
+            and not (ours_alone and tool.tool_type == EXTERNAL)
         )
 
     return matches
@@ -50,27 +50,26 @@ def _filter(query: Query) -> Callable[[Tool], bool]:
 
 def retrieve(call: Call) -> Answer:
     """`GET /v1/tools/{tool_id}`."""
-    tool = BY_ID.get(call.id("tool"))
-    if tool is None:
-        raise _not_found(call.params["tool_id"])
+    tool_id = call.id("tool")
+    tool = BY_ID.get(tool_id) or of_external(call.vault.external_tool(tool_id))
     return Answer(tool_json(tool))
 
 
 def agent_list(call: Call) -> Answer:
     """`GET /v1/agents/{agent_id}/tools`: the tools attached to the agent, latest first."""
     agent = call.vault.agent(call.id("agent"), with_blocks=False)
-    return _page(call, [BY_NAME[name] for name in agent.tools if name in BY_NAME], 10)
+    return _page(call, attached(agent), 10)
 
 
 def attach(call: Call) -> Answer:
     """`PATCH /v1/agents/{agent_id}/tools/attach/{tool_id}`: attaching again changes nothing."""
     agent_id, tool_id = call.id("agent"), call.id("tool")
 
+    (entry,) = states.tool_entries([tool_id])
+
     def edit(agent: Agent) -> dict[str, object]:
-        tool = BY_ID.get(tool_id)
-        if tool is None:
-            raise _not_found(tool_id)
-        return {} if tool.name in agent.tools else {"tools": [*agent.tools, tool.name]}
+        held = agent.state.get("tools", ())
+        return {} if entry in held else {"tools": [*held, entry]}
 
     return agent_answer(call.vault.edit_agent(agent_id, edit))
 
@@ -78,12 +77,13 @@ def attach(call: Call) -> Answer:
 def detach(call: Call) -> Answer:
     """`PATCH /v1/agents/{agent_id}/tools/detach/{tool_id}`: 404 for a tool that is not attached."""
     agent_id, tool_id = call.id("agent"), call.id("tool")
+    (entry,) = states.tool_entries([tool_id])
 
     def edit(agent: Agent) -> dict[str, object]:
-        tool = BY_ID.get(tool_id)
-        if tool is None or tool.name not in agent.tools:
-            raise _not_found(tool_id)
-        return {"tools": [name for name in agent.tools if name != tool.name]}
+        held = agent.state.get("tools", ())
+        if entry not in held:
+            raise missing_tool(tool_id)
+        return {"tools": [one for one in held if one != entry]}
 
     return agent_answer(call.vault.edit_agent(agent_id, edit))
 
@@ -95,7 +95,7 @@ def update_approval(call: Call) -> Answer:
 
     def edit(agent: Agent) -> dict[str, object]:
         if name not in agent.tools:
-            raise _not_found(f"'{name}'")
+            raise missing_tool(f"'{name}'")
         rule = {"type": "requires_approval", "tool_name": name}
         others = [
             one
@@ -107,11 +107,21 @@ def update_approval(call: Call) -> Answer:
     return agent_answer(call.vault.edit_agent(agent_id, edit))
 
 
-def run(call: Call) -> Answer:
+def run(call: Call) -> Answer | Later:
     """`POST /v1/agents/{agent_id}/tools/{tool_name}/run`: as the agent. A tool's error is 200, `status: error`."""
     agent_id, name = call.id("agent"), call.params["tool_name"]
     body = bodies.decode(call.body, bodies.ToolRun)
     agent = call.vault.agent(agent_id, with_blocks=False)
-    if name not in agent.tools or name not in BY_NAME:
-        raise _not_found(f"'{name}'")
-    return run_tool.run(call, agent, BY_NAME[name], body.args or {})
+    tool = next((one for one in attached(agent) if one.name == name), None)
+    if tool is None:
+        raise missing_tool(f"'{name}'")
+    external = tool.external
+    if external is None:
+        return run_tool.run(call, agent, tool, body.args or {})
+    return run_remote(
+        call,
+        lambda: call.vault.open_tool(agent_id, external.id),
+        body.args or {},
+        agent_id,
+        ToolCaller.of(call),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tallystone.errors import Invalid, NotFound, Rejected
+from tallystone.errors import Invalid, Rejected
 from tallystone.letta import bodies
 from tallystone.letta.names import random_name
 from tallystone.letta.tools import BASE_TOOLS, BY_ID, MULTI_AGENT_TOOLS, unknown_names
@@ -29,12 +29,10 @@ def check_llm_config(config: Mapping[str, Any] | None) -> None:
         )
 
 
-def tool_names(tool_ids: Sequence[str]) -> list[str]:
-    """The names of the tools with these ids. Raises `NotFound` for an unknown one."""
-    for tool_id in tool_ids:
-        if tool_id not in BY_ID:
-            raise NotFound(f"Tool {tool_id} not found", hint="list the tools with GET /v1/tools/")
-    return [BY_ID[tool_id].name for tool_id in tool_ids]
+def tool_entries(tool_ids: Sequence[str]) -> list[str]:
+    """What stands for the tools with these ids in an agent's state: names of ours, and for others the id itself, which
+    the vault looks up among the caller's."""
+    return [BY_ID[tool_id].name if tool_id in BY_ID else tool_id for tool_id in tool_ids]
 
 
 def created(body: bodies.AgentCreate) -> dict[str, Any]:
@@ -52,7 +50,7 @@ def created(body: bodies.AgentCreate) -> dict[str, Any]:
             code="unknown_tool",
         )
     names += body.tools or ()
-    names += tool_names(bodies.ids("tool", body.tool_ids))
+    names += tool_entries(bodies.ids("tool", body.tool_ids))
     state = changed(body)
     state["agent_type"] = kind
     state["name"] = body.name or random_name()

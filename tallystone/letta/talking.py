@@ -17,6 +17,7 @@ from tallystone.errors import Conflict, Rejected
 from tallystone.letta import composing, turn_json
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.later import Later, Streamed, UnderWay
+from tallystone.letta.mcp_layer import ToolCaller
 from tallystone.letta.messages import new_id, now_ms
 from tallystone.letta.model_layer import ModelLayer
 from tallystone.letta.sse import Events, Replay
@@ -61,6 +62,7 @@ def order_of(
         skills=tuple((one.name, one.description, one.location) for one in body.client_skills or ()),
         override_system=body.override_system,
         by_token=bool(body.stream_tokens),
+        servers=ToolCaller.of(call),
     )
 
 

@@ -10,21 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from tallystone.errors import Conflict, Invalid, Taken
+from tallystone.errors import Conflict, Invalid, NotFound, Taken
 from tallystone.letta import run_tool
 from tallystone.letta.arguments import arguments_of
 from tallystone.letta.call import Call, Query
+from tallystone.letta.mcp_layer import RemoteCall, bounded
 from tallystone.letta.memory_tools import ToolError
 from tallystone.letta.model import ToolCall, ToolSpec
 from tallystone.letta.tool_rules import ToolRules
-from tallystone.letta.tools import BY_NAME
+from tallystone.letta.tools import Tool, attached
 from tallystone.vault import Vault
-from tallystone.vault.types import Agent
+from tallystone.vault.types import Agent, ExternalTool
 
-MAX_RETURN = 50_000
-"""Characters of what a call returns; the rest is cut off, and said to be."""
 _TRIES = 5
 _SPEAKER = "send_message"
 
@@ -58,11 +58,14 @@ class Toolbox:
 
     def _known(self) -> dict[str, ToolSpec]:
         own = {
-            name: ToolSpec(name, BY_NAME[name].description, BY_NAME[name].json_schema["parameters"])
-            for name in self.agent.tools
-            if name in BY_NAME and BY_NAME[name].served
+            name: ToolSpec(name, tool.description, tool.json_schema["parameters"])
+            for name, tool in self._attached.items()
         }
         return {**own, **self.client_tools}
+
+    @cached_property
+    def _attached(self) -> dict[str, Tool]:
+        return {tool.name: tool for tool in attached(self.agent) if tool.served}
 
     def names(self) -> list[str]:
         """Every tool that there is, whether or not it may be called now."""
@@ -73,8 +76,9 @@ class Toolbox:
         known = self._known()
         return call.name in known and (call.name in self.client_tools or self.rules.needs_approval(call.name))
 
-    def run(self, call: ToolCall, *, approved: bool = False) -> Outcome:
-        """Make a call, as the agent. Raises what ends the turn: the agent or the token is gone, the store fails."""
+    def run(self, call: ToolCall, *, approved: bool = False) -> Outcome | RemoteCall:
+        """Make a call, as the agent; one of an MCP server's tool is made ready, to be made outside of threads. Raises
+        what ends the turn: the agent or the token is gone, the store fails."""
         known = self._known()
         if call.name not in known:
             return _failed(f"There is no tool {call.name!r}. There are: {', '.join(known) or 'none'}.")
@@ -91,13 +95,24 @@ class Toolbox:
         if call.name == _SPEAKER:
             said = isinstance(arguments.get("message"), str)
             return Outcome("success", "Sent.") if said else _failed("send_message needs a message, a text.")
-        return self._run(call.name, arguments)
+        tool = self._attached[call.name]
+        if tool.external is not None:
+            return self._ready(tool.external, arguments)
+        return self._run(tool, arguments)
 
-    def _run(self, name: str, arguments: dict[str, Any]) -> Outcome:
+    def _ready(self, tool: ExternalTool, arguments: dict[str, Any]) -> Outcome | RemoteCall:
+        try:
+            tool, access = self.vault.open_tool(self.agent.id, tool.id)
+        except NotFound:
+            self.vault.agent(self.agent.id, with_blocks=False)  # if that is what is gone, the turn ends
+            return Outcome("error", f"{tool.name} was taken from this agent just now.")
+        return RemoteCall(access, tool.remote, arguments)
+
+    def _run(self, tool: Tool, arguments: dict[str, Any]) -> Outcome:
         request = Call(self.vault, {}, Query(""), {})
         for attempt in range(_TRIES):
             try:
-                body = run_tool.run(request, self.agent, BY_NAME[name], arguments).body
+                body = run_tool.run(request, self.agent, tool, arguments).body
             except Taken as error:
                 return Outcome("error", error.message)
             except Conflict:
@@ -107,17 +122,11 @@ class Toolbox:
                 return Outcome("error", str(error))
             if body["status"] == "success":
                 returned = body["func_return"]
-                return Outcome("success", _bounded("Done." if returned is None else str(returned)))
+                return Outcome("success", bounded("Done." if returned is None else str(returned)))
             return Outcome(
-                "error", _bounded(str(body["func_return"])), usable="TypeError" not in body["func_return"]
+                "error", bounded(str(body["func_return"])), usable="TypeError" not in body["func_return"]
             )
         return Outcome("error", "The memory is very busy just now and nothing was changed.")
-
-
-def _bounded(text: str) -> str:
-    if len(text) <= MAX_RETURN:
-        return text
-    return f"{text[:MAX_RETURN]}\n({len(text) - MAX_RETURN} more characters are not shown)"
 
 
 def client_specs(tools: Iterable[Mapping[str, Any]]) -> dict[str, ToolSpec]:

@@ -1,16 +1,21 @@
 """The catalogue of tools: names that clients already use, with their schemas (contract §5).
 
-Tools are code of this server, not rows: an agent's state holds names. Ids are derived from the names, so that they
-are the same on each server and after each restart. A tool that needs what this server has not (a search engine, a
-sandbox, another agent's loop) is known and attachable all the same; run, it answers a tool error.
+These tools are code of this server, not rows: an agent's state holds names. Ids are derived from the names, so that
+they are the same on each server and after each restart. A tool that needs what this server has not (a search engine, a
+sandbox, another agent's loop) is known and attachable all the same; run, it answers a tool error. The tools of MCP
+servers are rows of their owner's, which a state names by their ids.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
+
+from tallystone.vault.types import Agent, ExternalTool
 
 STRING: dict[str, Any] = {"type": "string"}
 INTEGER: dict[str, Any] = {"type": "integer"}
@@ -27,15 +32,21 @@ class Tool:
     description: str
     json_schema: dict[str, Any]
     served: bool
+    external: ExternalTool | None = None
 
     @property
     def id(self) -> str:
-        """`tool-` and the name's hash in the shape of a version-4 UUID."""
-        raw = bytearray(hashlib.sha256(b"tallystone/tool/" + self.name.encode()).digest()[:16])
-        raw[6] = raw[6] & 0x0F | 0x40
-        raw[8] = raw[8] & 0x3F | 0x80
-        text = raw.hex()
-        return f"tool-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        """`tool-` and the name's hash in the shape of a version-4 UUID; a tool of an MCP server has its own."""
+        return self.external.id if self.external is not None else f"tool-{uuid_of('tool', self.name)}"
+
+
+def uuid_of(purpose: str, *parts: str) -> str:
+    """The hash of these texts in the shape of a version-4 UUID, which is what clients take for an id."""
+    text = "/".join(["tallystone", purpose, *parts])
+    raw = bytearray(hashlib.sha256(text.encode()).digest()[:16])
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    return str(UUID(bytes=bytes(raw)))
 
 
 def _tool(
@@ -227,6 +238,27 @@ BASE_TOOLS: dict[str, tuple[str, ...]] = {
 """The tools that an agent of each type starts with, unless `include_base_tools` is false. Its keys are all types."""
 
 MULTI_AGENT_TOOLS = tuple(tool.name for tool in CATALOGUE if tool.tool_type == _MULTI)
+
+
+EXTERNAL = "external_mcp"
+"""The type of tools of MCP servers."""
+
+
+def of_external(tool: ExternalTool) -> Tool:
+    """A tool of an MCP server, as agents are given it."""
+    schema = {"name": tool.name, "description": tool.description, "parameters": json.loads(tool.parameters)}
+    return Tool(tool.name, EXTERNAL, tool.description, schema, served=True, external=tool)
+
+
+def attached(agent: Agent) -> list[Tool]:
+    """The tools of an agent, in the order in which they were attached."""
+    found: list[Tool] = []
+    for entry in agent.state.get("tools", ()):
+        if entry in agent.external:
+            found.append(of_external(agent.external[entry]))
+        elif entry in BY_NAME:
+            found.append(BY_NAME[entry])
+    return found
 
 
 def unknown_names(names: Iterable[str]) -> list[str]:

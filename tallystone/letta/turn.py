@@ -17,6 +17,7 @@ from typing import Any
 from tallystone.errors import Conflict, TallystoneError
 from tallystone.letta import compaction
 from tallystone.letta.arguments import clean
+from tallystone.letta.mcp_layer import ToolCaller
 from tallystone.letta.messages import heard, new_id, open_calls
 from tallystone.letta.model import Limits, ModelFailed, Models, Reply, Said, ToolCall, ToolSpec
 from tallystone.letta.prompt import compile_prompt, today
@@ -54,6 +55,7 @@ class Order:
     skills: tuple[tuple[str, str, str], ...] = ()
     override_system: str | None = None
     by_token: bool = False
+    servers: ToolCaller | None = None
 
 
 class TurnLoop:
@@ -163,7 +165,7 @@ class TurnLoop:
         useful, over = False, False
         for number, call in enumerate(calls):
             if number < MAX_CALLS:
-                outcome = await self._record.do(partial(box.run, call, approved=approved))
+                outcome = await self._outcome(box, call, approved)
             else:
                 outcome = Outcome("error", f"Only {MAX_CALLS} calls of one answer are made; ask again.", True)
             entry = self._record.said(
@@ -179,6 +181,14 @@ class TurnLoop:
         self._useless = 0 if useful or not calls else self._useless + 1
         if self._useless >= _USELESS:
             raise Stop("invalid_tool_call")
+
+    async def _outcome(self, box: Toolbox, call: ToolCall, approved: bool) -> Outcome:
+        made = await self._record.do(partial(box.run, call, approved=approved))
+        if isinstance(made, Outcome):
+            return made
+        assert self._order.servers is not None, "whoever orders a turn brings what calls MCP servers"
+        returned = await self._record.watched(self._order.servers.call(made))
+        return Outcome("success" if returned.ok else "error", returned.text or "Done.")
 
     # -- the model ----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tallystone.letta.call import Answer
-from tallystone.letta.tools import BY_NAME, Tool
+from tallystone.letta.tools import Tool, attached
 from tallystone.vault.types import Agent, Block
 
 ENDPOINT_TYPES = frozenset(
@@ -179,7 +179,7 @@ def agent_json(agent: Agent) -> dict[str, Any]:
         "llm_config": llm_config(state),
         "blocks": blocks,
         "memory": {"blocks": blocks, "file_blocks": [], "agent_type": kind, "git_enabled": False},
-        "tools": [tool_json(BY_NAME[name]) for name in agent.tools if name in BY_NAME],
+        "tools": [tool_json(tool) for tool in attached(agent)],
         "sources": [],
         "identities": [],
         "identity_ids": list(state.get("identity_ids") or ()),
@@ -210,6 +210,7 @@ def agents_answer(agents: list[Agent]) -> Answer:
 
 def tool_json(tool: Tool) -> dict[str, Any]:
     """`Tool`. `served` is ours: whether running it does more than say that nobody provides it."""
+    external = tool.external
     return {
         "id": tool.id,
         "name": tool.name,
@@ -217,10 +218,12 @@ def tool_json(tool: Tool) -> dict[str, Any]:
         "description": tool.description,
         "json_schema": tool.json_schema,
         "args_json_schema": tool.json_schema["parameters"],
-        "source_type": "python",
+        "source_type": "python" if external is None else "json",
         "source_code": None,
         "tags": [tool.tool_type],
-        "metadata_": {},
+        "metadata_": {}
+        if external is None
+        else {"mcp": {"server_id": external.server, "tool": external.remote}},
         "return_char_limit": 50_000,
         "default_requires_approval": None,
         "enable_parallel_execution": False,

@@ -24,6 +24,9 @@ What is read beyond the client's own models: blocks carry `agent_ids`, `created_
 
 `client.access_tokens` makes tokens for one agent each: what a policy asks for that no token can hold to is 422. Their
 `hostname` is kept and shown, and restricts nothing; a list names a token by its public part, which `delete` takes too.
+
+`client.mcp_servers` takes servers with an HTTP transport; one of type `stdio` is 422: this server runs no programs.
+Answers show a server without its secrets ([http.md](http.md#mcp-servers)). `agent_id` of `refresh` is ignored.
 """
 
 

@@ -21,6 +21,7 @@ from tallystone.vault.principals import amend, new_principal
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, SELF, agent_keys, find, find_agent, walk
 from tallystone.vault.threads import forget_everything
+from tallystone.vault.tool_copies import hold
 from tallystone.vault.types import Agent
 from tallystone.vault.writing import FirstGrant, add_version, create_block, destroy
 
@@ -52,6 +53,7 @@ def create_agent(
             locator_of=identity.id,
             root=keys.root,
         )
+        hold(caller, plan, keys, (), state.get("tools", ()))
         touched = [held.key]
         for block_id in dict.fromkeys(block_ids):
             touched.append(place(caller, plan, block_id, FirstGrant(identity, keys, RIGHTS[access])))
@@ -117,11 +119,7 @@ def edit_agent(caller: Caller, agent_id: str, edit: Callable[[Agent], Mapping[st
         current = view(caller, plan, held)
         changes = dict(edit(current))
         wanted = changes.pop("block_ids", None)
-        opened = open_block(caller, plan, held, what="Agent", shown=agent_id)
-        if any(current.state.get(name) != value for name, value in changes.items()):
-            payload, _, digest = opened.payload()
-            payload = {**payload, "state": {**payload["state"], **changes}}
-            add_version(opened, payload, digest, opened.standing())
+        change_state(caller, plan, held, lambda _: changes)
         touched = [held.key]
         if wanted is not None:
             have = [block.id for block in current.blocks]
@@ -139,6 +137,20 @@ def edit_agent(caller: Caller, agent_id: str, edit: Callable[[Agent], Mapping[st
         return agent
 
     return caller.transact(action, lock=agent_id)
+
+
+def change_state(
+    caller: Caller, plan: Plan, held: Held, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
+    """Queue a change of an agent's state, and of what it holds of the tools that come or go with it."""
+    opened = open_block(caller, plan, held, what="Agent", shown=held.subject)
+    payload, _, digest = opened.payload()
+    before: Mapping[str, Any] = payload["state"]
+    changes = change(before)
+    if any(before.get(name) != value for name, value in changes.items()):
+        after = {**before, **changes}
+        hold(caller, plan, agent_keys(caller, held), before.get("tools", ()), after.get("tools", ()))
+        add_version(opened, {**payload, "state": after}, digest, opened.standing())
 
 
 def delete_agent(caller: Caller, agent_id: str) -> None:

@@ -12,6 +12,7 @@ from tallystone.store.tables import SHELF
 from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.entering import open_block
+from tallystone.vault.external import copies
 from tallystone.vault.granting import Terms, check_terms, current, grant_to
 from tallystone.vault.opening import Opened, missing
 from tallystone.vault.passages import find_block, lookup, walk_blocks
@@ -130,8 +131,10 @@ def view_and_keys(
     payload, version, _ = opened.payload()
     if opened.genesis().subject != held.subject:
         raise Tampered("an agent's state belongs to another agent")
-    found = list(blocks_of(caller, plan, agent_keys(caller, held))) if with_blocks else []
-    agent = agent_view(opened, payload, version, [block for _, block in found])
+    keys = agent_keys(caller, held)
+    found = list(blocks_of(caller, plan, keys)) if with_blocks else []
+    external = copies(plan, keys, payload["state"])
+    agent = agent_view(opened, payload, version, [block for _, block in found], external)
     return agent, [held.key, *(there.key for there, _ in found)]
 
 

@@ -133,7 +133,7 @@ class Caller:
                         result = action(plan)
                         if plan.changes:
                             self.must_act()  # whatever the operation forgot to ask: reading changes nothing
-                        if reply is not None and plan.changes:
+                        if reply is not None and (plan.changes or plan.reports):
                             reply.keep(plan, result, self.workspace.now())
                     self.workspace.store.commit(plan.batch())
                 except TallystoneError as error:

@@ -20,6 +20,7 @@ class Plan:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.reports = False  # it tells of what was done elsewhere: its answer is kept without changes
         self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
         self._expects: dict[tuple[str, Row], Expect] = {}
         self._changes: dict[tuple[str, Row], Put | Delete] = {}

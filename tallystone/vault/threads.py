@@ -11,6 +11,7 @@ from tallystone.keystore import Keys
 from tallystone.vault import streams
 from tallystone.vault.archive import PASSAGE, PASSAGES
 from tallystone.vault.caller import Caller
+from tallystone.vault.external import ACCESS, COPY
 from tallystone.vault.history import (
     Where,
     agents_of,
@@ -189,5 +190,6 @@ def forget_everything(plan: Plan, keys: Keys) -> None:
     """Queue the end of all that an agent kept."""
     for conversation in conversation_ids(plan, keys):
         streams.clear(plan, keys, messages_of(conversation))
-    for name in (LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, RUNS, STEPS, CONVERSATIONS, PASSAGES):
+    drawers = (LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, COPY, ACCESS)
+    for name in (*drawers, RUNS, STEPS, CONVERSATIONS, PASSAGES):
         streams.clear(plan, keys, name)

@@ -65,8 +65,52 @@ class Block:
 
 
 @dataclass(frozen=True)
+class ExternalTool:
+    """A tool of an MCP server. `name` is what agents call it by, `remote` what its server does; `parameters` is its
+    JSON schema as text, since the order in it matters to readers. `position`: its place in its server's list."""
+
+    id: str
+    name: str
+    server: str
+    remote: str
+    description: str
+    parameters: str
+    position: int
+
+
+@dataclass(frozen=True)
+class ToolServer:
+    """An MCP server as its owner may see it: the URL without its query, the names of headers without their values.
+    `kind` is `streamable_http` or `sse`; `fetched_at`: when its tools were last asked for."""
+
+    id: str
+    name: str
+    kind: str
+    url: str
+    auth_header: str
+    headers: tuple[str, ...]
+    created_at: datetime
+    updated_at: datetime
+    fetched_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ToolAccess:
+    """How an MCP server is called. All of it may be secret, so none of it is printed. Empty texts mean: none."""
+
+    kind: str
+    url: str = field(repr=False)
+    auth_header: str = field(default="", repr=False)
+    auth_token: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class Agent:
-    """An agent: its state as the sponsor keeps it, and the blocks on its shelf in the order they were attached."""
+    """An agent: its state as the sponsor keeps it, and the blocks on its shelf in the order they were attached.
+
+    The state's `tools` are names of this server's own tools, and ids of those of MCP servers, which `external` holds.
+    """
 
     id: str
     name: str
@@ -77,11 +121,13 @@ class Agent:
     version: int
     position: int
     sponsor: str
+    external: Mapping[str, ExternalTool] = field(default_factory=dict)
 
     @property
     def tools(self) -> list[str]:
         """Names of the attached tools."""
-        return list(self.state.get("tools", ()))
+        entries = self.state.get("tools", ())
+        return [self.external[entry].name if entry in self.external else entry for entry in entries]
 
 
 @dataclass(frozen=True)

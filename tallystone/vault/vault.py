@@ -31,6 +31,7 @@ from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
 from tallystone.vault.replies import Reply
 from tallystone.vault.shelves import agent_keys, find_agent
+from tallystone.vault.tools import Tools
 from tallystone.vault.types import (
     DEFAULT_LIMIT,
     Agent,
@@ -39,7 +40,7 @@ from tallystone.vault.types import (
 )
 
 
-class Vault(Collaboration, Conversations, Administration):
+class Vault(Collaboration, Conversations, Tools, Administration):
     """One caller's view of a workspace. Cheap to make; not to be shared between threads."""
 
     def __init__(self, caller: Caller) -> None:
@@ -106,6 +107,12 @@ class Vault(Collaboration, Conversations, Administration):
         self._caller.reply = (
             reply if found is None else None
         )  # an answer that is known belongs to no later operation
+        return found
+
+    def known(self, key: bytes, attempt: int) -> bytes | None:
+        """As `once`, but only looks: no operation's answer is kept."""
+        found = self.once(key, attempt, lambda _: b"")
+        self._caller.reply = None
         return found
 
     # -- blocks -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from tallystone.vault.caller import Caller
 from tallystone.vault.levels import level_name
 from tallystone.vault.opening import Opened
 from tallystone.vault.shelves import AGENTS, find
-from tallystone.vault.types import Agent, Block
+from tallystone.vault.types import Agent, Block, ExternalTool
 
 
 def when(milliseconds: int) -> datetime:
@@ -102,7 +103,13 @@ def block_view(
     )
 
 
-def agent_view(opened: Opened, payload: dict[str, Any], version: Version, blocks: list[Block]) -> Agent:
+def agent_view(
+    opened: Opened,
+    payload: dict[str, Any],
+    version: Version,
+    blocks: list[Block],
+    external: Mapping[str, ExternalTool],
+) -> Agent:
     """The agent as its caller sees it."""
     return Agent(
         id=opened.held.subject,
@@ -114,4 +121,5 @@ def agent_view(opened: Opened, payload: dict[str, Any], version: Version, blocks
         version=version.number,
         position=opened.held.position,
         sponsor=opened.held.owner,
+        external=external,
     )
