@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from tallystone.errors import Rejected
-from tallystone.letta.hosts import Hosts
+from tallystone.errors import Invalid, Rejected
+from tallystone.letta.hosts import Hosts, origin_text
 from tallystone.letta.wire import CONTEXT_WINDOW, ENDPOINT_TYPES
 
 Family = Literal["openai", "compatible", "anthropic", "google"]
@@ -66,6 +66,26 @@ def is_provider(name: str) -> bool:
     return _PROVIDER.fullmatch(name) is not None and name not in ALIASES
 
 
+def provider_named(text: str) -> str:
+    """A provider by the name that somebody wrote. Raises `Invalid` (422) for what is none."""
+    name = ALIASES.get(text, text)
+    if not is_provider(name):
+        raise Invalid("this is no model provider's name", hint="e.g. openai, anthropic, google or openrouter")
+    return name
+
+
+def own_origin(provider: str, url: str | None) -> str:
+    """Where a user's own key for a provider may be sent: where the user says, else the provider's public address.
+    Raises `Invalid` (422) if there is neither."""
+    known = url or PUBLIC.get(provider, ("", ""))[1]
+    if not known:
+        raise Invalid(
+            f"{provider} has no public address",
+            hint="say where its key may go: --origin http://host:port, or `origin` in the body",
+        )
+    return origin_text(known)
+
+
 def is_handle(handle: str) -> bool:
     """Whether this has the form provider/model."""
     provider, _, model = handle.partition("/")
@@ -110,6 +130,21 @@ class ModelConfig:
         ]
         return Hosts.of_urls([*self.providers.values(), *public])
 
+    def place(self, handle: str | None) -> tuple[str, str] | None:
+        """The provider of a handle, and the origin at which it is served here; None if there is none."""
+        named = handle or next(iter(self.models), "")
+        name, _, _ = named.partition("/")
+        provider = ALIASES.get(name, name)
+        url = self.providers.get(provider) or PUBLIC.get(provider, ("", ""))[1]
+        return (provider, origin_text(url)) if url else None
+
+    def has_key(self, handle: str, own: Collection[tuple[str, str]] = ()) -> bool:
+        """Whether calls of a model have the key they need: the server's, or one of the caller's `own` (as `place`)."""
+        place = self.place(handle)
+        if place is None:
+            return False
+        return bool(place in own or place[0] in self.providers or self.keys.get(place[0]))
+
     def target(self, handle: str | None, *, key: str | None = None) -> Target:
         """Where this model is served; `key` beats the server's own. Raises `Rejected` (400, `no_model`) with a hint."""
         handle = handle or next(iter(self.models), "")
@@ -136,7 +171,8 @@ class ModelConfig:
         if not key and provider not in self.providers:
             raise _no_model(
                 f"this server has no key for {provider}",
-                f"set {key_variables(provider)[0]} for the server, or name a file of keys in `model_keys`",
+                f"seal your own with: tallystone model key set {provider}; or set {key_variables(provider)[0]} for the"
+                " server, or name a file of keys in `model_keys`",
             )
         if not (self.hosts.allows(url) or (self.allowed_hosts is None and provider in PUBLIC)):
             raise _no_model(f"calls to {provider} are not allowed here", "add its host to `allowed_hosts`")

@@ -45,9 +45,10 @@ _STOPS = {
 @dataclass(frozen=True)
 class Order:
     """What a turn is asked to do besides answering: bounds, the client's own tools, what stands in for the agent's
-    own model and prompt."""
+    own model and prompt. `key` is the caller's own for the provider of the model, if it has one."""
 
     handle: str
+    key: str | None = field(default=None, repr=False)
     max_steps: int = 50
     client_tools: Mapping[str, ToolSpec] = field(default_factory=dict)
     skills: tuple[tuple[str, str, str], ...] = ()
@@ -215,7 +216,7 @@ class TurnLoop:
         work = (
             self._stream(said, tools, limits, step, message, partial)
             if self._order.by_token
-            else (self._models.reply(self._order.handle, said, tools, limits=limits))
+            else self._models.reply(self._order.handle, said, tools, limits=limits, key=self._order.key)
         )
         try:
             return await self._record.watched(work)
@@ -234,7 +235,8 @@ class TurnLoop:
         message: str,
         partial: list[str],
     ) -> Reply:
-        async with aclosing(self._models.stream(self._order.handle, said, tools, limits=limits)) as pieces:
+        pieces = self._models.stream(self._order.handle, said, tools, limits=limits, key=self._order.key)
+        async with aclosing(pieces):
             async for piece in pieces:
                 if isinstance(piece, Reply):
                     return piece
@@ -269,7 +271,9 @@ class TurnLoop:
         recap = self._turn.conversation.get("recap") or ""
         try:
             asked = compaction.request(context[:count], recap)
-            reply = await self._record.watched(self._models.reply(self._order.handle, asked))
+            reply = await self._record.watched(
+                self._models.reply(self._order.handle, asked, key=self._order.key)
+            )
             self._record.count(reply.usage, step=False)
             summary = clean(reply.text).strip()
         except ModelFailed:

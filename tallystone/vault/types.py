@@ -185,6 +185,16 @@ class TokenInfo:
 
 
 @dataclass(frozen=True)
+class ModelKeyInfo:
+    """What is known of a sealed model key besides the key: its provider, the origin (`https://host`, with a port if it
+    is not the usual one) that it may be sent to and no other, and when it was set (Unix seconds)."""
+
+    provider: str
+    origin: str
+    created: int
+
+
+@dataclass(frozen=True)
 class Credentials:
     """What a new principal gets, once: the token, and the recovery kit to print."""
 
