@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -138,11 +139,10 @@ class ModelLayer:
     def _within(self, limits: Limits) -> Limits:
         """These limits, none of them above the settings."""
         tokens, seconds = self.config.max_tokens, self.config.seconds
-        return Limits(
-            tokens if limits.max_tokens is None else max(1, min(limits.max_tokens, tokens)),
-            seconds if limits.seconds is None else min(limits.seconds, seconds),
-            limits.temperature,
-            limits.parallel,
+        return replace(
+            limits,
+            max_tokens=tokens if limits.max_tokens is None else max(1, min(limits.max_tokens, tokens)),
+            seconds=seconds if limits.seconds is None else min(limits.seconds, seconds),
         )
 
     def _client(self, target: Target) -> httpx2.AsyncClient:

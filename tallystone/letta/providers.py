@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tallystone.errors import Invalid, Rejected
 from tallystone.letta.hosts import Hosts, origin_text
-from tallystone.letta.wire import CONTEXT_WINDOW, ENDPOINT_TYPES
+from tallystone.letta.wire import CONTEXT_WINDOW, endpoint_type
 
 Family = Literal["openai", "compatible", "anthropic", "google"]
 
@@ -197,7 +197,7 @@ def model_json(handle: str) -> dict[str, Any]:
         "provider_name": provider,
         "provider_type": kind if kind in _PROVIDER_TYPES else "openai",
         "provider_category": "base",
-        "model_endpoint_type": kind if kind in ENDPOINT_TYPES else "openai",
+        "model_endpoint_type": endpoint_type(provider),
         "model_type": "llm",
         "context_window": CONTEXT_WINDOW,
         "max_context_window": CONTEXT_WINDOW,

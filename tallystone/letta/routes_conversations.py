@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tallystone.errors import Invalid, NotFound
-from tallystone.letta import bodies, routes_messages, turn_bodies, turn_json
+from tallystone.letta import bodies, model_options, routes_messages, turn_bodies, turn_json
 from tallystone.letta.call import Answer, Call, check_id
 from tallystone.letta.later import Later
 from tallystone.letta.messages import new_id, now_ms
@@ -34,6 +34,7 @@ def _where(call: Call, agent_id: str | None) -> tuple[str, str, dict[str, Any] |
 
 
 def _fields(body: turn_bodies.ConversationFields) -> dict[str, Any]:
+    model_options.check(body.model_settings)
     return {name: value for name, value in bodies.given(body).items() if name != "last_message_at"}
 
 

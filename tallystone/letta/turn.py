@@ -18,6 +18,7 @@ from tallystone.letta import compaction
 from tallystone.letta.arguments import clean
 from tallystone.letta.messages import heard, new_id, open_calls
 from tallystone.letta.model import Limits, ModelFailed, Models, Reply, Said, ToolCall, ToolSpec
+from tallystone.letta.model_options import limits_of
 from tallystone.letta.prompt import compile_prompt, today
 from tallystone.letta.tool_rules import ToolRules
 from tallystone.letta.toolbox import Outcome, Toolbox
@@ -208,10 +209,7 @@ class TurnLoop:
     async def _ask(
         self, agent: Agent, said: list[Said], tools: list[ToolSpec], step: str, message: str
     ) -> Reply:
-        limits = Limits(
-            max_tokens=agent.state.get("max_tokens"),
-            parallel=agent.state.get("parallel_tool_calls") is not False,
-        )
+        limits = limits_of(agent.state, self._turn.conversation)
         partial: list[str] = []
         work = (
             self._stream(said, tools, limits, step, message, partial)

@@ -50,6 +50,13 @@ ENDPOINT_TYPES = frozenset(
 )
 """The closed list of the client's `llm_config.model_endpoint_type`."""
 
+
+def endpoint_type(provider: str) -> str:
+    """What of that list a provider is; whoever is not on it speaks OpenAI's protocol."""
+    kind = {"google": "google_ai"}.get(provider, provider)
+    return kind if kind in ENDPOINT_TYPES else "openai"
+
+
 CONTEXT_WINDOW = 32_000
 """Tokens; stands in an agent's `llm_config` when nobody said otherwise. No model is run with it."""
 
@@ -142,10 +149,10 @@ def blocks_answer(blocks: list[Block]) -> Answer:
 def llm_config(state: Mapping[str, Any]) -> dict[str, Any]:
     """The `llm_config` that clients require on each agent: as given, completed from the model's handle."""
     handle = state.get("model") or ""
-    provider, _, name = handle.rpartition("/")
+    provider, _, name = handle.partition("/") if "/" in handle else ("", "", handle)
     config: dict[str, Any] = {
         "model": name,
-        "model_endpoint_type": provider if provider in ENDPOINT_TYPES else "openai",
+        "model_endpoint_type": endpoint_type(provider),
         "context_window": CONTEXT_WINDOW,
         "handle": handle or None,
         **(state.get("llm_config") or {}),

@@ -24,6 +24,13 @@ What is read beyond the client's own models: blocks carry `agent_ids`, `created_
 
 `client.access_tokens` makes tokens for one agent each: what a policy asks for that no token can hold to is 422. Their
 `hostname` is kept and shown, and restricts nothing; a list names a token by its public part, which `delete` takes too.
+
+Of `model_settings` (a conversation's beat its agent's, and these the agent's other fields and its `llm_config`) a model
+hears `temperature`, `max_output_tokens`, `parallel_tool_calls` and what they say of thinking: `reasoning`, `effort`,
+`thinking`, `thinking_config`, `enable_reasoner`, as an effort or off and on. `response_format` goes to OpenAI and to
+those who speak its protocol. Kept and not passed on: budgets of thinking tokens (`budget_tokens`, `thinking_budget` but
+0, `max_reasoning_tokens`), `response_schema`, `include_thoughts`, `strict`, `verbosity`, `frequency_penalty`,
+`tool_call_parser`, and all of `compaction_settings`. Anthropic takes no temperature while it thinks.
 """
 
 
