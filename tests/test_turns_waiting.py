@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import letta_client
@@ -153,6 +154,26 @@ def test_rules_of_tools(talking: Talking) -> None:  # noqa: F811
     assert asked[0].tools == ("memory_insert",)
     assert "memory_insert" not in asked[2].tools
     assert value(talking, agent) == "Name: Ada\na\nb"
+    assert consistent(talking.history(agent))
+
+
+def test_arguments_that_a_rule_fixes_beat_the_models(talking: Talking) -> None:  # noqa: F811
+    """In what happens, in the history, and in what the model sees that it did; for the first calls of a turn only."""
+    rules = [{"type": "run_first", "tool_name": "memory_insert", "args": {"new_string": "Öl"}}]
+    agent = talking.agent(memory_blocks=HUMAN, tool_rules=rules)
+    silent = Call("memory_insert", {"label": "human"})
+    talking.models.play(
+        [Turn("", calls=[Call("memory_insert", "{"), silent]), Turn("", calls=[append("b")]), Turn("Done.")]
+    )
+    answer = talking.say(agent)
+    assert stop(answer) == "end_turn"
+    assert value(talking, agent) == "Name: unknown\nÖl\nb"
+    first, second = (one.tool_calls for one in answer.messages if one.message_type == "tool_call_message")
+    assert first[0].arguments == "{"
+    assert json.loads(first[1].arguments) == {"label": "human", "new_string": "Öl"}
+    assert json.loads(second[0].arguments)["new_string"] == "b"
+    told = [call for message in talking.models.asked[1].messages for call in message.calls]
+    assert told[1][2] == {"label": "human", "new_string": "Öl"}
     assert consistent(talking.history(agent))
 
 

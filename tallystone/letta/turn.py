@@ -126,7 +126,8 @@ class TurnLoop:
         tools = box.specs()
         reply = await self._answer(agent, tools, step, message)
         self._record.count(reply.usage)
-        calls = _calls_of(reply)
+        # as they will be made: so they stand in the history, and before whoever approves them
+        calls = [box.rules.filled(call) for call in _calls_of(reply)]
         asks = [call for call in calls if box.waits(call)]
         cut_off = reply.finish == "length" and bool(calls)
         entry = self._entry(message, step, reply, [] if cut_off else calls, [] if cut_off else asks)
