@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tallystone.letta.call import Answer
+from tallystone.letta.messages import Style, date_json, typed
 from tallystone.letta.tools import BY_NAME, Tool
 from tallystone.vault.types import Agent, Block
 
@@ -84,9 +85,6 @@ _ECHOED = (
     "hidden",
     "max_files_open",
     "per_file_view_window_char_limit",
-    "last_run_completion",
-    "last_run_duration_ms",
-    "last_stop_reason",
     "project_id",
     "template_id",
     "base_template_id",
@@ -170,6 +168,30 @@ def _secrets(agent: Agent, name: str) -> list[dict[str, Any]]:
     return [{"agent_id": agent.id, "key": key, "value": ""} for key in agent.state.get(name) or {}]
 
 
+LAST_RUN = ("last_stop_reason", "last_run_completion", "last_run_duration_ms")
+"""Fields of an agent that tell of its latest run."""
+
+
+def last_run(agent: Agent) -> dict[str, Any]:
+    """Those fields, from the latest run that is over; before there is one, what a client put there."""
+    run = agent.last_run
+    if run is None:
+        return {name: agent.state.get(name) for name in LAST_RUN}
+    completed = run.get("completed")
+    values = (
+        run.get("stop_reason"),
+        date_json(completed) if completed else None,
+        completed - run["created"] if completed else None,
+    )
+    return dict(zip(LAST_RUN, values, strict=True))
+
+
+def _pending(agent: Agent) -> dict[str, Any] | None:
+    """The request for an approval that the agent's own conversation waits on."""
+    asked = typed(agent.awaited, Style(frozenset(["approval_request_message"]))) if agent.awaited else []
+    return asked[0] if asked else None
+
+
 def agent_json(agent: Agent) -> dict[str, Any]:
     """`AgentState`, and our extras."""
     state = agent.state
@@ -181,6 +203,8 @@ def agent_json(agent: Agent) -> dict[str, Any]:
         "agent_type": kind,
         "system": state.get("system") or "",
         **{name: state.get(name) for name in _ECHOED},
+        **last_run(agent),
+        "pending_approval": _pending(agent),
         "metadata": state.get("metadata") or {},
         "tags": list(state.get("tags") or ()),
         "llm_config": llm_config(state),

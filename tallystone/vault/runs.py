@@ -12,11 +12,47 @@ from tallystone.vault.caller import Caller
 from tallystone.vault.history import SCAN_LIMIT, Where, agents_of, owner_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.streams import Entry
-from tallystone.vault.turns import LEASE, RUN, RUNS, STEP, STEPS, as_it_reads, messages_of, open_agent
+from tallystone.vault.turns import (
+    CONVERSATION,
+    DEFAULT,
+    LEASE,
+    PLACE,
+    RUN,
+    RUNS,
+    STEP,
+    STEPS,
+    as_it_reads,
+    messages_of,
+    open_agent,
+)
 
 
 def _run_as_it_reads(caller: Caller, plan: Plan, keys: Keys, run: Entry) -> Entry:
     return as_it_reads(run, streams.find(plan, keys, LEASE, "turn"), caller.workspace.now_ms())
+
+
+def latest_run(caller: Caller, plan: Plan, keys: Keys) -> Entry | None:
+    """An agent's latest run that is over. Opens the records of two runs at most: one turn goes on at a time."""
+    last = streams.length(plan, keys, RUNS)
+    for number in range(last, max(last - 2, 0), -1):
+        entry = streams.entry_at(plan, keys, RUNS, number)
+        run = streams.peek(plan, keys, RUN, entry["id"]) if entry is not None else None
+        if run is None:
+            continue
+        lease = streams.peek(plan, keys, LEASE, "turn") if run["status"] == "running" else None
+        run = as_it_reads(run, lease, caller.workspace.now_ms())
+        if run["status"] != "running":
+            return run
+    return None
+
+
+def awaited_message(plan: Plan, keys: Keys) -> Entry | None:
+    """The message whose tool calls wait for an approval in an agent's own conversation, if one does."""
+    record = streams.peek(plan, keys, CONVERSATION, DEFAULT)
+    if record is None or not record.get("pending"):
+        return None
+    place = streams.peek(plan, keys, PLACE, record["pending"])
+    return streams.entry_at(plan, keys, messages_of(DEFAULT), place["number"]) if place is not None else None
 
 
 def read_run(caller: Caller, run_id: str) -> Entry:

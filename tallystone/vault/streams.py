@@ -108,8 +108,14 @@ def put(plan: Plan, keys: Keys, name: Name, identity: str, record: Mapping[str, 
 
 def find(plan: Plan, keys: Keys, name: Name, identity: str) -> Entry | None:
     """A record of a drawer, held to be the current one by the commit; None if there is none of this identity."""
+    plan.need(ENTRY, _stream(keys, name), _address(keys, name, identity))
+    return peek(plan, keys, name, identity)
+
+
+def peek(plan: Plan, keys: Keys, name: Name, identity: str) -> Entry | None:
+    """Like `find`, of which the commit does not depend: for what is only shown."""
     stream, number = _stream(keys, name), _address(keys, name, identity)
-    row = plan.need(ENTRY, stream, number)
+    row = plan.get(ENTRY, stream, number)
     if row is None:
         return None
     record = _open(_key(keys, name), stream, number, bytes(row[3]))

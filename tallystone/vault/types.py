@@ -66,7 +66,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Agent:
-    """An agent: its state as the sponsor keeps it, and the blocks on its shelf in the order they were attached."""
+    """An agent: its state as the sponsor keeps it, and the blocks on its shelf in the order they were attached.
+
+    `last_run` is the record of its latest run that is over, `awaited` the message of its own conversation whose tool
+    calls wait for an approval. Like the blocks they are there unless they were not asked for.
+    """
 
     id: str
     name: str
@@ -77,6 +81,8 @@ class Agent:
     version: int
     position: int
     sponsor: str
+    last_run: Mapping[str, Any] | None = None
+    awaited: Mapping[str, Any] | None = None
 
     @property
     def tools(self) -> list[str]:
