@@ -108,11 +108,9 @@ def delete(call: Call) -> Answer:
 def cancel(call: Call) -> Answer:
     """`POST …/cancel`: as `agents.messages.cancel`, if the turn under way is in this conversation."""
     agent_id, conversation, _ = _where(call, call.query.text("agent_id"))
-    running = call.vault.runs(
-        agent_id, lambda run: run["status"] == "running" and run["conversation"] == conversation
-    )
-    others = call.vault.runs(agent_id, lambda run: run["status"] == "running") if not running else []
-    if others:
+    newest = call.vault.runs(agent_id, lambda run: True, limit=1, reverse=True)  # no other can be running
+    running = [run for run in newest if run["status"] == "running"]
+    if any(run["conversation"] != conversation for run in running):
         return Answer({})
     return Answer(
         routes_messages.cancelled(call, agent_id, conversation, [run["id"] for run in running] or None)
@@ -179,7 +177,9 @@ def stream(call: Call) -> Later:
     body = bodies.decode(call.body, turn_bodies.StreamRun)
     agent_id, conversation, _ = _where(call, body.agent_id)
     if body.run_id is None:
-        latest = call.vault.runs(agent_id, lambda run: run["conversation"] == conversation)[-1:]
+        latest = call.vault.runs(
+            agent_id, lambda run: run["conversation"] == conversation, limit=1, reverse=True
+        )
         if not latest:
             raise NotFound("the conversation has no run", hint="say something in it first")
         return resumed(call, latest[0]["id"], body)

@@ -12,13 +12,13 @@ from tallystone.vault import streams
 from tallystone.vault.archive import PASSAGE, PASSAGES
 from tallystone.vault.caller import Caller
 from tallystone.vault.history import (
-    Where,
     agents_of,
     bad_cursor,
     conversation_ids,
     owner_of,
     place_of,
 )
+from tallystone.vault.merging import Where
 from tallystone.vault.plan import Plan
 from tallystone.vault.streams import Entry
 from tallystone.vault.turns import (
