@@ -150,7 +150,9 @@ class ModelConfig:
         handle = handle or next(iter(self.models), "")
         if not handle:
             raise _no_model(
-                "this agent has no model", "give it one (openai/gpt-4o-mini), or name one in `models`"
+                "this agent has no model",
+                "give it one, e.g. openai/gpt-4o-mini with OPENAI_API_KEY set for the server, or name one in the"
+                " setting `models` (TALLYSTONE_MODELS)",
             )
         if not is_handle(handle):
             raise _no_model(
@@ -165,7 +167,8 @@ class ModelConfig:
         if not url:
             raise _no_model(
                 f"no model provider {provider} is configured here",
-                f"name its base URL in the setting `providers`: {provider}=http://host:port/v1",
+                "give the agent another model, or name this provider's base URL in the setting `providers`"
+                f" (TALLYSTONE_PROVIDERS): {provider}=http://host:port/v1",
             )
         key = key or self.keys.get(provider, "")
         if not key and provider not in self.providers:
