@@ -118,12 +118,14 @@ Script = Sequence[Turn] | Callable[[Asked], Turn]
 
 
 class ScriptedModels:
-    """The server. `asked` holds every request; `unscripted` counts those for which the script had no turn left."""
+    """The server. `asked` holds every request; `unscripted` counts those for which the script had no turn left.
+    `welcome` are keys of OpenAI's protocol that it takes beside those of `KEYS`."""
 
     def __init__(self, script: Script = ()) -> None:
         self.script = script
         self.asked: list[Asked] = []
         self.unscripted = 0
+        self.welcome: set[str] = set()
         self._lock = threading.Lock()
         self._turns: Iterator[Turn] = iter(())
         self._server = _Server(self)
@@ -203,7 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         asked = _heard(self.path, body, headers)
-        if KEYS["vllm"] in headers.get("authorization", ""):
+        models = self.server.models
+        if headers.get("authorization", "").removeprefix("Bearer ") in models.welcome:
+            key_fits = True
+        elif KEYS["vllm"] in headers.get("authorization", ""):
             key_fits = asked.provider == "openai"
         else:
             key_fits = KEYS[asked.provider] in (
@@ -211,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
                 headers.get("x-api-key"),
                 headers.get("x-goog-api-key"),
             )
-        turn = self.server.models.turn(asked) if key_fits else Turn(status=401, error="wrong key")
+        turn = models.turn(asked) if key_fits else Turn(status=401, error="wrong key")
         time.sleep(turn.delay)  # what is scripted: a model that is slow to begin, in a thread of its own
         try:
             self._answer(asked, turn)

@@ -19,7 +19,7 @@ from tallystone.server.run import running
 from tallystone.server.settings import Settings
 from tallystone.vault import Vault, Workspace
 
-PLAYED = ("sharing", "tokens", "roles", "policies", "people")
+PLAYED = ("sharing", "tokens", "roles", "policies", "people", "model-keys")
 TRANSCRIPTS = [Path(__file__).parent / "transcripts" / f"{name}.txt" for name in PLAYED]
 PLACES = ["--data", "--url"]
 LOCAL = {("init",), ("recover",), ("audit", "verify")}

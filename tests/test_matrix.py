@@ -144,6 +144,9 @@ CASES: dict[Key, dict[str, Any]] = {
     },
     ("GET", "/v1/client-side-access-tokens"): {},
     ("DELETE", "/v1/client-side-access-tokens/{token}"): {},
+    ("GET", "/v1/model-keys/"): {},
+    ("PUT", "/v1/model-keys/{provider}"): {"body": {"key": "sk-x"}},
+    ("DELETE", "/v1/model-keys/{provider}"): {},
     ("GET", "/v1/tokens"): {},
     ("POST", "/v1/tokens"): {"body": {"agent_id": "AGENT"}, "ids": True},
     ("DELETE", "/v1/tokens/{kid}"): {},
@@ -214,6 +217,7 @@ class World:
             "role": self.role,
             "who": ids.get("agent_id", self.agent),
             "invitation": self.invitation,
+            "provider": "openai",
             **self.kept,
             **ids,
         }

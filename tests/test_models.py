@@ -628,8 +628,12 @@ def test_listed_models_are_what_clients_parse() -> None:
     for handle in ("openai/gpt-4o-mini", "google/gemini-2.5-pro", "ollama/qwen3", "mine/some/thing"):
         parsed = letta_client.types.Model.model_validate(model_json(handle), strict=True)
         assert parsed.handle == handle
-    listed = ModelLayer(ModelConfig(models=("openai/a", "ollama/b"))).list_models()
-    assert [model["handle"] for model in listed] == ["openai/a", "ollama/b"]
+    config = ModelConfig({"ollama": "http://127.0.0.1:11434/v1"}, KEYS, models=("openai/a", "ollama/b"))
+    assert [model["handle"] for model in ModelLayer(config).list_models()] == ["openai/a", "ollama/b"]
+    keyless = ModelLayer(ModelConfig(models=("openai/a", "ollama/b")))
+    assert keyless.list_models() == keyless.list_models({("openai", "https://elsewhere.example")}) == []
+    (own,) = keyless.list_models({("openai", "https://api.openai.com")})
+    assert own["handle"] == "openai/a"
 
 
 def test_the_client_lists_the_models_of_the_settings(served: ScriptedModels, tmp_path: Path) -> None:

@@ -260,6 +260,11 @@ def test_a_token_that_is_revoked_in_its_turn(talking: Talking) -> None:  # noqa:
         ({"messages": [{"type": "tool_return", "tool_returns": [{"tool_return": "x"}]}]}, 422),
         ({"input": "x", "messages": [{"role": "user", "content": "x"}]}, 422),
         ({"input": 7}, 422),
+        ({"input": ""}, 422),
+        ({"input": " \n"}, 422),
+        ({"input": []}, 422),
+        ({"messages": [{"role": "system", "content": "\0"}]}, 422),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}, 422),
         ({"input": "x", "max_steps": 0}, 422),
         ({"input": "x", "max_steps": 10**9}, 422),
         ({"input": "x", "stream_tokens": True}, 422),
@@ -273,10 +278,15 @@ def test_a_token_that_is_revoked_in_its_turn(talking: Talking) -> None:  # noqa:
     ],
 )
 def test_requests_that_do_not_fit(talking: Talking, body: dict[str, Any], status: int) -> None:  # noqa: F811
+    """Whole, as events or in the background: a JSON answer of the one shape, and nothing is kept."""
     agent = talking.agent()
-    answer = talking.served.http().post(f"/v1/agents/{agent.id}/messages", json=body)
-    assert answer.status_code == status, answer.text
-    assert answer.json()["error"]["code"]
+    for way in ("", "/stream", "/async"):
+        if way == "/stream" and {"stream_tokens", "background", "include_pings"} & body.keys():
+            continue  # these belong there
+        answer = talking.served.http().post(f"/v1/agents/{agent.id}/messages{way}", json=body)
+        assert answer.status_code == status, answer.text
+        assert isinstance(answer.json()["detail"], str)
+        assert answer.json()["error"]["code"] and answer.json()["error"]["hint"]
     assert talking.history(agent) == []
     assert talking.models.asked == []
 
@@ -331,3 +341,42 @@ def test_nothing_of_a_turn_is_in_the_database_in_clear(talking: Talking, tmp_pat
         )
         == 2
     )
+
+
+@pytest.mark.parametrize("way", ["", "/stream", "/async"])
+def test_strangers_to_an_agent_are_refused_before_a_turn_begins(talking: Talking, way: str) -> None:  # noqa: F811
+    served, agent = talking.served, talking.agent()
+    bare = served.letta().agents.create(name="no model")
+    nobody = "agent-00000000-0000-4000-8000-000000000000"
+    read = served.http(served.vault().create_token(scope="read"))
+    for http, whom, status, code, hint in (
+        (served.http(), nobody, 404, "not_found", "yours"),
+        (served.http(), "nobody", 422, "bad_id", "agent-"),
+        (served.http(served.add_user("ada")), agent.id, 404, "not_found", "yours"),
+        (read, agent.id, 403, "read_only_token", "scope full"),
+        (served.http(), bare.id, 400, "no_model", "OPENAI_API_KEY"),
+    ):
+        answer = http.post(f"/v1/agents/{whom}/messages{way}", json={"input": "hello"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert answer.headers["content-type"] == "application/json"
+        assert hint in answer.json()["error"]["hint"]
+    assert talking.history(agent) == talking.history(bare) == talking.models.asked == []
+
+
+def test_a_message_of_two_megabytes_is_taken_and_later_turns_go_on(talking: Talking) -> None:  # noqa: F811
+    """Its own turn says that it does not fit; the next one hears it summed up, and it stays in the history."""
+    agent = talking.agent()
+    long = "so " * 700_000
+
+    def script(asked: Asked) -> Turn:
+        if sum(len(message.text) for message in asked.messages) > 200_000:
+            return Turn(status=400, error="maximum context length exceeded")
+        return Turn("fine")
+
+    talking.models.play(script)
+    answer = talking.say(agent, long)
+    assert stop(answer) == "context_window_overflow_in_system_prompt"
+    assert answer.error["error_type"] == "too_long"
+    assert stop(talking.say(agent, "and now?")) == "end_turn"
+    assert talking.history(agent)[0].content == long
+    assert consistent(talking.history(agent))

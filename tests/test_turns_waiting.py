@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import letta_client
@@ -156,6 +157,26 @@ def test_rules_of_tools(talking: Talking) -> None:  # noqa: F811
     assert consistent(talking.history(agent))
 
 
+def test_arguments_that_a_rule_fixes_beat_the_models(talking: Talking) -> None:  # noqa: F811
+    """In what happens, in the history, and in what the model sees that it did; for the first calls of a turn only."""
+    rules = [{"type": "run_first", "tool_name": "memory_insert", "args": {"new_string": "Öl"}}]
+    agent = talking.agent(memory_blocks=HUMAN, tool_rules=rules)
+    silent = Call("memory_insert", {"label": "human"})
+    talking.models.play(
+        [Turn("", calls=[Call("memory_insert", "{"), silent]), Turn("", calls=[append("b")]), Turn("Done.")]
+    )
+    answer = talking.say(agent)
+    assert stop(answer) == "end_turn"
+    assert value(talking, agent) == "Name: unknown\nÖl\nb"
+    first, second = (one.tool_calls for one in answer.messages if one.message_type == "tool_call_message")
+    assert first[0].arguments == "{"
+    assert json.loads(first[1].arguments) == {"label": "human", "new_string": "Öl"}
+    assert json.loads(second[0].arguments)["new_string"] == "b"
+    told = [call for message in talking.models.asked[1].messages for call in message.calls]
+    assert told[1][2] == {"label": "human", "new_string": "Öl"}
+    assert consistent(talking.history(agent))
+
+
 def test_a_tool_that_must_be_called_before_the_end(talking: Talking) -> None:  # noqa: F811
     rules = [{"type": "required_before_exit", "tool_name": "memory_insert"}]
     agent = talking.agent(memory_blocks=HUMAN, tool_rules=rules)
@@ -201,3 +222,41 @@ def test_what_stands_in_for_the_agents_own(talking: Talking) -> None:  # noqa: F
     talking.models.play([Turn("ok")])
     talking.say(agent, override_system="Only this.")
     assert talking.models.asked[0].system == "Only this."
+
+
+def test_an_agent_tells_of_its_latest_run(talking: Talking) -> None:  # noqa: F811
+    """Strictly parsed by the client; agents are listed by it, and the next run takes its place."""
+    client = talking.served.letta()
+    rules = [{"type": "requires_approval", "tool_name": "memory_insert"}]
+    never, waits, done = (talking.agent(name=name, memory_blocks=HUMAN, tool_rules=rules) for name in "abc")
+    assert (never.last_stop_reason, never.last_run_completion, never.pending_approval) == (None, None, None)
+    talking.models.play([Turn("fine"), Turn("", calls=[append("x")])])
+    talking.say(done)
+    talking.say(waits)
+    told = client.agents.retrieve(waits.id)
+    assert told.last_stop_reason == "requires_approval"
+    assert told.pending_approval is not None
+    assert told.pending_approval.id == talking.history(waits)[-1].id
+    assert told.pending_approval.tool_call.name == "memory_insert"
+    (run,) = client.runs.list(agent_id=waits.id)
+    assert told.last_run_completion == run.completed_at
+    assert told.last_run_duration_ms == run.total_duration_ns // 1_000_000
+    assert [one.id for one in client.agents.list(last_stop_reason="end_turn")] == [done.id]
+    by_run = [one.id for one in client.agents.list(order_by="last_run_completion", order="asc")]
+    assert by_run == [never.id, done.id, waits.id]
+    newest = client.agents.list(order_by="last_run_completion", limit=1).items
+    assert [one.id for one in newest] == [waits.id]
+
+    talking.models.play([Turn("done")])
+    client.agents.messages.create(waits.id, messages=[{"type": "approval", "approve": False}])
+    told = client.agents.retrieve(waits.id)
+    assert (told.last_stop_reason, told.pending_approval) == ("end_turn", None)
+    # while a turn goes on, the latest that is over counts
+    first = told.last_run_completion
+    ids = {"id": "run-1", "handle": "openai/x"}
+    turn = talking.served.vault().begin_turn(waits.id, "default", ids, lambda *_: ([], {}))
+    assert client.agents.retrieve(waits.id).last_run_completion == first
+    turn.leave()
+    assert client.agents.retrieve(waits.id).last_stop_reason == "error"
+    client.agents.update(never.id, last_stop_reason="max_steps")
+    assert [one.id for one in client.agents.list(last_stop_reason="max_steps")] == [never.id]

@@ -19,6 +19,7 @@ from tallystone.vault.types import (
     Credentials,
     Grant,
     InviteInfo,
+    ModelKeyInfo,
     Offer,
     Principal,
     Reach,
@@ -274,6 +275,21 @@ class RemoteVault:
     def revoke_token(self, kid: str) -> None:
         """End a token of the caller's or its agents'."""
         self._delete(path("tokens", kid))
+
+    # -- keys of model providers --
+
+    def set_model_key(self, provider: str, key: str, origin: str) -> ModelKeyInfo:
+        """Seal the caller's own key for a provider, to be sent to `origin` alone."""
+        body = {"key": key, "origin": origin}
+        return values.model_key(self._wire.call("PUT", path("model-keys", provider), body)[0])
+
+    def model_keys(self) -> list[ModelKeyInfo]:
+        """What the caller has sealed, without the keys."""
+        return [values.model_key(item) for item in self._get("/v1/model-keys/")]
+
+    def remove_model_key(self, provider: str) -> None:
+        """Forget the caller's key for a provider."""
+        self._delete(path("model-keys", provider))
 
     # -- the log --
 

@@ -16,6 +16,7 @@ from tallystone.vault.types import (
     Grant,
     InviteInfo,
     Member,
+    ModelKeyInfo,
     Role,
     TokenInfo,
 )
@@ -96,6 +97,11 @@ def token(item: Mapping[str, Any]) -> TokenInfo:
     expires = int(_time(item["expires"]).timestamp()) if item.get("expires") else None
     times = {"created": int(_time(item["created"]).timestamp()), "expires": expires}
     return plain(TokenInfo, {**item, **times})
+
+
+def model_key(item: Mapping[str, Any]) -> ModelKeyInfo:
+    """What is known of a sealed model key."""
+    return ModelKeyInfo(item["provider"], item["origin"], int(_time(item["created_at"]).timestamp()))
 
 
 def event(item: Mapping[str, Any]) -> AuditEvent:

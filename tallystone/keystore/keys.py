@@ -95,6 +95,11 @@ class Keys:
         """Seals what lets one call a tool server."""
         return self._act("root/access")
 
+    @cached_property
+    def spend(self) -> bytes:
+        """Seals what calls a model at its owner's cost."""
+        return self._act("root/model-key")
+
     def shelf(self, kind: str) -> bytes:
         """The id (32 bytes) of this principal's shelf for one kind of thing. Unlinkable to the principal."""
         return crypto.mac(self.locate, crypto.pae("shelf", kind))

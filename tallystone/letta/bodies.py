@@ -189,6 +189,17 @@ class TokenCreate(msgspec.Struct):
     agent_id: str | None = None
 
 
+class ModelKeyPut(msgspec.Struct):
+    """`PUT /v1/model-keys/{provider}`. `origin` is a URL of the only place that the key may be sent to; left out, it is
+    the provider's public address."""
+
+    key: str
+    origin: str | None = None
+
+    def __repr__(self) -> str:
+        return "ModelKeyPut(…)"
+
+
 class AccessPolicy(msgspec.Struct):
     """One entry of an access token's policy: what it may do with one agent."""
 

@@ -70,10 +70,13 @@ def _checked(message: Mapping[str, Any]) -> dict[str, Any]:
             "a message should have a role (user, system or assistant), or a type (approval or tool_return)",
             hint='e.g. {"role": "user", "content": "hello"}',
         )
+    text = texts(message.get("content"))
+    if not text.strip():  # some providers refuse it, and with it each later turn whose history holds it
+        raise Invalid("a message's content is empty", hint="say something")
     return {
         "kind": "message",
         "role": message["role"],
-        "text": texts(message.get("content")),
+        "text": text,
         "name": _text(message, "name"),
         "otid": _text(message, "otid"),
         "sender": _text(message, "sender_id"),

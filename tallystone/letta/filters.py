@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tallystone.errors import Invalid
 from tallystone.letta.call import Query
+from tallystone.letta.wire import last_run
 from tallystone.vault.types import Agent, Block
 
 _LABEL = re.compile(r"[a-zA-Z0-9_/-]{1,50}")
@@ -88,15 +89,18 @@ def agents(query: Query) -> Callable[[Agent], bool]:
     """The predicate of a `GET /v1/agents/`."""
     equal = {
         name: value
-        for name in ("project_id", "template_id", "base_template_id", "last_stop_reason")
+        for name in ("project_id", "template_id", "base_template_id")
         if (value := query.text(name)) is not None
     }
+    stopped = query.text("last_stop_reason")
     name, creator, text = query.text("name"), query.text("created_by_id"), _search(query, "query_text")
     tagged, nothing = _tags(query), _none_match(query)
 
     def where(agent: Agent) -> bool:
         state = agent.state
         if nothing or any(state.get(field) != value for field, value in equal.items()):
+            return False
+        if stopped is not None and last_run(agent)["last_stop_reason"] != stopped:
             return False
         if name is not None and agent.name != name:
             return False

@@ -29,6 +29,13 @@ def origin(url: str) -> Origin:
     return parts.scheme, host.lower(), _PORTS[parts.scheme] if port is None else port
 
 
+def origin_text(url: str) -> str:
+    """The origin of a URL as text: scheme, host, and the port if it is not the usual one. Raises `Invalid`."""
+    scheme, host, port = origin(url)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}" if port == _PORTS[scheme] else f"{scheme}://{shown}:{port}"
+
+
 class Hosts:
     """An allow-list. An entry is a host, which allows the usual port of http or https, or host:port.
 

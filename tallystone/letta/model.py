@@ -14,6 +14,10 @@ from tallystone.errors import TallystoneError
 
 Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["stop", "tool", "length", "refused"]
+EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
+"""How hard a model may be told to think."""
+Thinking = bool | str
+"""Off, on as the provider sees fit, or one of `EFFORTS`."""
 FailureKind = Literal["timeout", "refused", "unavailable", "bad_answer", "too_long"]
 
 
@@ -91,13 +95,16 @@ class Limits:
     """How much one answer may take. None means: as the server's settings say.
 
     `max_tokens` of output and `seconds` for the whole call, retries included, are lowered by this and never raised
-    above the settings. `parallel` allows several tool calls in one answer.
+    above the settings. `parallel` allows several tool calls in one answer. `thinking` and `response_format` (as
+    OpenAI's protocol has it) go to those that know them.
     """
 
     max_tokens: int | None = None
     seconds: float | None = None
     temperature: float | None = None
     parallel: bool = True
+    thinking: Thinking | None = None
+    response_format: Mapping[str, Any] | None = None
 
 
 NO_LIMITS = Limits()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -63,9 +64,10 @@ class ModelLayer:
         """Where this model is served. Raises `Rejected` (400, `no_model`) unless it can be called from here."""
         return self.config.target(handle, key=key)
 
-    def list_models(self) -> list[dict[str, Any]]:
-        """The configured models as `GET /v1/models/` shows them. Asks no provider."""
-        return [model_json(handle) for handle in self.config.models]
+    def list_models(self, own: Collection[tuple[str, str]] = ()) -> list[dict[str, Any]]:
+        """The configured models for which the server has what their provider needs, or the caller an `own` key (of
+        this provider, for this origin), as `GET /v1/models/` shows them. Asks no provider."""
+        return [model_json(handle) for handle in self.config.models if self.config.has_key(handle, own)]
 
     async def reply(
         self,
@@ -137,11 +139,10 @@ class ModelLayer:
     def _within(self, limits: Limits) -> Limits:
         """These limits, none of them above the settings."""
         tokens, seconds = self.config.max_tokens, self.config.seconds
-        return Limits(
-            tokens if limits.max_tokens is None else max(1, min(limits.max_tokens, tokens)),
-            seconds if limits.seconds is None else min(limits.seconds, seconds),
-            limits.temperature,
-            limits.parallel,
+        return replace(
+            limits,
+            max_tokens=tokens if limits.max_tokens is None else max(1, min(limits.max_tokens, tokens)),
+            seconds=seconds if limits.seconds is None else min(limits.seconds, seconds),
         )
 
     def _client(self, target: Target) -> httpx2.AsyncClient:

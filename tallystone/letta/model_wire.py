@@ -11,7 +11,7 @@ import logging
 import math
 import ssl
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 from pydantic_ai import direct
@@ -32,7 +32,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import Model, ModelRequestParameters
-from pydantic_ai.settings import ModelSettings
+from pydantic_ai.settings import ModelSettings, ThinkingLevel
 from pydantic_ai.tools import ToolDefinition
 
 from tallystone.letta import model_native, outbound
@@ -44,6 +44,7 @@ for _name in ("openai", "anthropic", "google_genai", "pydantic_ai", "httpx", "ht
     # their debug lines, which an environment variable can turn on, quote requests and headers
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
+_SMALLEST_BUDGET = 1024  # tokens that Anthropic takes as a budget of thinking
 _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -69,10 +70,11 @@ async def reply(
     limits: Limits,
 ) -> Reply:
     """One call, the whole answer. Raises whatever the libraries raise: `model_faults` makes sense of it."""
+    model = _model(target, client, limits.seconds or 60)
     response = await direct.model_request(
-        _model(target, client, limits.seconds or 60),
+        model,
         messages(said, target),
-        model_settings=_settings(target, limits, tools),
+        model_settings=_settings(target, model, limits, tools),
         model_request_parameters=_parameters(tools),
         instrument=False,
     )
@@ -87,10 +89,11 @@ async def stream(
     limits: Limits,
 ) -> AsyncGenerator[Delta | Reply, None]:
     """One call, in pieces. An empty `Delta` says that something else has begun, a tool call for example."""
+    model = _model(target, client, limits.seconds or 60)
     async with direct.model_request_stream(
-        _model(target, client, limits.seconds or 60),
+        model,
         messages(said, target),
-        model_settings=_settings(target, limits, tools),
+        model_settings=_settings(target, model, limits, tools),
         model_request_parameters=_parameters(tools),
         instrument=False,
     ) as answer:
@@ -144,7 +147,7 @@ def _model(target: Target, client: httpx2.AsyncClient, seconds: float) -> Model[
     return OpenAIChatModel(target.model, provider=compatible, profile=profile)
 
 
-def _settings(target: Target, limits: Limits, tools: Sequence[ToolSpec]) -> ModelSettings:
+def _settings(target: Target, model: Model[Any], limits: Limits, tools: Sequence[ToolSpec]) -> ModelSettings:
     settings = ModelSettings(max_retries=0)
     if limits.max_tokens is not None:
         settings["max_tokens"] = limits.max_tokens
@@ -154,7 +157,29 @@ def _settings(target: Target, limits: Limits, tools: Sequence[ToolSpec]) -> Mode
         settings["temperature"] = limits.temperature
     if tools and not limits.parallel and target.family != "google":  # Google has no such switch
         settings["parallel_tool_calls"] = False
+    if limits.thinking is not None:
+        # one of `EFFORTS` or a flag, which a literal type cannot be told
+        settings["thinking"] = cast("ThinkingLevel", limits.thinking)
+        if target.family == "anthropic" and limits.thinking:
+            settings.pop("temperature", None)  # it refuses both together
+            return _with_a_budget(settings, model)
+    if limits.response_format is not None and target.family in ("openai", "compatible"):
+        settings["extra_body"] = {"response_format": dict(limits.response_format)}
     return settings
+
+
+def _with_a_budget(settings: ModelSettings, model: Model[Any]) -> ModelSettings:
+    """Older models of Anthropic think by a budget of tokens, which must leave some for the answer."""
+    from pydantic_ai.profiles.anthropic import ANTHROPIC_THINKING_BUDGET_MAP
+
+    if model.profile.get("anthropic_supports_adaptive_thinking"):
+        return settings
+    level = settings.pop("thinking")
+    budget = min(ANTHROPIC_THINKING_BUDGET_MAP[level], settings.get("max_tokens", 0) - _SMALLEST_BUDGET)
+    if budget < _SMALLEST_BUDGET or not model.profile.get("supports_thinking"):
+        return settings
+    thinking = {"anthropic_thinking": {"type": "enabled", "budget_tokens": budget}}
+    return cast("ModelSettings", {**settings, **thinking})
 
 
 def _parameters(tools: Sequence[ToolSpec]) -> ModelRequestParameters:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from tallystone.errors import Rejected
-from tallystone.letta.hosts import Hosts
-from tallystone.letta.wire import CONTEXT_WINDOW, ENDPOINT_TYPES
+from tallystone.errors import Invalid, Rejected
+from tallystone.letta.hosts import Hosts, origin_text
+from tallystone.letta.wire import CONTEXT_WINDOW, endpoint_type
 
 Family = Literal["openai", "compatible", "anthropic", "google"]
 
@@ -66,6 +66,26 @@ def is_provider(name: str) -> bool:
     return _PROVIDER.fullmatch(name) is not None and name not in ALIASES
 
 
+def provider_named(text: str) -> str:
+    """A provider by the name that somebody wrote. Raises `Invalid` (422) for what is none."""
+    name = ALIASES.get(text, text)
+    if not is_provider(name):
+        raise Invalid("this is no model provider's name", hint="e.g. openai, anthropic, google or openrouter")
+    return name
+
+
+def own_origin(provider: str, url: str | None) -> str:
+    """Where a user's own key for a provider may be sent: where the user says, else the provider's public address.
+    Raises `Invalid` (422) if there is neither."""
+    known = url or PUBLIC.get(provider, ("", ""))[1]
+    if not known:
+        raise Invalid(
+            f"{provider} has no public address",
+            hint="say where its key may go: --origin http://host:port, or `origin` in the body",
+        )
+    return origin_text(known)
+
+
 def is_handle(handle: str) -> bool:
     """Whether this has the form provider/model."""
     provider, _, model = handle.partition("/")
@@ -110,12 +130,29 @@ class ModelConfig:
         ]
         return Hosts.of_urls([*self.providers.values(), *public])
 
+    def place(self, handle: str | None) -> tuple[str, str] | None:
+        """The provider of a handle, and the origin at which it is served here; None if there is none."""
+        named = handle or next(iter(self.models), "")
+        name, _, _ = named.partition("/")
+        provider = ALIASES.get(name, name)
+        url = self.providers.get(provider) or PUBLIC.get(provider, ("", ""))[1]
+        return (provider, origin_text(url)) if url else None
+
+    def has_key(self, handle: str, own: Collection[tuple[str, str]] = ()) -> bool:
+        """Whether calls of a model have the key they need: the server's, or one of the caller's `own` (as `place`)."""
+        place = self.place(handle)
+        if place is None:
+            return False
+        return bool(place in own or place[0] in self.providers or self.keys.get(place[0]))
+
     def target(self, handle: str | None, *, key: str | None = None) -> Target:
         """Where this model is served; `key` beats the server's own. Raises `Rejected` (400, `no_model`) with a hint."""
         handle = handle or next(iter(self.models), "")
         if not handle:
             raise _no_model(
-                "this agent has no model", "give it one (openai/gpt-4o-mini), or name one in `models`"
+                "this agent has no model",
+                "give it one, e.g. openai/gpt-4o-mini with OPENAI_API_KEY set for the server, or name one in the"
+                " setting `models` (TALLYSTONE_MODELS)",
             )
         if not is_handle(handle):
             raise _no_model(
@@ -130,13 +167,15 @@ class ModelConfig:
         if not url:
             raise _no_model(
                 f"no model provider {provider} is configured here",
-                f"name its base URL in the setting `providers`: {provider}=http://host:port/v1",
+                "give the agent another model, or name this provider's base URL in the setting `providers`"
+                f" (TALLYSTONE_PROVIDERS): {provider}=http://host:port/v1",
             )
         key = key or self.keys.get(provider, "")
         if not key and provider not in self.providers:
             raise _no_model(
                 f"this server has no key for {provider}",
-                f"set {key_variables(provider)[0]} for the server, or name a file of keys in `model_keys`",
+                f"seal your own with: tallystone model key set {provider}; or set {key_variables(provider)[0]} for the"
+                " server, or name a file of keys in `model_keys`",
             )
         if not (self.hosts.allows(url) or (self.allowed_hosts is None and provider in PUBLIC)):
             raise _no_model(f"calls to {provider} are not allowed here", "add its host to `allowed_hosts`")
@@ -161,7 +200,7 @@ def model_json(handle: str) -> dict[str, Any]:
         "provider_name": provider,
         "provider_type": kind if kind in _PROVIDER_TYPES else "openai",
         "provider_category": "base",
-        "model_endpoint_type": kind if kind in ENDPOINT_TYPES else "openai",
+        "model_endpoint_type": endpoint_type(provider),
         "model_type": "llm",
         "context_window": CONTEXT_WINDOW,
         "max_context_window": CONTEXT_WINDOW,

@@ -9,7 +9,7 @@ from tallystone.errors import Taken
 from tallystone.letta import bodies, edits, filters, states
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.paging import Page, page, window
-from tallystone.letta.wire import agent_answer, agents_answer
+from tallystone.letta.wire import agent_answer, agents_answer, last_run
 from tallystone.vault.types import Agent
 
 _SORTS = ("created_at", "updated_at", "last_run_completion")
@@ -61,7 +61,7 @@ def list_(call: Call) -> Answer:
 
 def _sorted_page(call: Call, where: Callable[[Agent], bool], sort: str, wanted: Page) -> list[Agent]:
     def key(agent: Agent) -> tuple[bool, str, int]:
-        when = agent.updated_at.isoformat() if sort == "updated_at" else agent.state.get(sort)
+        when = agent.updated_at.isoformat() if sort == "updated_at" else last_run(agent)[sort]
         return (when is not None, when or "", agent.position)
 
     everything = call.vault.agents()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tallystone.errors import Invalid, NotFound
-from tallystone.letta import bodies, routes_messages, turn_bodies, turn_json
+from tallystone.letta import bodies, model_options, routes_messages, turn_bodies, turn_json
 from tallystone.letta.call import Answer, Call, check_id
 from tallystone.letta.later import Later
 from tallystone.letta.messages import new_id, now_ms
@@ -34,6 +34,7 @@ def _where(call: Call, agent_id: str | None) -> tuple[str, str, dict[str, Any] |
 
 
 def _fields(body: turn_bodies.ConversationFields) -> dict[str, Any]:
+    model_options.check(body.model_settings)
     return {name: value for name, value in bodies.given(body).items() if name != "last_message_at"}
 
 
@@ -107,11 +108,9 @@ def delete(call: Call) -> Answer:
 def cancel(call: Call) -> Answer:
     """`POST …/cancel`: as `agents.messages.cancel`, if the turn under way is in this conversation."""
     agent_id, conversation, _ = _where(call, call.query.text("agent_id"))
-    running = call.vault.runs(
-        agent_id, lambda run: run["status"] == "running" and run["conversation"] == conversation
-    )
-    others = call.vault.runs(agent_id, lambda run: run["status"] == "running") if not running else []
-    if others:
+    newest = call.vault.runs(agent_id, lambda run: True, limit=1, reverse=True)  # no other can be running
+    running = [run for run in newest if run["status"] == "running"]
+    if any(run["conversation"] != conversation for run in running):
         return Answer({})
     return Answer(
         routes_messages.cancelled(call, agent_id, conversation, [run["id"] for run in running] or None)
@@ -178,7 +177,9 @@ def stream(call: Call) -> Later:
     body = bodies.decode(call.body, turn_bodies.StreamRun)
     agent_id, conversation, _ = _where(call, body.agent_id)
     if body.run_id is None:
-        latest = call.vault.runs(agent_id, lambda run: run["conversation"] == conversation)[-1:]
+        latest = call.vault.runs(
+            agent_id, lambda run: run["conversation"] == conversation, limit=1, reverse=True
+        )
         if not latest:
             raise NotFound("the conversation has no run", hint="say something in it first")
         return resumed(call, latest[0]["id"], body)

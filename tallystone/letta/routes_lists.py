@@ -22,8 +22,12 @@ def health() -> Answer:
 
 
 def models(call: Call) -> Answer:
-    """`GET /v1/models/`: those that the settings name. Agents may be made with any; it matters when they talk."""
-    listed = call.models.list_models() if call.models is not None else []
+    """`GET /v1/models/`: those that the settings name, if the server has their provider's key, or the caller one of its
+    own. Agents may be made with any; it matters when they talk."""
+    listed = []
+    if call.models is not None and call.models.config.models:
+        own = {(one.provider, one.origin) for one in call.vault.model_keys()}
+        listed = call.models.list_models(own)
     for name in ("provider_name", "provider_type"):
         wanted = call.query.text(name)
         listed = [model for model in listed if wanted is None or model[name] == wanted]

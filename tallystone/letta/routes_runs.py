@@ -9,21 +9,35 @@ from tallystone.letta import bodies, turn_bodies, turn_json
 from tallystone.letta.call import Answer, Call, check_id
 from tallystone.letta.later import Later, Streamed, UnderWay
 from tallystone.letta.messages import PLAIN, typed
-from tallystone.letta.paging import page, window
+from tallystone.letta.paging import Page, page, window
 from tallystone.letta.routes_messages import dates, typed_page
 from tallystone.letta.sse import Replay
 from tallystone.letta.turn_record import InThread
+from tallystone.vault.merging import Where
+
+
+def _page(call: Call) -> Page:
+    order = "asc" if call.query.flag("ascending") else "desc"
+    return page(call.query, limit=100, order=order)
 
 
 def _listed(
     call: Call,
-    found: list[dict[str, Any]],
-    as_json: Callable[[dict[str, Any]], dict[str, Any]],
-    limit: int = 100,
+    read: Callable[..., list[dict[str, Any]]],
+    where: Where,
+    as_json: Callable[[Any], dict[str, Any]],
 ) -> Answer:
-    order = "asc" if call.query.flag("ascending") else "desc"
-    wanted = page(call.query, limit=limit, order=order)
-    return Answer([as_json(one) for one in window(found, wanted, lambda one: one["id"])])
+    """A page of what `read` (the vault's) finds of the agent that is asked about, or of all."""
+    wanted = _page(call)
+    found = read(
+        _agent(call),
+        where,
+        after=wanted.after,
+        before=wanted.before,
+        limit=wanted.limit,
+        reverse=wanted.reverse,
+    )
+    return Answer([as_json(one) for one in found])
 
 
 def _agent(call: Call) -> str | None:
@@ -48,7 +62,7 @@ def list_(call: Call) -> Answer:
             and (reason is None or run.get("stop_reason") == reason)
         )
 
-    return _listed(call, call.vault.runs(_agent(call), where), turn_json.run_json)
+    return _listed(call, call.vault.runs, where, turn_json.run_json)
 
 
 def retrieve(call: Call) -> Answer:
@@ -65,9 +79,8 @@ def messages(call: Call) -> Answer:
 
 def steps(call: Call) -> Answer:
     """`GET /v1/runs/{run_id}/steps`."""
-    run = call.vault.run(call.id("run"))
-    found = call.vault.steps(run["agent"], lambda step: step["run"] == run["id"])
-    return _listed(call, found, turn_json.step_json)
+    found = window(call.vault.run_steps(call.id("run")), _page(call), lambda one: one["id"])
+    return Answer([turn_json.step_json(one) for one in found])
 
 
 def usage(call: Call) -> Answer:
@@ -120,7 +133,7 @@ def list_steps(call: Call) -> Answer:
             and dated(step["created"])
         )
 
-    return _listed(call, call.vault.steps(_agent(call), where), turn_json.step_json)
+    return _listed(call, call.vault.steps, where, turn_json.step_json)
 
 
 def retrieve_step(call: Call) -> Answer:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tallystone.errors import Invalid, Rejected
-from tallystone.letta import bodies
+from tallystone.letta import bodies, model_options
 from tallystone.letta.names import random_name
 from tallystone.letta.tools import BASE_TOOLS, BY_ID, MULTI_AGENT_TOOLS, unknown_names
 from tallystone.letta.wire import ENDPOINT_TYPES
@@ -61,6 +61,7 @@ def created(body: bodies.AgentCreate) -> dict[str, Any]:
 def changed(body: bodies.AgentFields) -> dict[str, Any]:
     """The parts of the state that a body sets. Nulls are dropped; lists and dicts replace what was there."""
     check_llm_config(body.llm_config)
+    model_options.check(body.model_settings, body.response_format)
     sent = bodies.given(body)
     state = {name: sent[name] for name in bodies.STATE_FIELDS if name in sent}
     if "reasoning" in sent:

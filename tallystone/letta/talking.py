@@ -46,6 +46,12 @@ def models_of(call: Call) -> ModelLayer:
     return call.models
 
 
+def own_key(call: Call, handle: str | None) -> str | None:
+    """The caller's own key for the provider of a model, if it has one for the place where that is served here."""
+    place = models_of(call).config.place(handle)
+    return call.vault.open_model_key(*place) if place is not None else None
+
+
 def order_of(
     call: Call, agent_id: str, body: MessagesCreate, conversation: Mapping[str, Any] | None = None
 ) -> Order:
@@ -54,9 +60,11 @@ def order_of(
     agent = call.vault.agent(agent_id, with_blocks=False)
     call.vault.check_may_act()
     handle = body.override_model or (conversation or {}).get("model") or agent.state.get("model")
-    target = models_of(call).check(handle)
+    key = own_key(call, handle)
+    target = models_of(call).check(handle, key=key)
     return Order(
         handle=f"{target.provider}/{target.model}",
+        key=key,
         max_steps=body.max_steps or 50,
         client_tools=client_specs(msgspec.to_builtins(tool) for tool in body.client_tools or ()),
         skills=tuple((one.name, one.description, one.location) for one in body.client_skills or ()),

@@ -5,9 +5,13 @@ A rule is a map as clients send it (`type`, `tool_name`, …). A rule of an unkn
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from tallystone.letta.arguments import arguments_of
+from tallystone.letta.model import ToolCall
 
 _ENDING = frozenset({"send_message", "memory_finish_edits"})
 """Tools that end a turn by what they are, unless a rule says that the turn goes on."""
@@ -29,6 +33,21 @@ class ToolRules:
     def note(self, name: str, returned: str) -> None:
         """A tool was run."""
         self.called.append((name, returned))
+
+    def filled(self, call: ToolCall) -> ToolCall:
+        """A call with the arguments that a `run_first` rule fixes, which beat the model's own, while nothing was called
+        yet. What is no JSON object stays as the model wrote it, and will be told so."""
+        fixed: dict[str, Any] = {}
+        for rule in self._of("run_first"):
+            if rule.get("tool_name") == call.name and isinstance(rule.get("args"), dict):
+                fixed |= rule["args"]
+        if not fixed or self.called:
+            return call
+        try:
+            arguments = {**arguments_of(call.arguments), **fixed}
+        except ValueError:
+            return call
+        return replace(call, arguments=json.dumps(arguments, ensure_ascii=False))
 
     def needs_approval(self, name: str) -> bool:
         """Whether somebody must agree before this tool runs."""

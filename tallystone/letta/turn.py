@@ -20,6 +20,7 @@ from tallystone.letta.arguments import clean
 from tallystone.letta.mcp_layer import ToolCaller
 from tallystone.letta.messages import heard, new_id, open_calls
 from tallystone.letta.model import Limits, ModelFailed, Models, Reply, Said, ToolCall, ToolSpec
+from tallystone.letta.model_options import limits_of
 from tallystone.letta.prompt import compile_prompt, today
 from tallystone.letta.tool_rules import ToolRules
 from tallystone.letta.toolbox import Outcome, Toolbox
@@ -47,9 +48,10 @@ _STOPS = {
 @dataclass(frozen=True)
 class Order:
     """What a turn is asked to do besides answering: bounds, the client's own tools, what stands in for the agent's
-    own model and prompt."""
+    own model and prompt. `key` is the caller's own for the provider of the model, if it has one."""
 
     handle: str
+    key: str | None = field(default=None, repr=False)
     max_steps: int = 50
     client_tools: Mapping[str, ToolSpec] = field(default_factory=dict)
     skills: tuple[tuple[str, str, str], ...] = ()
@@ -127,7 +129,8 @@ class TurnLoop:
         tools = box.specs()
         reply = await self._answer(agent, tools, step, message)
         self._record.count(reply.usage)
-        calls = _calls_of(reply)
+        # as they will be made: so they stand in the history, and before whoever approves them
+        calls = [box.rules.filled(call) for call in _calls_of(reply)]
         asks = [call for call in calls if box.waits(call)]
         cut_off = reply.finish == "length" and bool(calls)
         entry = self._entry(message, step, reply, [] if cut_off else calls, [] if cut_off else asks)
@@ -218,15 +221,12 @@ class TurnLoop:
     async def _ask(
         self, agent: Agent, said: list[Said], tools: list[ToolSpec], step: str, message: str
     ) -> Reply:
-        limits = Limits(
-            max_tokens=agent.state.get("max_tokens"),
-            parallel=agent.state.get("parallel_tool_calls") is not False,
-        )
+        limits = limits_of(agent.state, self._turn.conversation)
         partial: list[str] = []
         work = (
             self._stream(said, tools, limits, step, message, partial)
             if self._order.by_token
-            else (self._models.reply(self._order.handle, said, tools, limits=limits))
+            else self._models.reply(self._order.handle, said, tools, limits=limits, key=self._order.key)
         )
         try:
             return await self._record.watched(work)
@@ -245,7 +245,8 @@ class TurnLoop:
         message: str,
         partial: list[str],
     ) -> Reply:
-        async with aclosing(self._models.stream(self._order.handle, said, tools, limits=limits)) as pieces:
+        pieces = self._models.stream(self._order.handle, said, tools, limits=limits, key=self._order.key)
+        async with aclosing(pieces):
             async for piece in pieces:
                 if isinstance(piece, Reply):
                     return piece
@@ -280,7 +281,9 @@ class TurnLoop:
         recap = self._turn.conversation.get("recap") or ""
         try:
             asked = compaction.request(context[:count], recap)
-            reply = await self._record.watched(self._models.reply(self._order.handle, asked))
+            reply = await self._record.watched(
+                self._models.reply(self._order.handle, asked, key=self._order.key)
+            )
             self._record.count(reply.usage, step=False)
             summary = clean(reply.text).strip()
         except ModelFailed:

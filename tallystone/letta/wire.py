@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tallystone.letta.call import Answer
+from tallystone.letta.messages import Style, date_json, typed
 from tallystone.letta.tools import Tool, attached
 from tallystone.vault.types import Agent, Block
 
@@ -50,6 +51,13 @@ ENDPOINT_TYPES = frozenset(
 )
 """The closed list of the client's `llm_config.model_endpoint_type`."""
 
+
+def endpoint_type(provider: str) -> str:
+    """What of that list a provider is; whoever is not on it speaks OpenAI's protocol."""
+    kind = {"google": "google_ai"}.get(provider, provider)
+    return kind if kind in ENDPOINT_TYPES else "openai"
+
+
 CONTEXT_WINDOW = 32_000
 """Tokens; stands in an agent's `llm_config` when nobody said otherwise. No model is run with it."""
 
@@ -77,9 +85,6 @@ _ECHOED = (
     "hidden",
     "max_files_open",
     "per_file_view_window_char_limit",
-    "last_run_completion",
-    "last_run_duration_ms",
-    "last_stop_reason",
     "project_id",
     "template_id",
     "base_template_id",
@@ -142,10 +147,10 @@ def blocks_answer(blocks: list[Block]) -> Answer:
 def llm_config(state: Mapping[str, Any]) -> dict[str, Any]:
     """The `llm_config` that clients require on each agent: as given, completed from the model's handle."""
     handle = state.get("model") or ""
-    provider, _, name = handle.rpartition("/")
+    provider, _, name = handle.partition("/") if "/" in handle else ("", "", handle)
     config: dict[str, Any] = {
         "model": name,
-        "model_endpoint_type": provider if provider in ENDPOINT_TYPES else "openai",
+        "model_endpoint_type": endpoint_type(provider),
         "context_window": CONTEXT_WINDOW,
         "handle": handle or None,
         **(state.get("llm_config") or {}),
@@ -163,6 +168,30 @@ def _secrets(agent: Agent, name: str) -> list[dict[str, Any]]:
     return [{"agent_id": agent.id, "key": key, "value": ""} for key in agent.state.get(name) or {}]
 
 
+LAST_RUN = ("last_stop_reason", "last_run_completion", "last_run_duration_ms")
+"""Fields of an agent that tell of its latest run."""
+
+
+def last_run(agent: Agent) -> dict[str, Any]:
+    """Those fields, from the latest run that is over; before there is one, what a client put there."""
+    run = agent.last_run
+    if run is None:
+        return {name: agent.state.get(name) for name in LAST_RUN}
+    completed = run.get("completed")
+    values = (
+        run.get("stop_reason"),
+        date_json(completed) if completed else None,
+        completed - run["created"] if completed else None,
+    )
+    return dict(zip(LAST_RUN, values, strict=True))
+
+
+def _pending(agent: Agent) -> dict[str, Any] | None:
+    """The request for an approval that the agent's own conversation waits on."""
+    asked = typed(agent.awaited, Style(frozenset(["approval_request_message"]))) if agent.awaited else []
+    return asked[0] if asked else None
+
+
 def agent_json(agent: Agent) -> dict[str, Any]:
     """`AgentState`, and our extras."""
     state = agent.state
@@ -174,6 +203,8 @@ def agent_json(agent: Agent) -> dict[str, Any]:
         "agent_type": kind,
         "system": state.get("system") or "",
         **{name: state.get(name) for name in _ECHOED},
+        **last_run(agent),
+        "pending_approval": _pending(agent),
         "metadata": state.get("metadata") or {},
         "tags": list(state.get("tags") or ()),
         "llm_config": llm_config(state),

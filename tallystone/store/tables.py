@@ -61,7 +61,7 @@ INVITE = _table("invite", "ws kid", "expires verifier sealed")
 CALENDAR = _table("calendar", "ws day storage grant_no", "kind")
 """What ends after `day` (days since 1970): a `grant` by its number, or with number 0 a whole `block`."""
 ENTRY = _table("entry", "ws stream number", "sealed")
-"""What an agent keeps beside its blocks (`vault/streams.py`)."""
+"""What a principal keeps beside its blocks (`vault/streams.py`)."""
 LOG_LEAF = _table("log_leaf", "ws seq", "leaf")
 LOG_DETAIL = _table("log_detail", "ws seq", "detail")
 LOG_MANIFEST = _table("log_manifest", "ws seq", "body")

@@ -27,6 +27,13 @@ What is read beyond the client's own models: blocks carry `agent_ids`, `created_
 
 `client.mcp_servers` takes servers with an HTTP transport; one of type `stdio` is 422: this server runs no programs.
 Answers show a server without its secrets ([http.md](http.md#mcp-servers)). `agent_id` of `refresh` is ignored.
+
+Of `model_settings` (a conversation's beat its agent's, and these the agent's other fields and its `llm_config`) a model
+hears `temperature`, `max_output_tokens`, `parallel_tool_calls` and what they say of thinking: `reasoning`, `effort`,
+`thinking`, `thinking_config`, `enable_reasoner`, as an effort or off and on. `response_format` goes to OpenAI and to
+those who speak its protocol. Kept and not passed on: budgets of thinking tokens (`budget_tokens`, `thinking_budget` but
+0, `max_reasoning_tokens`), `response_schema`, `include_thoughts`, `strict`, `verbosity`, `frequency_penalty`,
+`tool_call_parser`, and all of `compaction_settings`. Anthropic takes no temperature while it thinks.
 """
 
 

@@ -7,9 +7,16 @@ from datetime import datetime
 
 from tallystone.errors import Invalid
 from tallystone.keystore import ACTIVE, SUSPENDED
-from tallystone.vault import accounts, charter, invitations, roles, tokens
+from tallystone.vault import accounts, charter, invitations, model_keys, roles, tokens
 from tallystone.vault.caller import Caller
-from tallystone.vault.types import CharterView, Credentials, InviteInfo, Principal, TokenInfo
+from tallystone.vault.types import (
+    CharterView,
+    Credentials,
+    InviteInfo,
+    ModelKeyInfo,
+    Principal,
+    TokenInfo,
+)
 
 
 class Administration:
@@ -78,6 +85,25 @@ class Administration:
     def revoke_token(self, kid: str) -> None:
         """End a token of the caller's or its agents'."""
         tokens.revoke_token(self._caller, kid)
+
+    # -- keys of model providers --------------------------------------------------------------------------------
+
+    def set_model_key(self, provider: str, key: str, origin: str) -> ModelKeyInfo:
+        """Seal the caller's own key for a model provider, in place of the one before. It is sent to `origin` and to no
+        other, by turns under the caller's own tokens of scope full."""
+        return model_keys.set_model_key(self._caller, provider, key, origin)
+
+    def model_keys(self) -> list[ModelKeyInfo]:
+        """What the caller has sealed, without the keys."""
+        return model_keys.model_keys(self._caller)
+
+    def remove_model_key(self, provider: str) -> None:
+        """Forget the caller's key for a provider."""
+        model_keys.remove_model_key(self._caller, provider)
+
+    def open_model_key(self, provider: str, origin: str) -> str | None:
+        """The caller's key for a provider, if it has one for this origin; None under an agent's own token."""
+        return model_keys.open_model_key(self._caller, provider, origin)
 
     # -- the charter --------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from typing import Any
 from tallystone.errors import NotFound
 from tallystone.vault import streams
 from tallystone.vault.caller import Caller
-from tallystone.vault.history import Where, bad_cursor, page_of
+from tallystone.vault.history import bad_cursor
+from tallystone.vault.merging import Where, page_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.streams import Entry
 from tallystone.vault.turns import acting, open_agent

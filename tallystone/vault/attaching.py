@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from tallystone import policy
 from tallystone.errors import Denied, Invalid, NotFound, Taken, Tampered
@@ -19,6 +20,7 @@ from tallystone.vault.passages import find_block, lookup, walk_blocks
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.rotating import endable, remove_grants, rotate_if_due, subtree
+from tallystone.vault.runs import awaited_message, latest_run
 from tallystone.vault.shelves import AGENTS, BLOCKS, SELF, agent_keys, find, find_agent
 from tallystone.vault.types import Agent, Block
 from tallystone.vault.views import agent_view
@@ -132,9 +134,15 @@ def view_and_keys(
     if opened.genesis().subject != held.subject:
         raise Tampered("an agent's state belongs to another agent")
     keys = agent_keys(caller, held)
-    found = list(blocks_of(caller, plan, keys)) if with_blocks else []
     external = copies(plan, keys, payload["state"])
-    agent = agent_view(opened, payload, version, [block for _, block in found], external)
+    if not with_blocks:
+        return agent_view(opened, payload, version, [], external), [held.key]
+    found = list(blocks_of(caller, plan, keys))
+    agent = replace(
+        agent_view(opened, payload, version, [block for _, block in found], external),
+        last_run=latest_run(caller, plan, keys),
+        awaited=awaited_message(plan, keys),
+    )
     return agent, [held.key, *(there.key for there, _ in found)]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from tallystone.errors import Denied
 from tallystone.vault import archive, history, runs, threads, turns
 from tallystone.vault.caller import Caller
-from tallystone.vault.history import Where
+from tallystone.vault.merging import Where
+from tallystone.vault.runs import Wanted
 from tallystone.vault.streams import Entry
 from tallystone.vault.turns import DEFAULT, Compose, Turn
 
@@ -149,9 +150,18 @@ class Conversations:
         """One run. It reads `failed` if it never ended and its process is gone."""
         return runs.read_run(self._caller, run_id)
 
-    def runs(self, agent_id: str | None, where: Where) -> list[Entry]:
-        """The runs of an agent, or of all, oldest first."""
-        return runs.list_runs(self._caller, agent_id, where)
+    def runs(
+        self,
+        agent_id: str | None,
+        where: Where,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[Entry]:
+        """A page of the runs of an agent, or of all, oldest first. Raises `Rejected` (`bad_cursor`)."""
+        return runs.list_runs(self._caller, agent_id, where, Wanted(after, before, limit, reverse))
 
     def run_messages(self, run_id: str) -> list[Entry]:
         """What was written down in a run, oldest first."""
@@ -165,9 +175,22 @@ class Conversations:
         """Change fields of a step."""
         return runs.read_step(self._caller, step_id, changes)
 
-    def steps(self, agent_id: str | None, where: Where) -> list[Entry]:
-        """The steps of an agent, or of all, oldest first."""
-        return runs.list_steps(self._caller, agent_id, where)
+    def steps(
+        self,
+        agent_id: str | None,
+        where: Where,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[Entry]:
+        """A page of the steps of an agent, or of all, oldest first. Raises `Rejected` (`bad_cursor`)."""
+        return runs.list_steps(self._caller, agent_id, where, Wanted(after, before, limit, reverse))
+
+    def run_steps(self, run_id: str) -> list[Entry]:
+        """The steps of one run, oldest first."""
+        return runs.run_steps(self._caller, run_id)
 
     # -- archival passages --------------------------------------------------------------------------------------
 

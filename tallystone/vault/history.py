@@ -6,14 +6,13 @@ by a blinded address, so a page deep in a long conversation costs no more than t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
 from tallystone.errors import NotFound, Rejected
 from tallystone.keystore import Keys
 from tallystone.vault import streams
 from tallystone.vault.caller import Caller
+from tallystone.vault.merging import Place, Source, Where, merged_page, page_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import Held
 from tallystone.vault.shelves import AGENTS, SELF, agent_keys, walk
@@ -27,12 +26,6 @@ from tallystone.vault.turns import (
     messages_of,
     open_agent,
 )
-
-T = TypeVar("T")
-SCAN_LIMIT = 50_000
-"""Messages that one search looks at, newest first."""
-
-Where = Callable[[Entry], bool]
 
 
 def bad_cursor() -> Rejected:
@@ -62,29 +55,6 @@ def owner_of(
             open_agent(caller, plan, held.subject)
             return held, keys, record
     raise NotFound(f"{what} {identity} not found", hint="it may be another agent's, or deleted")
-
-
-def page_of(
-    entries: Callable[[int | None, bool], Iterator[tuple[int, T]]],
-    *,
-    after: int | None,
-    before: int | None,
-    limit: int | None,
-    reverse: bool,
-) -> list[T]:
-    """The page of an ordered source (`entries(beyond, newest first)`) between two places, nearest to its cursor."""
-    backwards = before is not None and after is None
-    start, stop = (before, None) if backwards else (after, before)
-    found = (item for item in islice(_until(entries(start, reverse != backwards), stop, reverse), limit))
-    page = list(found)
-    return page[::-1] if backwards else page
-
-
-def _until(items: Iterator[tuple[int, T]], stop: int | None, reverse: bool) -> Iterator[T]:
-    for number, item in items:
-        if stop is not None and (number <= stop if reverse else number >= stop):
-            return
-        yield item
 
 
 def place_of(plan: Plan, keys: Keys, conversation: str, cursor: str | None) -> int | None:
@@ -165,47 +135,55 @@ def search_messages(
     reverse: bool,
 ) -> list[tuple[str, str, Entry]]:
     """(agent, conversation, message) of messages that pass `where`, of one agent or of all, newest first unless
-    `reverse` is false. Looks at `SCAN_LIMIT` messages."""
+    `reverse` is false. Looks at `SCAN_LIMIT` messages of each conversation."""
 
     def action(plan: Plan) -> list[tuple[str, str, Entry]]:
-        if agent_id is None:
-            of = [(held, keys) for held, keys in agents_of(caller, plan)]
-        else:
-            of = [open_agent(caller, plan, agent_id)]
+        of = list(agents_of(caller, plan)) if agent_id is None else [open_agent(caller, plan, agent_id)]
         if conversation is not None and conversation != DEFAULT:
-            held, keys, _ = owner_of(caller, plan, CONVERSATION, conversation, "Conversation")
+            held, _, _ = owner_of(caller, plan, CONVERSATION, conversation, "Conversation")
             of = [one for one in of if one[0].subject == held.subject]
-        everything: list[tuple[int, int, str, str, Entry]] = []
-        for held, keys in of:
-            ids = [conversation] if conversation else conversation_ids(plan, keys)
-            for one in ids:
-                newest = islice(streams.walk(plan, keys, messages_of(one), reverse=True), SCAN_LIMIT)
-                everything += [
-                    (entry["date"], number, held.subject, one, entry)
-                    for number, entry in newest
-                    if where(entry) or entry["id"] in (after, before)
-                ]
-        everything.sort(key=lambda item: (item[0], item[2], item[3], item[1]), reverse=reverse)
-        ids = [item[4]["id"] for item in everything]
-        for cursor in (after, before):
-            if cursor is not None and cursor not in ids:
-                raise bad_cursor()
-        numbered = [(number, item[2:]) for number, item in enumerate(everything) if where(item[4])]
+        sources = {
+            (held.subject, one): _source(plan, keys, held.subject, one)
+            for held, keys in of
+            for one in ([conversation] if conversation else conversation_ids(plan, keys))
+        }
 
-        def entries(beyond: int | None, backwards: bool) -> Iterator[tuple[int, tuple[str, str, Entry]]]:
-            ordered = numbered[::-1] if backwards else numbered
-            for number, item in ordered:
-                if beyond is None or (number < beyond if backwards else number > beyond):
-                    yield number, item
+        def place(cursor: str | None) -> Place | None:
+            return None if cursor is None else _find_place(plan, of, sources, cursor)
 
-        page = page_of(
-            entries,
-            after=ids.index(after) if after is not None else None,
-            before=ids.index(before) if before is not None else None,
+        found = merged_page(
+            list(sources.values()),
+            where,
+            after=place(after),
+            before=place(before),
             limit=limit,
-            reverse=False,
+            reverse=reverse,
         )
-        caller.event(plan, "list", *(held.key for held, _ in of), messages=len(page))
-        return page
+        caller.event(plan, "list", *(held.key for held, _ in of), messages=len(found))
+        return [(source.label[0], source.label[1], entry) for source, entry in found]
 
     return caller.transact(action)
+
+
+def _source(plan: Plan, keys: Keys, agent_id: str, conversation: str) -> Source:
+    name = messages_of(conversation)
+    return Source(
+        (agent_id, conversation),
+        streams.length(plan, keys, name),
+        lambda beyond, newest_first: streams.walk(plan, keys, name, after=beyond, reverse=newest_first),
+        lambda number: streams.entry_at(plan, keys, name, number),
+        "date",
+    )
+
+
+def _find_place(
+    plan: Plan, of: Sequence[tuple[Held, Keys]], sources: Mapping[tuple[str, str], Source], cursor: str
+) -> Place:
+    """Where a message lies among those of these streams. Raises `Rejected` for one that is in none of them."""
+    for held, keys in of:
+        place = streams.peek(plan, keys, PLACE, cursor)
+        source = sources.get((held.subject, place["conversation"])) if place is not None else None
+        entry = source.at(place["number"]) if source is not None and place is not None else None
+        if source is not None and place is not None and entry is not None:
+            return source.place(place["number"], entry)
+    raise bad_cursor()

@@ -1,11 +1,12 @@
-"""What an agent keeps beside its blocks: sealed entries in streams that only its own root can find and open.
+"""What a principal keeps beside its blocks: sealed entries in streams that only its own root can find and open.
 
-A stream is named by an HMAC under the agent's K_locate, so the store sees neither whose it is nor of what kind. An
-entry is sealed under a key that is derived from the agent's R_read for that stream, and bound to its number: moved
+A stream is named by an HMAC under the principal's K_locate, so the store sees neither whose it is nor of what kind. An
+entry is sealed under a key that is derived from the principal's R_read for that stream, and bound to its number: moved
 elsewhere it does not open. A *stream* counts its entries from 1 and only grows. A *drawer* is a stream whose numbers
 are blinded addresses: it holds small records that are replaced (a run, a conversation, where a message lies).
 
-Whoever may read as the agent opens them. Whoever writes needs the half of the root that acts: `Caller.transact` asks.
+Whoever may read as the principal opens them. Whoever writes needs the half of the root that acts: `Caller.transact`
+asks.
 """
 
 from __future__ import annotations
@@ -107,8 +108,14 @@ def put(plan: Plan, keys: Keys, name: Name, identity: str, record: Mapping[str, 
 
 def find(plan: Plan, keys: Keys, name: Name, identity: str) -> Entry | None:
     """A record of a drawer, held to be the current one by the commit; None if there is none of this identity."""
+    plan.need(ENTRY, _stream(keys, name), _address(keys, name, identity))
+    return peek(plan, keys, name, identity)
+
+
+def peek(plan: Plan, keys: Keys, name: Name, identity: str) -> Entry | None:
+    """Like `find`, of which the commit does not depend: for what is only shown."""
     stream, number = _stream(keys, name), _address(keys, name, identity)
-    row = plan.need(ENTRY, stream, number)
+    row = plan.get(ENTRY, stream, number)
     if row is None:
         return None
     record = _open(_key(keys, name), stream, number, bytes(row[3]))

@@ -13,13 +13,13 @@ from tallystone.vault.archive import PASSAGE, PASSAGES
 from tallystone.vault.caller import Caller
 from tallystone.vault.external import ACCESS, COPY
 from tallystone.vault.history import (
-    Where,
     agents_of,
     bad_cursor,
     conversation_ids,
     owner_of,
     place_of,
 )
+from tallystone.vault.merging import Where
 from tallystone.vault.plan import Plan
 from tallystone.vault.streams import Entry
 from tallystone.vault.turns import (

@@ -79,6 +79,14 @@ def file_messages(plan: Plan, keys: Keys, conversation: str, messages: Sequence[
             streams.put(plan, keys, PLACE, message["id"], {"conversation": conversation, "number": number})
 
 
+def _name_record(plan: Plan, keys: Keys, stream: streams.Name, identity: str, created: int) -> int:
+    """Queue a record's id at the end of its stream; returns its number. `at` orders it among the records of other
+    streams: as `created`, but never before its predecessor's, since a clock may be set back."""
+    last = streams.entry_at(plan, keys, stream, streams.length(plan, keys, stream))
+    at = max(created, last.get("at", 0) if last is not None else 0)
+    return streams.append(plan, keys, stream, {"id": identity, "at": at})
+
+
 def conversation_record(plan: Plan, keys: Keys, agent_id: str, conversation: str, now_ms: int) -> Entry:
     """A conversation's record. The default one is there from the start. Raises the uniform miss for others."""
     record = streams.find(plan, keys, CONVERSATION, conversation)
@@ -165,10 +173,12 @@ class Turn:
                 streams.put(plan, keys, CONVERSATION, where, changed)
             current = self._run(plan, keys)
             if step is not None:
-                if step["id"] not in current["steps"]:
-                    streams.append(plan, keys, STEPS, {"id": step["id"], "run": self.run})
+                known = streams.find(plan, keys, STEP, step["id"])
+                if known is None:
+                    place = _name_record(plan, keys, STEPS, step["id"], step["created"])
+                    known = {"position": place}
                     current = {**current, "steps": [*current["steps"], step["id"]]}
-                streams.put(plan, keys, STEP, step["id"], step)
+                streams.put(plan, keys, STEP, step["id"], {**known, **step})
             current = {**current, **(run or {}), "updated": now}
             current["last"] = streams.length(plan, keys, messages_of(where))
             streams.put(plan, keys, RUN, self.run, current)
@@ -237,8 +247,8 @@ def begin(caller: Caller, agent_id: str, conversation: str, run: Mapping[str, An
             "first": first,
             "last": first + len(messages) - 1,
         }
+        begun["position"] = _name_record(plan, keys, RUNS, run["id"], now)
         streams.put(plan, keys, RUN, run["id"], begun)
-        streams.append(plan, keys, RUNS, {"id": run["id"]})
         taken = {"run": run["id"], "process": this_process(), "until": now + LEASE_SECONDS * 1000}
         streams.put(plan, keys, LEASE, "turn", taken)
         acting(caller, keys).event(

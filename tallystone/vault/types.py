@@ -110,6 +110,8 @@ class Agent:
     """An agent: its state as the sponsor keeps it, and the blocks on its shelf in the order they were attached.
 
     The state's `tools` are names of this server's own tools, and ids of those of MCP servers, which `external` holds.
+    `last_run` is the record of its latest run that is over, `awaited` the message of its own conversation whose tool
+    calls wait for an approval. Like the blocks they are there unless they were not asked for.
     """
 
     id: str
@@ -122,6 +124,8 @@ class Agent:
     position: int
     sponsor: str
     external: Mapping[str, ExternalTool] = field(default_factory=dict)
+    last_run: Mapping[str, Any] | None = None
+    awaited: Mapping[str, Any] | None = None
 
     @property
     def tools(self) -> list[str]:
@@ -233,6 +237,16 @@ class TokenInfo:
     created: int
     expires: int | None
     label: str
+
+
+@dataclass(frozen=True)
+class ModelKeyInfo:
+    """What is known of a sealed model key besides the key: its provider, the origin (`https://host`, with a port if it
+    is not the usual one) that it may be sent to and no other, and when it was set (Unix seconds)."""
+
+    provider: str
+    origin: str
+    created: int
 
 
 @dataclass(frozen=True)
