@@ -63,6 +63,11 @@ class Keys:
         """Wraps this principal's copies of the events that it caused."""
         return crypto.derive(self.root.read, "root/own")
 
+    @cached_property
+    def feed(self) -> bytes:
+        """Seals the places of this principal in its change feed."""
+        return crypto.derive(self.root.read, "root/feed")
+
     def _act(self, label: str) -> bytes:
         if self.root.act is None:
             raise LookupError(
