@@ -7,7 +7,7 @@
 A server process, a process with all listeners, and a writer that edits one block after the other over HTTP. Each
 listener is an agent with a token of its own; each block is read by the number of them that `--shared` says. The time
 begins when the writer has its answer in hand, so an event that is there before counts as 0, and ends when the listener
-has parsed the event. Both clocks are the machine's monotonic one.
+has received it. Both clocks are the machine's monotonic one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -48,51 +49,64 @@ def _listeners(url: str, tokens: list[str], pipe: Connection) -> None:
     asyncio.run(_listen_all(url, tokens, pipe))
 
 
+class _Ear(asyncio.Protocol):
+    """One listener on a bare socket: measured is the server, not a client library. What came is read afterwards."""
+
+    def __init__(self, request: bytes, there: asyncio.Semaphore) -> None:
+        self._request, self._there = request, there
+        self.heard: list[tuple[float, bytes]] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.append((time.monotonic(), data))
+        if b'"ready"' in data:
+            self._there.release()
+
+    def events(self) -> Iterator[tuple[str, int, float]]:
+        for when, data in self.heard:
+            for line in data.splitlines():
+                if line.startswith(b"data:") and b'"block_id"' in line:
+                    event = json.loads(line[5:])
+                    yield event["block_id"], event["version"], when
+
+
 async def _listen_all(url: str, tokens: list[str], pipe: Connection) -> None:
-    heard: list[tuple[str, int, float]] = []
-    there = asyncio.Semaphore(0)
-    tasks = [asyncio.create_task(_listen(url, token, heard, there)) for token in tokens]
+    place, there = urlsplit(url), asyncio.Semaphore(0)
+    ears: list[_Ear] = []
+    for token in tokens:
+        request = f"GET /v1/events HTTP/1.1\r\nhost: {place.netloc}\r\nauthorization: Bearer {token}\r\n\r\n"
+        ear = _Ear(request.encode(), there)
+        await asyncio.get_running_loop().create_connection(lambda ear=ear: ear, place.hostname, place.port)
+        ears.append(ear)
     for _ in tokens:
         await there.acquire()
     pipe.send(len(tokens))
     await asyncio.to_thread(pipe.recv)
-    for task in tasks:
-        task.cancel()
-    pipe.send(heard)
-
-
-async def _listen(url: str, token: str, heard: list[tuple[str, int, float]], there: asyncio.Semaphore) -> None:
-    """One listener on a bare socket: what is measured is the server, not a client library."""
-    place = urlsplit(url)
-    reader, writer = await asyncio.open_connection(place.hostname, place.port)
-    request = f"GET /v1/events HTTP/1.1\r\nhost: {place.netloc}\r\nauthorization: Bearer {token}\r\n\r\n"
-    writer.write(request.encode())
-    while line := await reader.readline():
-        if not line.startswith(b"data:"):
-            continue
-        now = time.monotonic()
-        event = json.loads(line[5:])
-        if event["kind"] == "ready":
-            there.release()
-        else:
-            heard.append((event["block_id"], event["version"], now))
+    pipe.send([event for ear in ears for event in ear.events()])
 
 
 def prepare(folder: Path, listeners: int, blocks: int, shared: int) -> tuple[str, list[str], list[str]]:
-    """A workspace in which each block is read by `shared` agents. Returns the owner's token, the agents', the blocks."""
+    """A workspace in which `shared` agents read each block. Returns the owner's token, the agents' and the blocks."""
     workspace, owner = Workspace.init(folder)
     with workspace:
         vault = workspace.vault(owner.token)
         made = [vault.create_block(label=f"block {number}", value="x" * 1000).id for number in range(blocks)]
         tokens = []
         for number in range(listeners):
-            mine = [block for place, block in enumerate(made) if (number - place * shared) % listeners < shared]
+            mine = [
+                block for place, block in enumerate(made) if (number - place * shared) % listeners < shared
+            ]
             agent = vault.create_agent({"name": f"agent {number}"}, block_ids=mine, access="read")
             tokens.append(vault.agent_token(agent.id))
     return owner.token, tokens, made
 
 
-def write(url: str, token: str, blocks: list[str], rate: float, seconds: float) -> list[tuple[str, int, float]]:
+def write(
+    url: str, token: str, blocks: list[str], rate: float, seconds: float
+) -> list[tuple[str, int, float]]:
     """Edit the blocks in turn; (block, version, when it was acknowledged)."""
     done: list[tuple[str, int, float]] = []
     with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, trust_env=False) as client:
@@ -124,18 +138,31 @@ def measure(listeners: int, rate: float, seconds: float, blocks: int, shared: in
         ours.recv()
         joined = time.monotonic() - began
         write(url, owner, made, rate, WARM_UP)
-        busy = os.times()
+        busy = _processor_time(server.pid)
         load = os.getloadavg()[0]
         done = write(url, owner, made, rate, seconds)
-        after = os.times()
+        busy = (_processor_time(server.pid) - busy) / seconds
         time.sleep(1)  # the last events are on their way
         ours.send("enough")
         heard = ours.recv()
         server.terminate()
         server.join(PATIENCE)
         ears.join(PATIENCE)
-    del busy, after
-    return {**outcome(done, heard, shared), "joined_s": round(joined, 2), "load_before": round(load, 2)}
+    return {
+        **outcome(done, heard, shared),
+        "joined_s": round(joined, 2),
+        "load_before": round(load, 2),
+        "server_cpu": round(busy, 2),
+    }
+
+
+def _processor_time(process: int | None) -> float:
+    """Seconds of processor time that a process has used, where /proc tells; else 0."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def outcome(
@@ -168,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--listeners", type=int, default=200)
     parser.add_argument("--rate", type=float, default=20, help="updates a second (20)")
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--blocks", type=int, default=20)
+    parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--shared", type=int, default=0, help="listeners a block (0: all of them)")
     parser.add_argument("--write", type=Path, metavar="DIR", help="write feed.json there")
     given = parser.parse_args(arguments)

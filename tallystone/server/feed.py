@@ -48,18 +48,18 @@ _log = structlog.get_logger("tallystone.server")
 
 
 class _Ear:
-    """One open stream: its subscription, what wakes it, and since when it waits for its listener to read."""
+    """One open stream: its subscription, what wakes it, when it last began to write, and whether it still does."""
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
         self.wake = asyncio.Event()
-        self.writing_since: float | None = None
+        self.wrote, self.writing = time.monotonic(), False
         self.scope = anyio.CancelScope()
 
 
 class Pump:
-    """All streams of this process. `crashed` is told of errors that nobody foresaw. Used on the event loop alone, except
-    `admit`."""
+    """All streams of this process. `crashed` is told of errors that nobody foresaw. Used on the event loop, and `admit`
+    in threads as well."""
 
     def __init__(
         self,
@@ -136,18 +136,16 @@ class Pump:
             if changes and changes[-1].kind == "end":
                 await send({"type": "http.response.body", "body": b""})
                 return
-            if changes:
-                continue  # more may have come while this was written
-            try:
-                await asyncio.wait_for(ear.wake.wait(), self._ping_seconds)
-            except TimeoutError:
+            elif not changes and time.monotonic() - ear.wrote >= self._ping_seconds:
                 # The place goes along each time, so that its coming says nothing about what others wrote.
                 await self._write(ear, send, b": still here\nid: " + subscription.here().encode() + b"\n\n")
+            if not subscription.waiting:
+                await ear.wake.wait()
 
     async def _write(self, ear: _Ear, send: Send, body: bytes) -> None:
-        ear.writing_since = time.monotonic()
+        ear.wrote, ear.writing = time.monotonic(), True
         await send({"type": "http.response.body", "body": body, "more_body": True})
-        ear.writing_since = None
+        ear.writing = False
 
     # -- the pump -----------------------------------------------------------------------------------------------
 
@@ -169,7 +167,7 @@ class Pump:
                 self._end_all("internal")
             if time.monotonic() - checked >= 1:
                 checked = time.monotonic()
-                self._cut_off(checked)
+                self._see_to_the_silent(checked)
             await asyncio.sleep(POLL_SECONDS)
 
     def _hear(self) -> None:
@@ -223,10 +221,13 @@ class Pump:
             self._limiter = anyio.CapacityLimiter(LOOKS)
         return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
-    def _cut_off(self, now: float) -> None:
+    def _see_to_the_silent(self, now: float) -> None:
+        """Once a second: cut off who does not read, and let the others know that the stream is alive."""
         for ear in self._ears.values():
-            if ear.writing_since is not None and now - ear.writing_since > self._stuck_seconds:
+            if ear.writing and now - ear.wrote > self._stuck_seconds:
                 ear.scope.cancel()
+            elif not ear.writing and now - ear.wrote >= self._ping_seconds:
+                ear.wake.set()
 
     def _end_all(self, code: str) -> None:
         for listener, ear in self._ears.items():

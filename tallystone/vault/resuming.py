@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import xor
 
 from tallystone import crypto
 from tallystone.audit.leaf import decode_manifest
@@ -78,16 +80,9 @@ def mark_at(snapshot: Snapshot, position: int) -> bytes:
 
 
 def mark_of(keys: Keys, block_id: str, shape: bytes) -> int:
-    """A block's part in the print, 32 bytes as a number. Keyed, so that nobody makes two sets of one print."""
+    """A block's part in the print of a set, 32 bytes as a number; they are joined by exclusive or. Keyed: nobody makes
+    two sets of one print."""
     return int.from_bytes(crypto.mac(keys.feed, crypto.pae("known", block_id, shape)), "big")
-
-
-def print_of(marks: Iterable[int]) -> bytes:
-    """The print of a set of blocks: it does not depend on their order."""
-    joint = 0
-    for mark in marks:
-        joint ^= mark
-    return joint.to_bytes(32, "big")
 
 
 def _subset(marks: Mapping[str, int], wanted: int) -> set[str] | None:
@@ -114,29 +109,27 @@ def _subset(marks: Mapping[str, int], wanted: int) -> set[str] | None:
 
 @dataclass(frozen=True)
 class Missed:
-    """What a listener has to be told first: kinds by block, and the marks of what it knew. Or that it must list again:
-    `reset`."""
+    """What a listener has to be told first: kinds by block, and the blocks that are news to it. Or that it must list
+    again: `reset`."""
 
     kinds: Mapping[str, str]
-    known: Mapping[str, int]
+    news: frozenset[str] = frozenset()
     reset: bool = False
 
 
 def missed(snapshot: Snapshot, keys: Keys, sight: Sight, place: Place) -> Missed:
     """What happened between a place and a sight of now."""
-    marks = {block_id: mark_of(keys, block_id, seen.shape) for block_id, seen in sight.blocks.items()}
-    again = Missed({}, marks, reset=True)
     size = log_size(snapshot)
     # A log that is shorter, or another one, was restored from a backup: what was told is no guide to it.
     if not 0 < size - place.position + 1 <= REPLAYED or mark_at(snapshot, place.position) != place.mark:
-        return again
-    rewritten = _rewritten(snapshot, sight, place.position)
-    gained = int.from_bytes(place.known, "big") ^ int.from_bytes(print_of(marks.values()), "big")
-    created = _subset(marks, gained)
+        return Missed({}, reset=True)
+    marks = {block_id: mark_of(keys, block_id, seen.shape) for block_id, seen in sight.blocks.items()}
+    created = _subset(marks, reduce(xor, marks.values(), int.from_bytes(place.known, "big")))
     if created is None:
-        return again
-    kinds = {block_id: "created" if block_id in created else "updated" for block_id in created | rewritten}
-    return Missed(kinds, {name: mark for name, mark in marks.items() if name not in created})
+        return Missed({}, reset=True)  # something is gone, or not as it was: only a list can tell
+    changed = created | _rewritten(snapshot, sight, place.position)
+    kinds = {block_id: "created" if block_id in created else "updated" for block_id in changed}
+    return Missed(kinds, frozenset(created))
 
 
 def _rewritten(snapshot: Snapshot, sight: Sight, position: int) -> set[str]:

@@ -30,7 +30,6 @@ from tallystone.vault.resuming import (
     mark_of,
     missed,
     open_place,
-    print_of,
     seal_place,
 )
 from tallystone.vault.sight import EVERYTHING, Name, Seen, Sight, glance, look, news, require, survey
@@ -67,7 +66,10 @@ class Subscription:
         self._settled = at
         self._number = number
         self._pending: dict[str, str] = {}
-        self._known = {name: mark_of(caller.keys, name, seen.shape) for name, seen in sight.blocks.items()}
+        self._known: dict[str, bytes] = {}
+        self._print = 0
+        for block_id, seen in sight.blocks.items():
+            self._know(block_id, seen.shape)
         self._opening = "ready"
 
     def __repr__(self) -> str:
@@ -178,7 +180,8 @@ class Subscription:
 
     def resume(self, place: Place, lost: Missed) -> None:
         """Begin with what happened since a place."""
-        self._known = dict(lost.known)
+        for block_id in lost.news:
+            self._know(block_id, None)
         self._pending.update(lost.kinds)
         if lost.reset:
             self._opening = "reset"
@@ -211,16 +214,26 @@ class Subscription:
         for count, block_id in enumerate(ready, 1):
             kind = self._pending.pop(block_id)
             seen = self.sight.blocks.get(block_id)
-            if seen is None:
-                self._known.pop(block_id, None)
-            else:
-                self._known[block_id] = mark_of(self.caller.keys, block_id, seen.shape)
+            self._know(block_id, seen.shape if seen is not None else None)
             if complete and count == len(ready):
                 self._settled = self.position, self._mark
             self._number += 1
             version = seen.version if seen is not None else None
             changes.append(Change(self._number, kind, block_id, version, self._id(self._settled)))
         return changes
+
+    def _know(self, block_id: str, shape: bytes | None) -> None:
+        """Keep the print of what the listener knows; None: nothing of this block."""
+        before = self._known.get(block_id)
+        if before == shape:
+            return
+        for one in (before, shape):
+            if one is not None:
+                self._print ^= mark_of(self.caller.keys, block_id, one)
+        if shape is None:
+            del self._known[block_id]
+        else:
+            self._known[block_id] = shape
 
     def here(self) -> str:
         """The id of the newest place up to which everything was told."""
@@ -229,7 +242,7 @@ class Subscription:
         return self._id(self._settled)
 
     def _id(self, at: tuple[int, bytes]) -> str:
-        place = Place(self._number, *at, print_of(self._known.values()))
+        place = Place(self._number, *at, self._print.to_bytes(32, "big"))
         return seal_place(self.caller.keys, place)
 
 
