@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from tallystone.vault.types import (
     Agent,
     AuditEvent,
     Block,
+    Change,
     CharterView,
     Credentials,
     Grant,
@@ -25,8 +27,11 @@ from tallystone.vault.types import (
     Role,
     TokenInfo,
 )
+from tallystone.vault.watching import ended
 
 _ATTEMPTS = 20
+_REDIALS = 10
+"""How often in a row a stream is taken up again, some 40 seconds in all, before that is an error."""
 
 
 def redeem(url: str, code: str) -> Credentials:
@@ -96,6 +101,28 @@ class RemoteVault:
     def delete_block(self, block_id: str) -> None:
         """Delete the block for everybody."""
         self._delete(path("blocks", block_id))
+
+    def watch(self, *block_ids: str) -> Iterator[Change]:
+        """The changes of the caller's blocks, or of these. A stream that is lost is taken up again where it was."""
+        where = "/v1/events" + (
+            "?" + urlencode([("block_id", one) for one in block_ids]) if block_ids else ""
+        )
+        after: str | None = None
+        lost = 0
+        while True:
+            try:
+                for place, body in self._wire.listen(where, after):
+                    after, lost = place, 0
+                    change = values.change(body, place)
+                    if change.kind == "end" and change.code != "stopping":
+                        raise ended(change.code)
+                    if change.kind not in ("ready", "end"):
+                        yield change
+            except errors.StoreError:
+                if after is None or lost >= _REDIALS:
+                    raise
+            lost += 1
+            time.sleep(min(0.1 * 2**lost, 5.0))
 
     # -- sharing --
 

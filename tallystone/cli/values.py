@@ -12,6 +12,7 @@ from tallystone.vault.types import (
     Agent,
     AuditEvent,
     Block,
+    Change,
     CharterView,
     Grant,
     InviteInfo,
@@ -95,6 +96,12 @@ def token(item: Mapping[str, Any]) -> TokenInfo:
     expires = int(_time(item["expires"]).timestamp()) if item.get("expires") else None
     times = {"created": int(_time(item["created"]).timestamp()), "expires": expires}
     return plain(TokenInfo, {**item, **times})
+
+
+def change(item: Mapping[str, Any], place: str) -> Change:
+    """An event of the change feed, and its id."""
+    more = item.get("block_id", ""), item.get("version"), place, item.get("code", "")
+    return Change(item["number"], item["kind"], *more)
 
 
 def event(item: Mapping[str, Any]) -> AuditEvent:
