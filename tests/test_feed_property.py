@@ -101,10 +101,14 @@ class History:
     # -- what may happen ----------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Something happens, or is refused: both are part of a history."""
+        """Something happens, or is refused: both are part of a history. Nobody stays suspended for long."""
+        if self.random.random() < 0.25:
+            for name in ("bob", "carol"):
+                with suppress(TallystoneError):
+                    self.vault("alice").resume(name)
         chances: list[tuple[int, Callable[[], object]]] = [
             (2, lambda: self.make(self.random.choice(["alice", "dora", "bob"]))),
-            (8, self.write),
+            (12, self.write),
             (2, self.set),
             (8, self.share),
             (5, self.revoke),
@@ -113,9 +117,9 @@ class History:
             (3, self.member),
             (3, self.place),
             (1, self.delete),
-            (2, self.stand),
+            (1, self.stand),
             (2, self.clear),
-            (2, self.retoken),
+            (1, self.retoken),
             (2, self.wait),
             (1, self.hand_over),
         ]
@@ -191,7 +195,7 @@ class History:
     def stand(self) -> None:
         who = self.random.choice(["bob", "carol"])
         self.vault("alice").suspend(who)
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.3:
             self.vault("alice").resume(who)
 
     def clear(self) -> None:
@@ -217,7 +221,7 @@ class History:
             self.listen("bob, for a while", vault.create_token(expires=ends))
 
     def wait(self) -> None:
-        self.hours += self.random.choice([1, 12, 24])
+        self.hours += self.random.choice([1, 1, 6, 24])
         if self.random.random() < 0.5:
             self.workspace.purge()
 
@@ -238,10 +242,13 @@ class History:
 
     def look(self) -> None:
         """Ask everybody's list, and some of the feeds."""
-        for listener in self.listeners:
-            if listener.over:
-                continue
+        for listener in list(self.listeners):
             now = self.list(listener)
+            if listener.over:
+                if now is not None:  # whoever was suspended is back
+                    self.listeners.remove(listener)
+                    self.listen(listener.name, listener.token)
+                continue
             if now is not None:
                 listener.between.append(now)
             how = self.random.random()
