@@ -103,15 +103,21 @@ class RemoteVault:
         self._delete(path("blocks", block_id))
 
     def watch(self, *block_ids: str) -> Iterator[Change]:
-        """The changes of the caller's blocks, or of these. A stream that is lost is taken up again where it was."""
+        """The changes of the caller's blocks, or of these, from now on. A stream that is lost is taken up again."""
         where = "/v1/events" + (
             "?" + urlencode([("block_id", one) for one in block_ids]) if block_ids else ""
         )
-        after: str | None = None
+        events = self._wire.listen(where, None)
+        begun = next(events, None)
+        if begun is None:
+            raise errors.StoreError("the stream of changes did not begin", hint="try again")
+        return self._follow(where, events, begun[0])
+
+    def _follow(self, where: str, events: Iterator[tuple[str, Any]], after: str) -> Iterator[Change]:
         lost = 0
         while True:
             try:
-                for place, body in self._wire.listen(where, after):
+                for place, body in events:
                     after, lost = place, 0
                     change = values.change(body, place)
                     if change.kind == "end" and change.code != "stopping":
@@ -119,10 +125,11 @@ class RemoteVault:
                     if change.kind not in ("ready", "end"):
                         yield change
             except errors.StoreError:
-                if after is None or lost >= _REDIALS:
+                if lost >= _REDIALS:
                     raise
             lost += 1
             time.sleep(min(0.1 * 2**lost, 5.0))
+            events = self._wire.listen(where, after)
 
     # -- sharing --
 

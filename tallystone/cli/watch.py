@@ -25,8 +25,7 @@ def watch(*blocks: BlockId, place: Place = Place()) -> int:
     """
     with place.vault() as vault:
         changes = vault.watch(*blocks)
-        if not place.as_json:
-            say("watching; interrupt to stop")
+        say("watching; interrupt to stop")
         for change in changes:
             line(json.dumps(_json(change)) if place.as_json else _text(change))
     return 0

@@ -68,6 +68,11 @@ class Keys:
         """Seals the places of this principal in its change feed."""
         return crypto.derive(self.root.read, "root/feed")
 
+    @cached_property
+    def known(self) -> bytes:
+        """Marks the blocks that a listener of this principal's knows."""
+        return crypto.derive(self.root.read, "root/known")
+
     def _act(self, label: str) -> bytes:
         if self.root.act is None:
             raise LookupError(

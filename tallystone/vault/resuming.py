@@ -82,7 +82,7 @@ def mark_at(snapshot: Snapshot, position: int) -> bytes:
 def mark_of(keys: Keys, block_id: str, shape: bytes) -> int:
     """A block's part in the print of a set, 32 bytes as a number; they are joined by exclusive or. Keyed: nobody makes
     two sets of one print."""
-    return int.from_bytes(crypto.mac(keys.feed, crypto.pae("known", block_id, shape)), "big")
+    return int.from_bytes(crypto.mac(keys.known, crypto.pae("known", block_id, shape)), "big")
 
 
 def _subset(marks: Mapping[str, int], wanted: int) -> set[str] | None:
