@@ -128,7 +128,7 @@ def missed(snapshot: Snapshot, keys: Keys, sight: Sight, place: Place) -> Missed
     if created is None:
         return Missed({}, reset=True)  # something is gone, or not as it was: only a list can tell
     changed = created | _rewritten(snapshot, sight, place.position)
-    kinds = {block_id: "created" if block_id in created else "updated" for block_id in changed}
+    kinds = {name: "created" if name in created else "updated" for name in sight.blocks if name in changed}
     return Missed(kinds, frozenset(created))
 
 
