@@ -1,7 +1,7 @@
 """How soon those who listen hear of a change: from the acknowledged commit to its event at the listener.
 
-    python -m bench.feed                          200 listeners, 20 updates a second, 20 seconds
-    python -m bench.feed --listeners 1000 --rate 5
+    python -m bench.feed                          200 listeners; the two loads of `LOADS`, 20 seconds each
+    python -m bench.feed --listeners 1000 --rate 5 --shared 1000
     python -m bench.feed --write docs             also writes feed.json there
 
 A server process, a process with all listeners, and a writer that edits one block after the other over HTTP. Each
@@ -19,7 +19,6 @@ import multiprocessing
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,6 +33,8 @@ from tallystone.server.run import serve
 from tallystone.server.settings import Settings
 from tallystone.vault import Workspace
 
+LOADS = ((10, 200), (20, 20))
+"""Updates a second, and how many listeners can read each block: everybody hears everything, and a team a block."""
 WARM_UP = 2.0
 """Seconds of updates that do not count: caches fill, and verdicts on signatures are remembered."""
 PATIENCE = 60
@@ -191,29 +192,39 @@ def outcome(
 
 def main(arguments: list[str] | None = None) -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m bench.feed", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.feed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--listeners", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=20, help="updates a second (20)")
+    parser.add_argument("--rate", type=float, help="updates a second")
+    parser.add_argument("--shared", type=int, help="listeners that can read each block")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument("--shared", type=int, default=0, help="listeners a block (0: all of them)")
     parser.add_argument("--write", type=Path, metavar="DIR", help="write feed.json there")
     given = parser.parse_args(arguments)
-    shared = given.shared or given.listeners
-    result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "listeners": given.listeners,
-        "rate": given.rate,
-        "seconds": given.seconds,
-        "blocks": given.blocks,
-        "shared": shared,
-        **measure(given.listeners, given.rate, given.seconds, given.blocks, shared),
-    }
-    for name, value in result.items():
-        print(f"{name:12} {value}")
+    loads = (
+        LOADS if given.rate is None and given.shared is None else ((given.rate or 10, given.shared or 200),)
+    )
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    print(f"{machine}; {given.listeners} listeners, {given.blocks} blocks, {given.seconds:g} s")
+    runs = []
+    for rate, shared in loads:
+        shared = min(shared, given.listeners)
+        run = {
+            "rate": rate,
+            "shared": shared,
+            **measure(given.listeners, rate, given.seconds, given.blocks, shared),
+        }
+        if not runs:
+            print("  ".join(f"{name:>8}" for name in run))
+        print("  ".join(f"{value:>{max(8, len(name))}}" for name, value in run.items()), flush=True)
+        runs.append(run)
     if given.write is not None:
-        (given.write / "feed.json").write_text(json.dumps(result, indent=2) + "\n")
-    sys.stdout.flush()
+        result = {
+            "machine": machine,
+            "listeners": given.listeners,
+            "blocks": given.blocks,
+            "seconds": given.seconds,
+        }
+        (given.write / "feed.json").write_text(json.dumps({**result, "runs": runs}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
