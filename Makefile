@@ -23,7 +23,8 @@ UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 all:
 	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
 	@echo "make test    lint, strict types and all tests"
-	@echo "make bench   what sharing and revoking cost, as a table (BENCH_ARGS='--members 100000' for a large role)"
+	@echo "make bench   what sharing and revoking cost (BENCH_ARGS='--members 100000' for a large role), and how soon"
+	@echo "             listeners hear of a change"
 	@echo "make lint    lint and strict types only"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the virtual environment and caches"
@@ -56,6 +57,9 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench.sharing $(BENCH_ARGS)
+	@echo
+	@echo "How soon 200 listeners hear of a change:"
+	@$(BIN)/python -m bench.feed
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

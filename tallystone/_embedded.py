@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from tallystone.errors import Unauthenticated
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.types import Change
+from tallystone.vault.watching import POLL_SECONDS, Watch
 
 
 class OpenVault(Vault):
@@ -62,6 +64,8 @@ class AsyncVault:
         async def call(*args: Any, **kwargs: Any) -> Any:
             async with self._turn:
                 result = await asyncio.to_thread(method, *args, **kwargs)
+            if isinstance(result, Watch):
+                return AsyncWatch(result)
             return AsyncVault(result) if isinstance(result, Vault) else result
 
         call.__name__, call.__doc__ = name, method.__doc__
@@ -72,6 +76,28 @@ class AsyncVault:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+class AsyncWatch:
+    """The changes of a caller's blocks, as they happen: `async for change in await vault.watch()`."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change:
+        while True:
+            change = await asyncio.to_thread(self._watch.poll)
+            if change is not None:
+                return change
+            await asyncio.sleep(POLL_SECONDS)
+
+    @property
+    def place(self) -> str:
+        """Where a later watch goes on (`after`)."""
+        return self._watch.place
 
 
 async def aopen(path: str | os.PathLike[str], *, token: str) -> AsyncVault:

@@ -30,7 +30,7 @@ RANDOM = random.Random(8)
 Key = tuple[str, str]
 
 # What a route is called with: path parameters, body, query. `BLOCK`, `AGENT` and `LABEL` are filled in. `only` says who
-# alone is answered.
+# alone is answered. What `streams` does not end.
 CASES: dict[Key, dict[str, Any]] = {
     ("POST", "/v1/blocks/"): {"body": {"label": "x", "value": "y"}},
     ("GET", "/v1/blocks/"): {},
@@ -161,6 +161,7 @@ CASES: dict[Key, dict[str, Any]] = {
     ("GET", "/v1/charter"): {},
     ("PATCH", "/v1/charter"): {"body": {"trust": True}},
     ("GET", "/v1/audit/events"): {"query": {"limit": 0}},
+    ("GET", "/v1/events"): {"query": {"block_id": "BLOCK"}, "ids": True, "streams": True},
 }
 SERVED = [route for route in ROUTES if route.kind == "served"]
 KEPT = {
@@ -240,10 +241,25 @@ class World:
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         query = {
-            name: str(value).replace("AGENT", ids.get("agent_id", ""))
+            name: str(value)
+            .replace("AGENT", ids.get("agent_id", ""))
+            .replace("BLOCK", ids.get("block_id", ""))
             for name, value in case.get("query", {}).items()
         }
+        query = {name: value for name, value in query.items() if value}
+        if case.get("streams"):
+            return self._first_of_a_stream(path, headers, query)
         return self.http.request(route.method, path, content=content, headers=headers, params=query)
+
+    def _first_of_a_stream(self, path: str, headers: dict[str, str], query: dict[str, str]) -> httpx.Response:
+        """The answer with what comes first, of one that does not end by itself."""
+        with self.http.stream("GET", path, headers=headers, params=query) as answer:
+            if answer.status_code != 200:
+                answer.read()
+                return answer
+            first = next(answer.iter_bytes())
+        known = {name: value for name, value in answer.headers.items() if name != "transfer-encoding"}
+        return httpx.Response(answer.status_code, headers=known, content=first)
 
     @property
     def http(self) -> httpx.Client:

@@ -31,6 +31,7 @@ from tallystone.cli.place import Usage
 from tallystone.cli.serve import serve
 from tallystone.cli.sharing import why
 from tallystone.cli.terminal import abandon, fail, stderr, stdout
+from tallystone.cli.watch import watch
 from tallystone.errors import TallystoneError
 
 FAILED = 1
@@ -87,6 +88,9 @@ for _group in (
 ):
     app.command(_group)
 command(app, "access", "tallystone access", "tallystone access --json")(access)
+command(
+    app, "watch", "tallystone watch", "tallystone watch block-2f4d8c1a-… --url http://127.0.0.1:8283 --json"
+)(watch)
 command(app, "why", "tallystone why ada block-2f4d8c1a-…")(why)
 command(
     app,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from tallystone.vault.types import (
     Agent,
     AuditEvent,
     Block,
+    Change,
     CharterView,
     Credentials,
     Grant,
@@ -26,8 +28,11 @@ from tallystone.vault.types import (
     Role,
     TokenInfo,
 )
+from tallystone.vault.watching import ended
 
 _ATTEMPTS = 20
+_REDIALS = 10
+"""How often in a row a stream is taken up again, some 40 seconds in all, before that is an error."""
 
 
 def redeem(url: str, code: str) -> Credentials:
@@ -97,6 +102,35 @@ class RemoteVault:
     def delete_block(self, block_id: str) -> None:
         """Delete the block for everybody."""
         self._delete(path("blocks", block_id))
+
+    def watch(self, *block_ids: str) -> Iterator[Change]:
+        """The changes of the caller's blocks, or of these, from now on. A stream that is lost is taken up again."""
+        where = "/v1/events" + (
+            "?" + urlencode([("block_id", one) for one in block_ids]) if block_ids else ""
+        )
+        events = self._wire.listen(where, None)
+        begun = next(events, None)
+        if begun is None:
+            raise errors.StoreError("the stream of changes did not begin", hint="try again")
+        return self._follow(where, events, begun[0])
+
+    def _follow(self, where: str, events: Iterator[tuple[str, Any]], after: str) -> Iterator[Change]:
+        lost = 0
+        while True:
+            try:
+                for place, body in events:
+                    after, lost = place, 0
+                    change = values.change(body, place)
+                    if change.kind == "end" and change.code != "stopping":
+                        raise ended(change.code)
+                    if change.kind not in ("ready", "end"):
+                        yield change
+            except errors.StoreError:
+                if lost >= _REDIALS:
+                    raise
+            lost += 1
+            time.sleep(min(0.1 * 2**lost, 5.0))
+            events = self._wire.listen(where, after)
 
     # -- sharing --
 

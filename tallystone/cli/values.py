@@ -12,6 +12,7 @@ from tallystone.vault.types import (
     Agent,
     AuditEvent,
     Block,
+    Change,
     CharterView,
     Grant,
     InviteInfo,
@@ -102,6 +103,12 @@ def token(item: Mapping[str, Any]) -> TokenInfo:
 def model_key(item: Mapping[str, Any]) -> ModelKeyInfo:
     """What is known of a sealed model key."""
     return ModelKeyInfo(item["provider"], item["origin"], int(_time(item["created_at"]).timestamp()))
+
+
+def change(item: Mapping[str, Any], place: str) -> Change:
+    """An event of the change feed, and its id."""
+    more = item.get("block_id", ""), item.get("version"), place, item.get("code", "")
+    return Change(item["number"], item["kind"], *more)
 
 
 def event(item: Mapping[str, Any]) -> AuditEvent:

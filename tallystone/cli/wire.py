@@ -11,6 +11,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import date
 from email.message import Message
 from http.client import HTTPException
@@ -83,18 +84,43 @@ class Wire:
     ) -> tuple[Any, str | None]:
         """The answer's body and its `ETag`. Raises `TallystoneError`."""
         headers = {"Accept": "application/json"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
         content = None
         if body is not None:
             content = json.dumps(body, default=_plain).encode()
             headers["Content-Type"] = "application/json"
         if if_match is not None:
             headers["If-Match"] = if_match
+        with self._asked(), self._open(method, path, content, headers) as answer:
+            return json.loads(answer.read() or b"null"), answer.headers.get("ETag")
+
+    def listen(self, path: str, after: str | None) -> Iterator[tuple[str, Any]]:
+        """The server-sent events of a stream, from the one with the id `after` on: (id, body). Ends with the stream, or
+        when that is lost. Raises `TallystoneError` when it does not begin."""
+        headers = {"Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = after
+        with self._asked():
+            answer = self._open("GET", path, None, headers)
+        last = after or ""
+        with answer, suppress(OSError, HTTPException, ValueError):
+            for line in answer:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "id":
+                    last = value
+                elif name == "data":
+                    yield last, json.loads(value)
+
+    def _open(self, method: str, path: str, content: bytes | None, headers: dict[str, str]) -> Any:
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self._base + path, content, headers, method=method)
+        return self._opener.open(request, timeout=TIMEOUT)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Whatever goes wrong while the server is asked becomes an error of ours."""
         try:
-            with self._opener.open(request, timeout=TIMEOUT) as answer:
-                return json.loads(answer.read() or b"null"), answer.headers.get("ETag")
+            yield
         except urllib.error.HTTPError as refused:
             with refused:
                 raise _refusal(refused.code, refused.headers, refused.read(1 << 20)) from None
@@ -102,7 +128,8 @@ class Wire:
             reason = getattr(problem, "reason", problem)
             reason = getattr(reason, "strerror", None) or reason
             raise errors.StoreError(
-                f"no answer from {self._base}: {reason}", hint="is the server running, and the URL right?"
+                f"no answer from {self._base}: {reason}",
+                hint="is the server running, and the URL right?",
             ) from None
         except ValueError:
             raise errors.StoreError(

@@ -63,6 +63,16 @@ class Keys:
         """Wraps this principal's copies of the events that it caused."""
         return crypto.derive(self.root.read, "root/own")
 
+    @cached_property
+    def feed(self) -> bytes:
+        """Seals the places of this principal in its change feed."""
+        return crypto.derive(self.root.read, "root/feed")
+
+    @cached_property
+    def known(self) -> bytes:
+        """Marks the blocks that a listener of this principal's knows."""
+        return crypto.derive(self.root.read, "root/known")
+
     def _act(self, label: str) -> bytes:
         if self.root.act is None:
             raise LookupError(

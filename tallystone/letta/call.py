@@ -122,6 +122,10 @@ class Retry:
     named: bool = False
 
 
+def _anybody(principal: str) -> None:
+    """Nobody counts."""
+
+
 @dataclass
 class Call:
     """One authenticated request. `params` are the decoded path parameters; header names are in lower case."""
@@ -133,6 +137,8 @@ class Call:
     body: bytes = b""
     retry: Retry | None = None
     models: ModelLayer | None = None
+    admit: Callable[[str], None] = _anybody
+    """Raises when this principal listens too often already."""
 
     def id(self, kind: str, name: str | None = None) -> str:
         """The path's id of a block, agent or tool, checked for its shape."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from tallystone.letta.call import Answer
 from tallystone.letta.turn_record import InThread
+from tallystone.vault.subscription import Subscription
 
 
 @dataclass
@@ -21,6 +22,13 @@ class Streamed(Answer):
     """An answer in server-sent events: `events` are the bytes as they go out."""
 
     events: AsyncIterator[bytes] = field(kw_only=True)
+
+
+@dataclass
+class Subscribed(Answer):
+    """An answer that goes on for as long as somebody listens: the changes of the caller's blocks."""
+
+    subscription: Subscription = field(kw_only=True)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from tallystone.letta import (
     routes_agents,
     routes_blocks,
     routes_conversations,
+    routes_events,
     routes_lists,
     routes_mcp,
     routes_messages,
@@ -193,6 +194,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/charter", routes_accounts.charter),
     Route("PATCH", "/v1/charter", routes_accounts.update_charter),
     Route("GET", "/v1/audit/events", routes_accounts.events),
+    Route("GET", "/v1/events", routes_events.listen),
     *(Route(method, path, _not_served(client), client, "501") for client, method, path in NOT_SERVED),
     # ours, and promised: until then a caller hears that it is not there yet, not that the block is missing
     Route("POST", _BLOCK + "/share", _not_served("blocks.share"), "", "501"),

@@ -16,16 +16,17 @@ import anyio
 import anyio.to_thread
 import structlog
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallystone.errors import TallystoneError, Unauthenticated
 from tallystone.letta.call import Answer, Call, Query, Retry
-from tallystone.letta.later import Later, Streamed, UnderWay
+from tallystone.letta.later import Later, Streamed, Subscribed, UnderWay
 from tallystone.letta.model_layer import ModelLayer
 from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES
 from tallystone.letta.routes_lists import health
 from tallystone.server import errors
 from tallystone.server.auth import Turnstile, bearer
+from tallystone.server.feed import LISTENERS, LISTENERS_EACH, Pump
 from tallystone.server.limits import Gone, check_head, read_body
 from tallystone.server.paths import Match, Paths
 from tallystone.server.retries import Flights, retry_of
@@ -56,6 +57,8 @@ class App:
         threads: int = THREADS,
         turnstile: Turnstile | None = None,
         models: ModelLayer | None = None,
+        listeners: int = LISTENERS,
+        listeners_each: int = LISTENERS_EACH,
     ) -> None:
         self._workspace = workspace
         self._max_body = max_body
@@ -65,6 +68,12 @@ class App:
         self._models = models
         self._flights = Flights()
         self._turns = UnderWay(lambda error: _log_crash(error, "turn"))
+        self._pump = Pump(
+            workspace,
+            listeners=listeners,
+            listeners_each=listeners_each,
+            crashed=lambda error: _log_crash(error, "feed"),
+        )
         self._limiter: anyio.CapacityLimiter | None = None
         self.ready = True
 
@@ -76,6 +85,10 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
         else:
             await self._http(scope, receive, send)
+
+    def hush(self) -> None:
+        """End the streams of those who listen, which would go on for good. Called in the loop that serves."""
+        self._pump.stop()
 
     async def close(self) -> None:
         """End the turns that still go on, and close what is open towards models. Called in the loop that served, when
@@ -96,8 +109,10 @@ class App:
                 _log_crash(error, request.template)
             answer = errors.answer(error)
         headers = {"cache-control": "no-store", **answer.headers}
-        if isinstance(answer, Streamed):
-            response: Response = StreamingResponse(
+        if isinstance(answer, Subscribed):
+            response: ASGIApp = self._pump.stream(answer.subscription, headers)
+        elif isinstance(answer, Streamed):
+            response = StreamingResponse(
                 answer.events, answer.status, headers, media_type="text/event-stream"
             )
         else:
@@ -170,7 +185,7 @@ class App:
         except Unauthenticated as error:
             raise _Stranger(error) from None
         query = Query(request.query.decode("latin-1"))
-        call = Call(vault, found.params, query, request.headers, body, retry, self._models)
+        call = Call(vault, found.params, query, request.headers, body, retry, self._models, self._pump.admit)
         return found.route.run(call)
 
     async def _denied(self, request: _Request, code: str) -> None:

@@ -113,6 +113,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, and close what the application has open."""
+        self._app.hush()
         await super().shutdown(sockets)
         await self._app.close()
 
@@ -141,6 +142,8 @@ def _assembled(workspace: Workspace, settings: Settings) -> _Server:
         threads=settings.threads,
         turnstile=Turnstile(settings.refusals, 4 * settings.refusals),
         models=ModelLayer(model_config(settings, os.environ)),
+        listeners=settings.listeners,
+        listeners_each=settings.listeners_each,
     )
     config = uvicorn.Config(
         app,

@@ -9,6 +9,8 @@
 | grace      | TALLYSTONE_GRACE      | 30          | seconds that requests under way get to finish at a stop       |
 | check_every| TALLYSTONE_CHECK_EVERY| 3600        | seconds between checks of the log; 0: only at the start       |
 | refusals   | TALLYSTONE_REFUSALS   | 50          | requests a second without a good token; beyond, 429           |
+| listeners  | TALLYSTONE_LISTENERS  | 2000        | streams of changes that are open at once; beyond, 503         |
+| listeners_each | TALLYSTONE_LISTENERS_EACH | 250 | those of one principal; beyond, 429                           |
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
 | log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
 
@@ -51,6 +53,8 @@ class Settings:
     grace: int = 30
     check_every: int = 3600
     refusals: int = 50
+    listeners: int = 2000
+    listeners_each: int = 250
     log_format: str = "text"
     log_level: str = "info"
     providers: tuple[tuple[str, str], ...] = ()
@@ -69,6 +73,8 @@ _BOUNDS = {
     "grace": (0, 3600),
     "check_every": (0, 10**9),
     "refusals": (1, 10**6),
+    "listeners": (0, 10**6),
+    "listeners_each": (1, 10**6),
     "model_timeout": (1, 3600),
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),

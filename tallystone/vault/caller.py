@@ -106,6 +106,11 @@ class Caller:
         agent.reply = self.reply
         return agent
 
+    def twin(self) -> Caller:
+        """The same caller once more, for work that goes on beside: a caller belongs to one thread at a time."""
+        under = self.under.twin() if self.under is not None else None
+        return Caller(self.workspace, self.keys, self._token_row, self.reply_key, under)
+
     # -- committing ---------------------------------------------------------------------------------------------
 
     def transact(self, action: Callable[[Plan], T], *, lock: str | None = None, audit: bool = False) -> T:

@@ -106,6 +106,24 @@ class ToolAccess:
 
 
 @dataclass(frozen=True)
+class Change:
+    """One event of the change feed: that something happened to a block, never what.
+
+    `number` counts 1, 2, 3 … within a feed and goes on after a resume. `kind` is `created` (the block is new among the
+    caller's), `updated` (it has another version), `changed` (the caller's rights or the settings have), `removed` (the
+    caller cannot read it any more), or about no block: `ready` (the feed begins), `reset` (what was missed cannot be
+    told: list again) and `end` (`code` says why). `id` is where to resume.
+    """
+
+    number: int
+    kind: str
+    block_id: str = ""
+    version: int | None = None
+    id: str = field(default="", repr=False)
+    code: str = ""
+
+
+@dataclass(frozen=True)
 class Agent:
     """An agent: its state as the sponsor keeps it, and the blocks on its shelf in the order they were attached.
 

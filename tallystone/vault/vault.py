@@ -31,6 +31,7 @@ from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
 from tallystone.vault.replies import Reply
 from tallystone.vault.shelves import agent_keys, find_agent
+from tallystone.vault.subscription import Subscription, subscribe
 from tallystone.vault.tools import Tools
 from tallystone.vault.types import (
     DEFAULT_LIMIT,
@@ -38,6 +39,7 @@ from tallystone.vault.types import (
     AuditEvent,
     Block,
 )
+from tallystone.vault.watching import Watch
 
 
 class Vault(Collaboration, Conversations, Tools, Administration):
@@ -200,6 +202,15 @@ class Vault(Collaboration, Conversations, Tools, Administration):
         on_blocks = {tag for block in self.blocks(need_agents=False) for tag in block.tags}
         on_agents = {tag for agent in self.agents(with_blocks=False) for tag in agent.state.get("tags", ())}
         return sorted(on_blocks | on_agents)
+
+    def watch(self, *block_ids: str, after: str | None = None) -> Watch:
+        """The changes of the caller's blocks, or of these alone, from now on: which, and its version, never a value.
+        With `after`, the id of an earlier change, from there on. Raises `NotFound`, `Rejected` (`bad_cursor`)."""
+        return Watch(self._caller, frozenset(block_ids), after)
+
+    def subscribe(self, *block_ids: str, after: str | None = None) -> Subscription:
+        """The same for a `Feed`, which serves many."""
+        return subscribe(self._caller, frozenset(block_ids), after)
 
     # -- agents -------------------------------------------------------------------------------------------------
 
