@@ -73,7 +73,7 @@ for _group in (
     charter.app,
 ):
     app.command(_group)
-command(app, "access", "tallystone access", "tallystone access --json")(access)
+command(app, "access", "tallystone access", "tallystone access --svg access.svg")(access)
 command(app, "why", "tallystone why ada block-2f4d8c1a-…")(why)
 command(
     app,
