@@ -55,25 +55,22 @@ def work(key, agent):
     claimed, lost = [], []
     while pending := open_tasks(key, agent):
         task = random.choice(pending)  # if all took the first, all but one would come too late
-        mine = f"{task} | in progress: {agent.name}"
-        claim = run(
-            key, agent, "memory_replace", "task_queue", old_string=f"{task} | pending", new_string=mine
-        )
+        mine = f"in progress: {agent.name}"
+        claim = move(key, agent, task, "pending", mine)
         if claim.status == "error":
             lost.append(claim.stderr[0])  # another was faster; this says what the block now reads
             continue
         claimed.append(task)
         run(key, agent, "memory_insert", "completed_work", new_string=f"{task} by {agent.name}: all is well")
         run(key, agent, "memory_insert", f"{agent.name}_log", new_string=f"did {task}")
-        run(
-            key,
-            agent,
-            "memory_replace",
-            "task_queue",
-            old_string=mine,
-            new_string=f"{task} | done: {agent.name}",
-        )
+        move(key, agent, task, mine, f"done: {agent.name}")
     return claimed, lost
+
+
+def move(key, agent, task, old, new):
+    """The task's line from one state to another. If it is not in the old one any more, the tool answers an error."""
+    change = {"old_string": f"{task} | {old}", "new_string": f"{task} | {new}"}
+    return run(key, agent, "memory_replace", "task_queue", **change)
 
 
 def run(key, agent, tool, label, **arguments):

@@ -297,8 +297,7 @@ def test_of_workers_that_want_one_task_one_gets_it_and_the_others_read_who(
         names = [name for name in agents if name != "supervisor"]
 
         def claim(name: str) -> Any:
-            change = {"old_string": "TASK-001 | pending", "new_string": f"TASK-001 | in progress: {name}"}
-            return queue.run(keys[name], agents[name], "memory_replace", "task_queue", **change)
+            return queue.move(keys[name], agents[name], "TASK-001", "pending", f"in progress: {name}")
 
         with ThreadPoolExecutor(len(names)) as team:
             said = dict(zip(names, team.map(claim, names), strict=True))

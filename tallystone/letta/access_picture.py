@@ -26,7 +26,8 @@ _VERBS = {"R": "reads", "RW": "reads and writes", "RS": "reads and shares", "RWS
 _KINDS = {"user": "Users", "role": "Roles", "agent": "Agents"}
 
 _ROW, _COLUMN, _CHIP, _GAP, _EDGE, _LEGEND = 30, 68, 17, 3, 20, 64
-_WIDE = 6.9
+_LEGEND_WIDTH = 640
+_WIDE = 7.3
 """About what a character takes at 12 pixels; two for wide ones."""
 
 # name: (in light, in dark)
@@ -94,11 +95,11 @@ def draw(cells: Sequence[Access], title: str = "Who can reach what") -> str:
     labels = [_short(column.heading) for column in matrix.columns]
     left = _EDGE + max([_width(name) for name in names], default=60) + 16
     slant = max([_width(label) for label in labels], default=0) * 0.71
-    top = 52 + slant
+    top = 60 + slant
     kinds = {_kind(who) for who, _ in matrix.rows}
     right = left + _COLUMN * max(len(labels), 1)
     bottom = top + _ROW * (len(names) + len(kinds))
-    width = max(right + slant * 0.8, _EDGE + 440, _EDGE + _width(title) * 1.4) + _EDGE
+    width = max(right + slant * 0.8, _EDGE + _LEGEND_WIDTH, _EDGE + _width(title) * 1.4) + _EDGE
     height = bottom + _LEGEND
     body = [*_headings(labels, left, top, bottom), *_rows(matrix, names, left, top, right)]
     if not cells:
