@@ -87,7 +87,7 @@ for _group in (
     charter.app,
 ):
     app.command(_group)
-command(app, "access", "tallystone access", "tallystone access --json")(access)
+command(app, "access", "tallystone access", "tallystone access --svg access.svg")(access)
 command(
     app, "watch", "tallystone watch", "tallystone watch block-2f4d8c1a-… --url http://127.0.0.1:8283 --json"
 )(watch)

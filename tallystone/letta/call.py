@@ -49,6 +49,23 @@ class Answer:
         return msgspec.json.encode(self.body)
 
 
+@dataclass
+class Picture(Answer):
+    """An answer whose body is an SVG. A browser that opens it runs and loads nothing."""
+
+    def __post_init__(self) -> None:
+        self.headers = {
+            **self.headers,
+            "content-type": "image/svg+xml; charset=utf-8",
+            "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+            "x-content-type-options": "nosniff",
+        }
+
+    def content(self) -> bytes:
+        """The body as UTF-8."""
+        return str(self.body).encode()
+
+
 class Query:
     """The query parameters: repeated keys are lists, the last of a repeated scalar counts, NULs are removed."""
 

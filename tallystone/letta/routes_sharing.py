@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from tallystone.letta.access_picture import draw
 from tallystone.letta.bodies import GrantCreate, TransferCreate, decode
-from tallystone.letta.call import Answer, Call, check_id
+from tallystone.letta.call import Answer, Call, Picture, check_id
 from tallystone.letta.wire import block_answer
 from tallystone.vault.types import Block, Grant
 
@@ -92,5 +93,7 @@ def decline(call: Call) -> Answer:
 
 
 def access(call: Call) -> Answer:
-    """`GET /v1/access`: the access matrix of the caller's blocks, a cell each."""
-    return Answer([asdict(cell) for cell in call.vault.access()])
+    """`GET /v1/access`: the access matrix of the caller's blocks, a cell each, or with `?format=svg` as a picture."""
+    shape = call.query.choice("format", ("json", "svg"), "json")
+    cells = call.vault.access()
+    return Picture(draw(cells)) if shape == "svg" else Answer([asdict(cell) for cell in cells])
