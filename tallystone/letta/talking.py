@@ -115,9 +115,9 @@ class Talk:
 
         async def finish(in_thread: InThread, under_way: UnderWay) -> Answer:
             run, turn = await self._begin(in_thread, background=True)
-            record = await in_thread(lambda: self._call.vault.run(run))
-            if turn is not None:
+            if turn is not None:  # before anything that may fail: what nobody drives would never end
                 under_way.start(self._loop(turn, Events(), in_thread).run())
+            record = await in_thread(lambda: self._call.vault.run(run))
             return Answer(turn_json.run_json(record))
 
         return Later(finish)
