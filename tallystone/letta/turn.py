@@ -191,14 +191,14 @@ class TurnLoop:
                 message="the agent's blocks and instructions do not fit the model's context window",
             )
         if compaction.is_full(max(compaction.tokens(said, tools), self._record.used), window):
-            await self._compact(agent, "context_window")
+            agent = await self._compacted(agent, "context_window")
             said = self._prompt(agent)
         for again in (True, False):
             try:
                 return await self._ask(agent, said, tools, step, message)
             except ModelFailed as failure:
                 if failure.kind == "too_long" and again and compaction.cut(self._turn.context, window):
-                    await self._compact(agent, "too_long")
+                    agent = await self._compacted(agent, "too_long")
                     said = self._prompt(agent)
                     continue
                 raise Stop(_STOPS[failure.kind], type=failure.kind, message=failure.message) from None
@@ -260,6 +260,12 @@ class TurnLoop:
     def _window(self, agent: Agent) -> int:
         window = self._turn.conversation.get("context_window_limit")
         return int(window or llm_config(agent.state)["context_window"])
+
+    async def _compacted(self, agent: Agent, trigger: str) -> Agent:
+        """Sum up older messages. Returns the agent as it is then: that took as long as an answer does, and what was
+        revoked meanwhile is in no prompt."""
+        await self._compact(agent, trigger)
+        return await self._record.do(lambda: self._vault.agent(self._turn.agent))
 
     async def _compact(self, agent: Agent, trigger: str, *, everything: bool = False) -> str:
         window, context = self._window(agent), self._turn.context

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
-from scripted_models import ScriptedModels
+from scripted_models import Asked, ScriptedModels
 from scripted_models import Turn as Scripted
 from test_turns import consistent, stop
 from test_turns_waiting import asking
@@ -103,3 +104,48 @@ def test_a_token_that_is_revoked_while_it_dismisses_a_request_does_not_block_the
     talking.models.play([Scripted("here I am")])
     assert stop(talking.say(agent)) == "end_turn"
     assert consistent(talking.history(agent))
+
+
+# -- what was taken away while a model was thinking -------------------------------------------------------------
+
+
+def test_a_block_that_is_lost_while_older_messages_are_summed_up_is_in_no_prompt(talking: Talking) -> None:  # noqa: F811
+    owner = talking.served.vault()
+    secret = owner.create_block(label="secret", value="the launch code")
+    agent = talking.agent(block_ids=[secret.id], context_window_limit=3000)
+    summed_up: list[int] = []
+
+    def script(asked: Asked) -> Scripted:
+        if "Sum up" in asked.system:
+            owner.detach(agent.id, secret.id)
+            summed_up.append(len(talking.models.asked))
+            return Scripted("They talked.")
+        return Scripted("word " * 200)
+
+    talking.models.play(script)
+    for number in range(12):
+        if not summed_up:
+            assert stop(talking.say(agent, f"{number} " + "talk " * 200)) == "end_turn"
+    before, after = talking.models.asked[: summed_up[0]], talking.models.asked[summed_up[0] :]
+    assert "the launch code" in before[0].system
+    assert after
+    assert not [asked for asked in after if "launch code" in json.dumps(asked.body)]
+
+
+def test_a_revoked_token_hears_no_more_of_the_answer_under_way(talking: Talking) -> None:  # noqa: F811
+    agent, owner = talking.agent(), talking.served.vault()
+    token = owner.create_token()
+    talking.models.play([Scripted(["on and on "], fault="endless", pace=0.05), Scripted("fine")])
+    client = talking.served.letta(token)
+    heard = 0
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        client.agents.messages.create(agent.id, input="hi", streaming=True, stream_tokens=True) as stream,
+    ):
+        for _ in stream:
+            heard += 1
+            if heard == 3:
+                owner.revoke_token(token[6:22])
+    # twice a second somebody looks
+    assert heard < 3 + 60
+    assert stop(talking.say(agent)) == "end_turn"
