@@ -175,14 +175,20 @@ def compose(
                 _settle(put, call, answers[call["id"]])
             waiting = False
         elif waiting:
-            raise Waiting(
-                "the agent waits for an approval of its tool calls",
-                hint="answer the approval request first, or cancel it",
-                code="pending_approval",
-            )
+            raise _waiting()
         else:
             put(one["role"], text=one["text"], name=one["name"], otid=one["otid"], sender=one["sender"])
+    if waiting:  # nothing was sent: a summary was asked for
+        raise _waiting()
     return out, {"pending": None}
+
+
+def _waiting() -> Waiting:
+    return Waiting(
+        "the agent waits for an approval of its tool calls",
+        hint="answer the approval request first, or cancel it",
+        code="pending_approval",
+    )
 
 
 def _answers(

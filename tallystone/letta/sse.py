@@ -48,10 +48,11 @@ class Events:
         self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._heard: set[str] = set()
         self._count = 0
+        self._gone = False
 
     def message(self, message: Mapping[str, Any]) -> None:
         """A message was written down: what of it was not heard piece by piece goes out."""
-        if not echoes(message, self._compactions):
+        if self._gone or not echoes(message, self._compactions):
             return
         for one in typed(message, self._style):
             self._count += 1
@@ -64,6 +65,8 @@ class Events:
 
     def delta(self, message_id: str, step_id: str, delta: Delta) -> None:
         """A piece goes out under the id that the whole message will have."""
+        if self._gone:
+            return
         self._heard.add(message_id)
         base = {"id": message_id, "date": date_json(now_ms()), "step_id": step_id, "is_err": False}
         types = self._style.types
@@ -73,6 +76,11 @@ class Events:
         if delta.text and (types is None or "assistant_message" in types):
             said = {"content": clean(delta.text)}
             self._queue.put_nowait({**base, "message_type": "assistant_message", **said})
+
+    @property
+    def waiting(self) -> int:
+        """Events that nobody has read yet."""
+        return self._queue.qsize()
 
     async def until(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a turn, and close the stream behind it."""
@@ -97,6 +105,7 @@ class Events:
                     break
                 yield _event(body)
         finally:
+            self._gone = True  # the turn goes on without a reader, and must not fill the queue
             if waiting is not None:
                 waiting.cancel()
         for last in _ending(await run()):

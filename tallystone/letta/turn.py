@@ -8,6 +8,8 @@ turn may be cut off anywhere. Nothing here knows of HTTP; whoever listens is tol
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from typing import Any
 
 from tallystone.errors import Conflict, TallystoneError
 from tallystone.letta import compaction
-from tallystone.letta.arguments import clean
+from tallystone.letta.arguments import MAX_ARGUMENTS, clean
 from tallystone.letta.messages import heard, new_id, open_calls
 from tallystone.letta.model import Limits, ModelFailed, Models, Reply, Said, ToolCall, ToolSpec
 from tallystone.letta.prompt import compile_prompt, today
@@ -29,8 +31,12 @@ from tallystone.vault.types import Agent
 
 MAX_CALLS = 32
 """Tool calls of one answer that are made; the others are told that they were too many."""
+KEPT_CALLS = 128
+"""Tool calls of one answer that are written down, made or not; what lies beyond is as if it had not been said."""
 MAX_TEXT = 1_000_000
 """Characters of one answer that are kept."""
+_CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
+_NAME = 256  # characters of a tool's name: more than any tool's
 _USELESS = 5  # steps in a row of which no call was one
 _SPEAKS_BY_TOOL = ("memgpt_agent", "memgpt_v2_agent")
 _STOPS = {
@@ -299,7 +305,7 @@ class TurnLoop:
             id=message,
             step=step,
             thinking=clean(reply.thinking)[:MAX_TEXT] or None,
-            native=reply.native or None,
+            native=reply.native if 0 < len(reply.native) <= MAX_TEXT else None,
             calls=[{"id": call.id, "name": call.name, "arguments": call.arguments} for call in calls] or None,
             asks=[call.id for call in asks] or None,
         )
@@ -326,13 +332,16 @@ def _spoken(context: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _calls_of(reply: Reply) -> list[ToolCall]:
-    """The calls of an answer, cleaned, each with an id of its own."""
+    """The calls of an answer that are kept, cleaned, each with an id of its own that every provider takes."""
     found: list[ToolCall] = []
     seen: set[str] = set()
-    for call in reply.tool_calls:
-        identity = clean(call.id)
-        if not identity or identity in seen:
-            identity = new_id("call")
+    for call in reply.tool_calls[:KEPT_CALLS]:
+        identity = call.id
+        if not _CALL_ID.fullmatch(identity) or identity in seen:
+            identity = f"call_{secrets.token_hex(12)}"
         seen.add(identity)
-        found.append(ToolCall(identity, clean(call.name), clean(call.arguments)))
+        arguments = clean(call.arguments)[
+            : MAX_ARGUMENTS + 1
+        ]  # which is refused for its length if it was cut
+        found.append(ToolCall(identity, clean(call.name)[:_NAME], arguments))
     return found
