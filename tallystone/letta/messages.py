@@ -18,9 +18,10 @@ import secrets
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tallystone.errors import Invalid
 from tallystone.letta.arguments import as_heard, name_as_heard
 from tallystone.letta.model import Said, ToolCall
 from tallystone.letta.prompt import barred
@@ -72,6 +73,16 @@ def date_json(moment: int) -> str:
 def now_ms() -> int:
     """Unix milliseconds."""
     return int(datetime.now(UTC).timestamp() * 1000)
+
+
+def moment(when: datetime) -> int:
+    """A client's date, UTC unless it says otherwise, as Unix milliseconds. Raises `Invalid` for one that `date_json`
+    could not write in UTC: it would be kept, and nothing that holds it could be read again."""
+    try:
+        utc = (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise Invalid("a date lies outside of the years 1 to 9999", hint="in UTC") from None
+    return (utc - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
 # -- for clients ------------------------------------------------------------------------------------------------

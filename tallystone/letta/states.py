@@ -29,6 +29,14 @@ def check_llm_config(config: Mapping[str, Any] | None) -> None:
         )
 
 
+def check_tool_rules(rules: Sequence[Mapping[str, Any]] | None) -> None:
+    """Raise `Invalid` for a rule whose limit is no number: no turn could obey it."""
+    for rule in rules or ():
+        limit = rule.get("max_count_limit")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool)):
+            raise Invalid("max_count_limit of a tool rule should be a whole number", hint="e.g. 3")
+
+
 def tool_names(tool_ids: Sequence[str]) -> list[str]:
     """The names of the tools with these ids. Raises `NotFound` for an unknown one."""
     for tool_id in tool_ids:
@@ -63,6 +71,7 @@ def created(body: bodies.AgentCreate) -> dict[str, Any]:
 def changed(body: bodies.AgentFields) -> dict[str, Any]:
     """The parts of the state that a body sets. Nulls are dropped; lists and dicts replace what was there."""
     check_llm_config(body.llm_config)
+    check_tool_rules(body.tool_rules)
     sent = bodies.given(body)
     state = {name: sent[name] for name in bodies.STATE_FIELDS if name in sent}
     if "reasoning" in sent:

@@ -321,3 +321,29 @@ def test_a_fork_knows_what_was_summed_up_before_it(talking: Talking) -> None:  #
         heard = [one.text for one in talking.models.asked[-1].messages]
         assert ("THE NOTES" in heard[0]) == knows
         assert begins in heard[int(knows)]
+
+
+# -- clients that send what cannot be obeyed --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("date", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00"])
+def test_a_date_that_cannot_be_shown_is_not_kept(talking: Talking, date: str) -> None:  # noqa: F811
+    agent, http = talking.agent(), talking.served.http()
+    archive, talks = f"/v1/agents/{agent.id}/archival-memory", f"/v1/conversations/?agent_id={agent.id}"
+    talk = http.post(talks, json={}).json()["id"]
+    assert http.post(archive, json={"text": "x", "created_at": date}).status_code == 422
+    assert http.patch(f"/v1/conversations/{talk}", json={"last_message_at": date}).status_code == 422
+    for last in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
+        assert http.post(archive, json={"text": "x", "created_at": last}).status_code == 200
+        assert http.patch(f"/v1/conversations/{talk}", json={"last_message_at": last}).status_code == 200
+    assert [http.get(listed).status_code for listed in (archive, talks)] == [200, 200]
+
+
+@pytest.mark.parametrize("limit", ["x", [1], 1.5, True])
+def test_a_tool_rule_that_cannot_be_obeyed_is_not_kept(talking: Talking, limit: Any) -> None:  # noqa: F811
+    agent, http = talking.agent(), talking.served.http()
+    rules = [{"type": "max_count_per_step", "tool_name": "memory_insert", "max_count_limit": limit}]
+    assert http.post("/v1/agents/", json={"name": "a", "tool_rules": rules}).status_code == 422
+    assert http.patch(f"/v1/agents/{agent.id}", json={"tool_rules": rules}).status_code == 422
+    talking.models.play([Scripted("ok")])
+    assert stop(talking.say(agent)) == "end_turn"
