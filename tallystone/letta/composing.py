@@ -205,10 +205,10 @@ def _answers(
     if not answers:
         same = {"approve": one["approve"], "reason": one.get("reason")}
         answers = {call: {"type": "approval", "tool_call_id": call, **same} for call in wanted}
-    if set(answers) != set(wanted):
+    if set(answers) != set(wanted) or len(one["approvals"]) > len(answers):
         raise Rejected(
             "the answers are not for the calls that wait",
-            hint=f"answer each of: {', '.join(wanted)}",
+            hint=f"answer each of these once: {', '.join(wanted)}",
             code="no_pending_approval",
         )
     return answers

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from tallystone.errors import TallystoneError
 from tallystone.letta.arguments import clean
 from tallystone.letta.messages import PLAIN, Style, date_json, new_id, now_ms, typed
 from tallystone.letta.model import Delta
@@ -38,6 +39,11 @@ def _ending(run: Mapping[str, Any]) -> list[bytes]:
     error = error_json(run)
     shown = [error] if error is not None else []
     return [*(_event(one) for one in (*shown, stop_reason(run), usage(run))), _DONE]
+
+
+def out_of_sight(run_id: str, error: TallystoneError) -> dict[str, Any]:
+    """The run of a stream whose reader may not read it any more: its token was revoked, the agent deleted."""
+    return {"id": run_id, "status": "failed", "error": {"type": error.code, "message": error.message}}
 
 
 class Events:
@@ -126,8 +132,11 @@ class Replay:
         out."""
         sent, pause, quiet = 0, 0.1, 0.0
         while True:
-            run = await self._thread(lambda: self._vault.run(self._run))
-            messages = await self._thread(lambda: self._vault.run_messages(self._run))
+            try:
+                run = await self._thread(lambda: self._vault.run(self._run))
+                messages = await self._thread(lambda: self._vault.run_messages(self._run))
+            except TallystoneError as error:
+                run, messages = out_of_sight(self._run, error), []
             shown = [
                 one
                 for message in messages

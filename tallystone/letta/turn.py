@@ -207,7 +207,7 @@ class TurnLoop:
                     agent = await self._compacted(agent, "too_long")
                     said = self._prompt(agent)
                     continue
-                raise Stop(_STOPS[failure.kind], type=failure.kind, message=failure.message) from None
+                raise _stopped(failure) from None
         raise AssertionError("the second try returns or raises")
 
     async def _ask(
@@ -225,10 +225,12 @@ class TurnLoop:
         )
         try:
             return await self._record.watched(work)
-        except (Stop, ModelFailed):
+        except (Stop, ModelFailed) as error:
             text = clean("".join(partial))[:MAX_TEXT]
-            if text:  # somebody has read it: so it was said
+            if text:  # somebody has read it: so it was said, and no second try may speak under its id
                 await self._record.write([self._record.said("assistant", text, id=message, step=step)])
+                if isinstance(error, ModelFailed):
+                    raise _stopped(error) from None
             raise
 
     async def _stream(
@@ -325,6 +327,10 @@ class TurnLoop:
             "reasoning": usage.reasoning,
             "finish": reply.finish,
         }
+
+
+def _stopped(failure: ModelFailed) -> Stop:
+    return Stop(_STOPS[failure.kind], type=failure.kind, message=failure.message)
 
 
 def _spoken(context: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
+import threading
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
 import letta_client
 import pytest
 from scripted_models import Asked, ScriptedModels
@@ -18,8 +22,8 @@ from test_turns import HUMAN, consistent, stop
 from test_turns_waiting import asking
 from turn_fixtures import Talking, serving, talking, types  # noqa: F401
 
-from attack.raw_models import RawModels, answer, call
-from tallystone.errors import Unauthenticated
+from attack.raw_models import RawModels, answer, call, event, head
+from tallystone.errors import Tampered, Unauthenticated
 from tallystone.letta import routes_messages, turn
 from tallystone.letta.call import Call, Query
 from tallystone.letta.later import UnderWay
@@ -141,18 +145,38 @@ def test_a_revoked_token_hears_no_more_of_the_answer_under_way(talking: Talking)
     token = owner.create_token()
     talking.models.play([Scripted(["on and on "], fault="endless", pace=0.05), Scripted("fine")])
     client = talking.served.letta(token)
-    heard = 0
-    with (
-        pytest.raises(httpx.RemoteProtocolError),
-        client.agents.messages.create(agent.id, input="hi", streaming=True, stream_tokens=True) as stream,
-    ):
-        for _ in stream:
-            heard += 1
-            if heard == 3:
+    heard: list[Any] = []
+    with client.agents.messages.create(agent.id, input="hi", streaming=True, stream_tokens=True) as stream:
+        for one in stream:
+            heard.append(one)
+            if len(heard) == 3:
                 owner.revoke_token(token[6:22])
-    # twice a second somebody looks
-    assert heard < 3 + 60
+    assert len(heard) < 3 + 60  # twice a second somebody looks
+    assert types(heard)[-3:] == ["error_message", "stop_reason", "usage_statistics"]
+    assert heard[-3].error_type == "revoked"
     assert stop(talking.say(agent)) == "end_turn"
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_stream_of_an_agent_that_is_deleted_ends_in_words(talking: Talking, resumed: bool) -> None:  # noqa: F811
+    agent, client, gate = talking.agent(), talking.served.letta(), threading.Event()
+
+    def script(_: Asked) -> Scripted:
+        gate.wait(20)
+        return Scripted("late")
+
+    talking.models.play(script)
+    if resumed:
+        run = client.agents.messages.create_async(agent.id, input="hi")
+        opened = client.runs.messages.stream(run.id, include_pings=False)
+    else:
+        opened = client.agents.messages.create(agent.id, input="hi", streaming=True, include_pings=False)
+    with opened as stream:
+        client.agents.delete(agent.id)
+        gate.set()
+        heard = list(stream)
+    assert types(heard) == ["error_message", "stop_reason", "usage_statistics"]
+    assert heard[1].stop_reason == "error"
 
 
 # -- models that answer with anything ---------------------------------------------------------------------------
@@ -347,3 +371,104 @@ def test_a_tool_rule_that_cannot_be_obeyed_is_not_kept(talking: Talking, limit: 
     assert http.patch(f"/v1/agents/{agent.id}", json={"tool_rules": rules}).status_code == 422
     talking.models.play([Scripted("ok")])
     assert stop(talking.say(agent)) == "end_turn"
+
+
+# -- more of what models and clients say twice ------------------------------------------------------------------
+
+
+def test_a_model_that_breaks_off_as_too_long_after_its_first_words_says_nothing_twice(raw: Talking) -> None:
+    agent = raw.agent(context_window_limit=4000)
+    for number in range(4):
+        play(raw, answer({"content": "ok"}))
+        raw.say(agent, f"{number} " + "w" * 1500)
+    failure = {"message": "maximum context length", "code": "context_length_exceeded", "status": 400}
+    whole = head() + event({"content": "whole"}) + event({}, "stop") + b"data: [DONE]\n\n"
+    broken = (
+        head() + event({"content": "The first words"}) + b"data: " + json.dumps({"error": failure}).encode()
+    )
+    streams = iter([broken + b"\n\n", whole])
+    models = cast(RawModels, raw.models)
+    models.script = lambda asked: [next(streams) if asked.get("stream") else answer({"content": "notes"})]
+    client = raw.served.letta()
+    with client.agents.messages.create(agent.id, input="x", streaming=True, stream_tokens=True) as stream:
+        heard = list(stream)
+    assert [one.content for one in heard if one.message_type == "assistant_message"] == ["The first words"]
+    assert heard[-2].stop_reason == "context_window_overflow_in_system_prompt"
+    ids = [one.id for one in raw.history(agent)]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_call_that_is_both_denied_and_approved_is_not_made(talking: Talking) -> None:  # noqa: F811
+    agent, asked = asking(talking)
+    first, second = (one.tool_call_id for one in asked.tool_calls)
+    answers = [(first, False), (first, True), (second, False)]
+    approvals = [{"type": "approval", "tool_call_id": made, "approve": yes} for made, yes in answers]
+    with pytest.raises(letta_client.BadRequestError):
+        talking.served.letta().agents.messages.create(
+            agent.id, messages=[{"type": "approval", "approvals": approvals}]
+        )
+    assert talking.served.vault().agent_block(agent.id, "human").value == "Name: unknown"
+
+
+def test_one_approval_is_taken_once(talking: Talking) -> None:  # noqa: F811
+    agent, _ = asking(talking)
+    talking.models.play(lambda _: Scripted("ok"))
+    yes = {"messages": [{"type": "approval", "approve": True}]}
+    clients = [talking.served.http() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda http: http.post(f"/v1/agents/{agent.id}/messages", json=yes), clients))
+    assert sorted(one.status_code for one in answers) == [200, 400, 400, 400]
+    assert talking.served.vault().agent_block(agent.id, "human").value == "Name: unknown\nx\ny"
+    assert consistent(talking.history(agent))
+
+
+# -- who holds the database -------------------------------------------------------------------------------------
+
+
+def _entries(database: sqlite3.Connection) -> dict[tuple[bytes, int], bytes]:
+    found = database.execute("SELECT stream, number, sealed FROM entry").fetchall()
+    return {(bytes(stream), number): bytes(sealed) for stream, number, sealed in found}
+
+
+def test_each_edit_of_a_history_in_the_database_is_found_by_the_log_check(
+    talking: Talking,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Drawers too: an earlier record of a conversation opens where the later one lay, and readers cannot tell."""
+    agent, workspace = talking.agent(memory_blocks=HUMAN), talking.served.workspace
+    owner = talking.served.vault()
+    talking.models.play(lambda _: Scripted("ok"))
+    talking.say(agent)
+    with closing(sqlite3.connect(tmp_path / "data" / "tallystone.db", isolation_level=None)) as database:
+        old = _entries(database)
+        talking.say(agent, "again")
+        new = _entries(database)
+        assert workspace.verify().findings == []
+        counts = Counter(stream for stream, _ in new)
+        (messages,) = (stream for stream, number in new if number == 1 and counts[stream] == 4)
+        write = "INSERT OR REPLACE INTO entry VALUES (1, ?, ?, ?)"
+        refused = {
+            "moved": (5, new[messages, 4]),
+            "swapped": (1, new[messages, 2]),
+            "below": (-1, new[messages, 4]),
+        }
+        for number, sealed in refused.values():
+            database.execute(write, (messages, number, sealed))
+            assert workspace.verify().findings
+            with pytest.raises(Tampered):
+                owner.messages(agent.id)
+            database.execute("DELETE FROM entry WHERE stream = ? AND number = ?", (messages, number))
+            if (messages, number) in new:
+                database.execute(write, (messages, number, new[messages, number]))
+        assert workspace.verify().findings == []
+        rolled_back = [place for place in old if new[place] != old[place]]
+        assert rolled_back
+        for place in rolled_back:
+            database.execute(write, (*place, old[place]))
+            assert workspace.verify().findings
+            database.execute(write, (*place, new[place]))
+        for place in ((messages, 2), (messages, 4)):
+            database.execute("DELETE FROM entry WHERE stream = ? AND number = ?", place)
+            assert workspace.verify().findings
+            database.execute(write, (*place, new[place]))
+        assert workspace.verify().findings == []
