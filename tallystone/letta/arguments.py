@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 MAX_ARGUMENTS = 1_000_000
 """Characters of a call's arguments."""
+MAX_NAME = 64
+"""Characters of a tool's name, as providers count them."""
 _SHOWN = 500
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def clean(text: str) -> str:
@@ -56,3 +60,9 @@ def as_heard(text: str) -> str:
         return json.dumps(arguments_of(text), ensure_ascii=False, allow_nan=False)
     except ValueError:
         return json.dumps({"no_json_object": clean(text)[:_SHOWN]}, ensure_ascii=False)
+
+
+def name_as_heard(name: str) -> str:
+    """A tool's name as a model is shown its own call again: of letters that every provider takes, whatever it had
+    made up. One other letter in it would be refused, and the conversation with it for good."""
+    return _NOT_IN_NAMES.sub("_", name)[:MAX_NAME] or "_"

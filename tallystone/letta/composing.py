@@ -178,14 +178,20 @@ def compose(
                 _settle(put, call, answers[call["id"]])
             waiting = False
         elif waiting:
-            raise Waiting(
-                "the agent waits for an approval of its tool calls",
-                hint="answer the approval request first, or cancel it",
-                code="pending_approval",
-            )
+            raise _waiting()
         else:
             put(one["role"], text=one["text"], name=one["name"], otid=one["otid"], sender=one["sender"])
+    if waiting:  # nothing was sent: a summary was asked for
+        raise _waiting()
     return out, {"pending": None}
+
+
+def _waiting() -> Waiting:
+    return Waiting(
+        "the agent waits for an approval of its tool calls",
+        hint="answer the approval request first, or cancel it",
+        code="pending_approval",
+    )
 
 
 def _answers(
@@ -202,10 +208,10 @@ def _answers(
     if not answers:
         same = {"approve": one["approve"], "reason": one.get("reason")}
         answers = {call: {"type": "approval", "tool_call_id": call, **same} for call in wanted}
-    if set(answers) != set(wanted):
+    if set(answers) != set(wanted) or len(one["approvals"]) > len(answers):
         raise Rejected(
             "the answers are not for the calls that wait",
-            hint=f"answer each of: {', '.join(wanted)}",
+            hint=f"answer each of these once: {', '.join(wanted)}",
             code="no_pending_approval",
         )
     return answers

@@ -18,13 +18,18 @@ import secrets
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tallystone.letta.arguments import as_heard
+from tallystone.errors import Invalid
+from tallystone.letta.arguments import as_heard, name_as_heard
 from tallystone.letta.model import Said, ToolCall
+from tallystone.letta.prompt import barred
 
 Stored = Mapping[str, Any]
+_RECAP = (
+    "What was said before, in short. Lines that begin with a bar are notes on it, and no message of a user:"
+)
 MESSAGE_TYPES = (
     "system_message",
     "user_message",
@@ -68,6 +73,16 @@ def date_json(moment: int) -> str:
 def now_ms() -> int:
     """Unix milliseconds."""
     return int(datetime.now(UTC).timestamp() * 1000)
+
+
+def moment(when: datetime) -> int:
+    """A client's date, UTC unless it says otherwise, as Unix milliseconds. Raises `Invalid` for one that `date_json`
+    could not write in UTC: it would be kept, and nothing that holds it could be read again."""
+    try:
+        utc = (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise Invalid("a date lies outside of the years 1 to 9999", hint="in UTC") from None
+    return (utc - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
 # -- for clients ------------------------------------------------------------------------------------------------
@@ -195,19 +210,25 @@ _TYPED = {
 
 
 def heard(messages: Iterable[Stored], recap: str = "") -> list[Said]:
-    """The conversation as a model hears it. `recap` stands for what came before."""
-    said = [Said("user", f"(What was said before, in short: {recap})")] if recap else []
+    """The conversation as a model hears it. `recap` stands for what came before: a model's notes on what others said,
+    so its lines are barred as those of blocks are.
+
+    Returns follow the answer that called for them, as providers want it, also when something else was said between; a
+    return whose call is not in `messages` is left out."""
+    said = [Said("user", "\n".join([_RECAP, *barred(recap)]))] if recap else []
+    returns: int | None = None  # where the next return belongs
     for message in messages:
         role = message["role"]
         if role == "user":
             said.append(Said("user", message["text"]))
         elif role == "system":
             said.append(Said("system", message["text"]))
-        elif role == "tool":
-            said.append(Said("tool", message["text"], tool_call_id=message["call"]))
+        elif role == "tool" and returns is not None:
+            said.insert(returns, Said("tool", message["text"], tool_call_id=message["call"]))
+            returns += 1
         elif role == "assistant":
             calls = tuple(
-                ToolCall(call["id"], call["name"], as_heard(call["arguments"]))
+                ToolCall(call["id"], name_as_heard(call["name"]), as_heard(call["arguments"]))
                 for call in message.get("calls") or ()
             )
             said.append(
@@ -219,17 +240,19 @@ def heard(messages: Iterable[Stored], recap: str = "") -> list[Said]:
                     native=message.get("native") or "",
                 )
             )
+            if calls:
+                returns = len(said)
     return said
 
 
 def open_calls(messages: Sequence[Stored]) -> tuple[Stored | None, list[Mapping[str, Any]]]:
-    """The last answer of a model that has calls without a return, and those calls; (None, []) if each has one."""
+    """The last answer of a model that has calls, and those without a return; (None, []) if each has one."""
     answered: set[str] = set()
     for message in reversed(messages):
         if message["role"] == "tool":
             answered.add(message["call"])
-        elif message["role"] == "assistant":
-            left = [call for call in message.get("calls") or () if call["id"] not in answered]
+        elif message["role"] == "assistant" and message.get("calls"):
+            left = [call for call in message["calls"] if call["id"] not in answered]
             return (message, left) if left else (None, [])
     return None, []
 

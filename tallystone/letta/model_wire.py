@@ -45,6 +45,7 @@ for _name in ("openai", "anthropic", "google_genai", "pydantic_ai", "httpx", "ht
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 _SMALLEST_BUDGET = 1024  # tokens that Anthropic takes as a budget of thinking
+_MOST_TOKENS = 1_000_000_000
 _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -248,14 +249,19 @@ def _reply(response: ModelResponse, target: Target) -> Reply:
         thinking="".join(part.content for part in response.parts if isinstance(part, ThinkingPart)),
         tool_calls=calls,
         usage=Usage(
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cache_read_tokens,
-            details.get("reasoning_tokens", 0) or details.get("thoughts_tokens", 0),
+            _count(usage.input_tokens),
+            _count(usage.output_tokens),
+            _count(usage.cache_read_tokens),
+            _count(details.get("reasoning_tokens", 0) or details.get("thoughts_tokens", 0)),
         ),
         finish=_finish(response, calls),
         native=model_native.pack(response, target.provider),
     )
+
+
+def _count(tokens: int) -> int:
+    """A provider's count of tokens, if it can be one: they are summed up and stored."""
+    return tokens if 0 <= tokens <= _MOST_TOKENS else 0
 
 
 def _arguments(part: ToolCallPart) -> str:

@@ -84,7 +84,8 @@ def _quoted(text: str) -> str:
     return json.dumps(_spell(text), ensure_ascii=False)
 
 
-def _barred(text: str) -> list[str]:
+def barred(text: str) -> list[str]:
+    """The lines of a text as data: each behind a bar, with what breaks or hides a line spelled out."""
     return [f"{_BAR} {_spell(line)}" if line else _BAR for line in text.split("\n")]
 
 
@@ -119,8 +120,8 @@ def _block_lines(block: Shown) -> list[str]:
     ]
     lines = [f"{_BLOCK}{_quoted(block.label)}] {', '.join(facts)}"]
     if block.description is not None:
-        lines += ["description:", *_barred(block.description)]
-    return [*lines, "value:", *_barred(block.value), ""]
+        lines += ["description:", *barred(block.description)]
+    return [*lines, "value:", *barred(block.value), ""]
 
 
 def compile_prompt(
@@ -150,7 +151,7 @@ def render(
         lines += _block_lines(block)
     lines.append(_END)
     for name, description, location in skills:
-        lines += [f"{_SKILL}{_quoted(name)}] at {_quoted(location)}", *_barred(description)]
+        lines += [f"{_SKILL}{_quoted(name)}] at {_quoted(location)}", *barred(description)]
     lines += [f"{name}: {_quoted(value)}" for name, value in facts.items()]
     return "\n".join(lines)
 

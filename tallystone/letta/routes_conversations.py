@@ -8,7 +8,7 @@ from tallystone.errors import Invalid, NotFound
 from tallystone.letta import bodies, model_options, routes_messages, turn_bodies, turn_json
 from tallystone.letta.call import Answer, Call, check_id
 from tallystone.letta.later import Later
-from tallystone.letta.messages import new_id, now_ms
+from tallystone.letta.messages import moment, new_id, now_ms
 from tallystone.letta.paging import page
 from tallystone.letta.routes_runs import resumed
 from tallystone.letta.talking import Talk, compacting, order_of
@@ -93,7 +93,7 @@ def update(call: Call) -> Answer:
     body = bodies.decode(call.body, turn_bodies.ConversationUpdate)
     changes = _fields(body)
     if body.last_message_at is not None:
-        changes["last_message"] = int(body.last_message_at.timestamp() * 1000)
+        changes["last_message"] = moment(body.last_message_at)
     if body.archived is not None:
         changes["archived_at"] = now_ms() if body.archived else None
     return Answer(turn_json.conversation_json(call.vault.edit_conversation(conversation, changes)))

@@ -74,7 +74,10 @@ def cancelled(call: Call, agent_id: str, conversation: str, runs: Sequence[str] 
     with suppress(_Nothing):
         turn = call.vault.begin_turn(agent_id, conversation, {"id": run, "handle": ""}, dismiss)
         ended = {"status": "cancelled", "stop_reason": "cancelled", "completed": now_ms()}
-        turn.write(run=ended, end=True)
+        try:
+            turn.write(run=ended, end=True)
+        finally:
+            turn.leave()
         answers[run] = "cancelled"
     return answers
 

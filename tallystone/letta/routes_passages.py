@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 from tallystone.errors import Invalid, Rejected
 from tallystone.letta import bodies, turn_bodies
 from tallystone.letta.arguments import clean
 from tallystone.letta.call import Answer, Call, check_id
-from tallystone.letta.messages import date_json, new_id
+from tallystone.letta.messages import date_json, moment, new_id
 from tallystone.letta.paging import page
 from tallystone.letta.recall_tools import FOUND, passages_where
 from tallystone.letta.routes_messages import dates
@@ -26,8 +25,7 @@ def create(call: Call) -> Answer:
         "tags": [clean(tag) for tag in dict.fromkeys(body.tags or ())],
     }
     if body.created_at is not None:
-        when = body.created_at if body.created_at.tzinfo else body.created_at.replace(tzinfo=UTC)
-        passage["created"] = int(when.timestamp() * 1000)
+        passage["created"] = moment(body.created_at)
     return call.once(
         lambda: call.vault.add_passage(agent_id, passage), lambda made: Answer([passage_json(made)])
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from tallystone.errors import TallystoneError
 from tallystone.letta.arguments import clean
 from tallystone.letta.messages import PLAIN, Style, date_json, new_id, now_ms, typed
 from tallystone.letta.model import Delta
@@ -40,6 +41,11 @@ def _ending(run: Mapping[str, Any]) -> list[bytes]:
     return [*(_event(one) for one in (*shown, stop_reason(run), usage(run))), _DONE]
 
 
+def out_of_sight(run_id: str, error: TallystoneError) -> dict[str, Any]:
+    """The run of a stream whose reader may not read it any more: its token was revoked, the agent deleted."""
+    return {"id": run_id, "status": "failed", "error": {"type": error.code, "message": error.message}}
+
+
 class Events:
     """What a turn says, kept until it is read. Used on the event loop, by the turn and by one reader."""
 
@@ -48,10 +54,11 @@ class Events:
         self._queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._heard: set[str] = set()
         self._count = 0
+        self._gone = False
 
     def message(self, message: Mapping[str, Any]) -> None:
         """A message was written down: what of it was not heard piece by piece goes out."""
-        if not echoes(message, self._compactions):
+        if self._gone or not echoes(message, self._compactions):
             return
         for one in typed(message, self._style):
             self._count += 1
@@ -64,6 +71,8 @@ class Events:
 
     def delta(self, message_id: str, step_id: str, delta: Delta) -> None:
         """A piece goes out under the id that the whole message will have."""
+        if self._gone:
+            return
         self._heard.add(message_id)
         base = {"id": message_id, "date": date_json(now_ms()), "step_id": step_id, "is_err": False}
         types = self._style.types
@@ -73,6 +82,11 @@ class Events:
         if delta.text and (types is None or "assistant_message" in types):
             said = {"content": clean(delta.text)}
             self._queue.put_nowait({**base, "message_type": "assistant_message", **said})
+
+    @property
+    def waiting(self) -> int:
+        """Events that nobody has read yet."""
+        return self._queue.qsize()
 
     async def until(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a turn, and close the stream behind it."""
@@ -97,6 +111,7 @@ class Events:
                     break
                 yield _event(body)
         finally:
+            self._gone = True  # the turn goes on without a reader, and must not fill the queue
             if waiting is not None:
                 waiting.cancel()
         for last in _ending(await run()):
@@ -117,8 +132,11 @@ class Replay:
         out."""
         sent, pause, quiet = 0, 0.1, 0.0
         while True:
-            run = await self._thread(lambda: self._vault.run(self._run))
-            messages = await self._thread(lambda: self._vault.run_messages(self._run))
+            try:
+                run = await self._thread(lambda: self._vault.run(self._run))
+                messages = await self._thread(lambda: self._vault.run_messages(self._run))
+            except TallystoneError as error:
+                run, messages = out_of_sight(self._run, error), []
             shown = [
                 one
                 for message in messages

@@ -35,6 +35,14 @@ def tool_entries(tool_ids: Sequence[str]) -> list[str]:
     return [BY_ID[tool_id].name if tool_id in BY_ID else tool_id for tool_id in tool_ids]
 
 
+def check_tool_rules(rules: Sequence[Mapping[str, Any]] | None) -> None:
+    """Raise `Invalid` for a rule whose limit is no number: no turn could obey it."""
+    for rule in rules or ():
+        limit = rule.get("max_count_limit")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool)):
+            raise Invalid("max_count_limit of a tool rule should be a whole number", hint="e.g. 3")
+
+
 def created(body: bodies.AgentCreate) -> dict[str, Any]:
     """The state of a new agent. Raises `Rejected` (400) for unknown tool names."""
     check_llm_config(body.llm_config)
@@ -62,6 +70,7 @@ def changed(body: bodies.AgentFields) -> dict[str, Any]:
     """The parts of the state that a body sets. Nulls are dropped; lists and dicts replace what was there."""
     check_llm_config(body.llm_config)
     model_options.check(body.model_settings, body.response_format)
+    check_tool_rules(body.tool_rules)
     sent = bodies.given(body)
     state = {name: sent[name] for name in bodies.STATE_FIELDS if name in sent}
     if "reasoning" in sent:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import msgspec
 
-from tallystone.errors import Conflict, Rejected
+from tallystone.errors import Conflict, Rejected, TallystoneError
 from tallystone.letta import composing, turn_json
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.later import Later, Streamed, UnderWay
 from tallystone.letta.mcp_layer import ToolCaller
 from tallystone.letta.messages import new_id, now_ms
 from tallystone.letta.model_layer import ModelLayer
-from tallystone.letta.sse import Events, Replay
+from tallystone.letta.sse import Events, Replay, out_of_sight
 from tallystone.letta.toolbox import client_specs
 from tallystone.letta.turn import Order, TurnLoop
 from tallystone.letta.turn_bodies import MessagesCreate
@@ -115,8 +114,15 @@ class Talk:
                 return Streamed(None, events=replay.events(pings=pings))
             events = Events(self._style, compactions)
             under_way.start(events.until(self._loop(turn, events, in_thread).run()))
-            last = partial(self._call.vault.run, run)
-            return Streamed(None, events=events.events(lambda: in_thread(last), pings=pings))
+
+            async def last() -> Mapping[str, Any]:
+                try:
+                    ended: Mapping[str, Any] = await in_thread(lambda: self._call.vault.run(run))
+                except TallystoneError as error:
+                    return out_of_sight(run, error)
+                return ended
+
+            return Streamed(None, events=events.events(last, pings=pings))
 
         return Later(finish)
 
@@ -125,9 +131,9 @@ class Talk:
 
         async def finish(in_thread: InThread, under_way: UnderWay) -> Answer:
             run, turn = await self._begin(in_thread, background=True)
-            record = await in_thread(lambda: self._call.vault.run(run))
-            if turn is not None:
+            if turn is not None:  # before anything that may fail: what nobody drives would never end
                 under_way.start(self._loop(turn, Events(), in_thread).run())
+            record = await in_thread(lambda: self._call.vault.run(run))
             return Answer(turn_json.run_json(record))
 
         return Later(finish)

@@ -8,6 +8,8 @@ turn may be cut off anywhere. Nothing here knows of HTTP; whoever listens is tol
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from typing import Any
 
 from tallystone.errors import Conflict, TallystoneError
 from tallystone.letta import compaction
-from tallystone.letta.arguments import clean
+from tallystone.letta.arguments import MAX_ARGUMENTS, clean
 from tallystone.letta.mcp_layer import ToolCaller
 from tallystone.letta.messages import heard, new_id, open_calls
 from tallystone.letta.model import Limits, ModelFailed, Models, Reply, Said, ToolCall, ToolSpec
@@ -32,8 +34,12 @@ from tallystone.vault.types import Agent
 
 MAX_CALLS = 32
 """Tool calls of one answer that are made; the others are told that they were too many."""
+KEPT_CALLS = 128
+"""Tool calls of one answer that are written down, made or not; what lies beyond is as if it had not been said."""
 MAX_TEXT = 1_000_000
 """Characters of one answer that are kept."""
+_CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
+_NAME = 256  # characters of a tool's name: more than any tool's
 _USELESS = 5  # steps in a row of which no call was one
 _SPEAKS_BY_TOOL = ("memgpt_agent", "memgpt_v2_agent")
 _STOPS = {
@@ -205,17 +211,17 @@ class TurnLoop:
                 message="the agent's blocks and instructions do not fit the model's context window",
             )
         if compaction.is_full(max(compaction.tokens(said, tools), self._record.used), window):
-            await self._compact(agent, "context_window")
+            agent = await self._compacted(agent, "context_window")
             said = self._prompt(agent)
         for again in (True, False):
             try:
                 return await self._ask(agent, said, tools, step, message)
             except ModelFailed as failure:
                 if failure.kind == "too_long" and again and compaction.cut(self._turn.context, window):
-                    await self._compact(agent, "too_long")
+                    agent = await self._compacted(agent, "too_long")
                     said = self._prompt(agent)
                     continue
-                raise Stop(_STOPS[failure.kind], type=failure.kind, message=failure.message) from None
+                raise _stopped(failure) from None
         raise AssertionError("the second try returns or raises")
 
     async def _ask(
@@ -230,10 +236,12 @@ class TurnLoop:
         )
         try:
             return await self._record.watched(work)
-        except (Stop, ModelFailed):
+        except (Stop, ModelFailed) as error:
             text = clean("".join(partial))[:MAX_TEXT]
-            if text:  # somebody has read it: so it was said
+            if text:  # somebody has read it: so it was said, and no second try may speak under its id
                 await self._record.write([self._record.said("assistant", text, id=message, step=step)])
+                if isinstance(error, ModelFailed):
+                    raise _stopped(error) from None
             raise
 
     async def _stream(
@@ -273,6 +281,12 @@ class TurnLoop:
         window = self._turn.conversation.get("context_window_limit")
         return int(window or llm_config(agent.state)["context_window"])
 
+    async def _compacted(self, agent: Agent, trigger: str) -> Agent:
+        """Sum up older messages. Returns the agent as it is then: that took as long as an answer does, and what was
+        revoked meanwhile is in no prompt."""
+        await self._compact(agent, trigger)
+        return await self._record.do(lambda: self._vault.agent(self._turn.agent))
+
     async def _compact(self, agent: Agent, trigger: str, *, everything: bool = False) -> str:
         window, context = self._window(agent), self._turn.context
         count = len(context) if everything else compaction.cut(context, window)
@@ -307,7 +321,7 @@ class TurnLoop:
             id=message,
             step=step,
             thinking=clean(reply.thinking)[:MAX_TEXT] or None,
-            native=reply.native or None,
+            native=reply.native if 0 < len(reply.native) <= MAX_TEXT else None,
             calls=[{"id": call.id, "name": call.name, "arguments": call.arguments} for call in calls] or None,
             asks=[call.id for call in asks] or None,
         )
@@ -329,18 +343,25 @@ class TurnLoop:
         }
 
 
+def _stopped(failure: ModelFailed) -> Stop:
+    return Stop(_STOPS[failure.kind], type=failure.kind, message=failure.message)
+
+
 def _spoken(context: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [message for message in context if message["role"] != "summary"]
 
 
 def _calls_of(reply: Reply) -> list[ToolCall]:
-    """The calls of an answer, cleaned, each with an id of its own."""
+    """The calls of an answer that are kept, cleaned, each with an id of its own that every provider takes."""
     found: list[ToolCall] = []
     seen: set[str] = set()
-    for call in reply.tool_calls:
-        identity = clean(call.id)
-        if not identity or identity in seen:
-            identity = new_id("call")
+    for call in reply.tool_calls[:KEPT_CALLS]:
+        identity = call.id
+        if not _CALL_ID.fullmatch(identity) or identity in seen:
+            identity = f"call_{secrets.token_hex(12)}"
         seen.add(identity)
-        found.append(ToolCall(identity, clean(call.name), clean(call.arguments)))
+        arguments = clean(call.arguments)[
+            : MAX_ARGUMENTS + 1
+        ]  # which is refused for its length if it was cut
+        found.append(ToolCall(identity, clean(call.name)[:_NAME], arguments))
     return found

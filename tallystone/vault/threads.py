@@ -67,7 +67,9 @@ def create_conversation(
             ]
             file_messages(plan, keys, made["id"], copies)
             if copies:  # calls that still wait for an approval are answered anew when the copy is talked to
-                made |= {"from": min(source["from"], len(copies)), "last_message": now}
+                made["last_message"] = now
+            if source["from"] <= len(copies):  # else it ends before what the summary is about
+                made |= {"from": source["from"], "recap": source.get("recap") or ""}
         streams.append(plan, keys, CONVERSATIONS, {"id": made["id"]})
         made["position"] = streams.length(plan, keys, CONVERSATIONS)
         streams.put(plan, keys, CONVERSATION, made["id"], made)

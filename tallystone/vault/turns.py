@@ -142,9 +142,11 @@ class Turn:
         return self.caller.transact(action)
 
     def is_unwanted(self) -> bool:
-        """Whether somebody asked for the turn to be cancelled. Looks, and commits nothing."""
+        """Whether somebody asked for the turn to be cancelled. Looks, and commits nothing; raises `Unauthenticated` as
+        a commit would."""
         with self.caller.workspace.store.snapshot() as snapshot:
             plan = Plan(snapshot)
+            self.caller.check(plan)
             _, keys, _ = self._held(plan)
             return bool(self._run(plan, keys).get("cancel"))
 
