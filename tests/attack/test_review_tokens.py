@@ -170,6 +170,7 @@ def test_a_read_only_token_changes_no_row_through_any_call(
     handed = alice.create_block(label="handed")
     alice.transfer(handed.id, "bob")
     bob.offers()
+    bob.set_model_key("openai", "sk-his", "https://api.openai.com")
     reader = workspace.vault(bob.create_token(scope="read"))
     alice.share(waiting.id, "bob")
     alice.share(waiting.id, agent)
@@ -249,6 +250,10 @@ def test_a_read_only_token_changes_no_row_through_any_call(
         lambda v: v.invite("x"),
         lambda v: v.invitations(),
         lambda v: v.revoke_invitation("x"),
+        lambda v: v.model_keys(),
+        lambda v: v.set_model_key("openai", "sk-new", "https://api.openai.com"),
+        lambda v: v.open_model_key("openai", "https://api.openai.com"),
+        lambda v: v.remove_model_key("openai"),
         *calls_of_turns(agent),
     ]
     tried = {name for call in calls for name in call.__code__.co_names}

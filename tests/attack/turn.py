@@ -35,6 +35,7 @@ READS: dict[str, Callable[[str], Call]] = {
     "of a run": lambda agent: lambda v: v.run_messages("run-1"),
     "step": lambda agent: lambda v: v.step("step-1"),
     "steps": lambda agent: lambda v: v.steps(agent, lambda s: True),
+    "steps of a run": lambda agent: lambda v: v.run_steps("run-1"),
     "passages": lambda agent: lambda v: v.passages(agent, lambda p: True),
 }
 """Every question about what `keep` left."""
