@@ -120,6 +120,7 @@ def test_a_reader_neither_writes_nor_changes_settings_nor_shares_nor_deletes(
     bob.accept_offer(team.id)
     for attempt in (
         lambda: bob.edit_block(team.id, lambda _: appended("x")),
+        lambda: bob.edit_block(team.id, lambda now: appended(now.value)),  # as it is: no less refused
         lambda: bob.edit_block(team.id, lambda _: {"label": "x"}),
         lambda: bob.edit_block(team.id, lambda _: {"read_only": True}),
         lambda: bob.edit_block(team.id, lambda _: {"limit": 5}),

@@ -267,10 +267,13 @@ def edit_opened(
     fields = {name: value for name, value in wanted.items() if value != getattr(before, name)}
     content = {name: fields[name] for name in CONTENT_FIELDS if name in fields}
     owner = {name: fields[name] for name in OWNER_FIELDS if name in fields}
+    # Asked before it is seen that nothing would change: whoever may not write is told so, whatever it wrote.
+    asked = {name: wanted[name] for name in CONTENT_FIELDS if name in wanted}
+    if fields or asked:
+        caller.must_act()
+        _allowed(opened, before, asked, owner)
     if not fields:
         return before, []
-    caller.must_act()
-    _allowed(opened, before, content, owner)
     fixed = [name for name in FIXED_FIELDS if name in fields]
     if fixed:
         raise Invalid(
