@@ -324,12 +324,19 @@ def test_both_spellings_and_no_redirect(server: Served, route: Any) -> None:  # 
         who="nobody",
         kid=KID,
         invitation=KID,
-    )
+        provider="openai",
+    ).rstrip("/")
     http = server.http()
-    answers = [http.request(route.method, path + slash) for slash in ("", "/")]
-    assert answers[0].status_code == answers[1].status_code
-    assert answers[0].status_code in (200, 404, 422)
-    assert http.request("PUT", path).status_code == 405
+
+    def status(method: str, spelled: str) -> int:
+        with http.stream(method, spelled) as answer:  # a stream of events has no end: its head is the answer
+            return answer.status_code
+
+    found = status(route.method, path)
+    assert status(route.method, path + "/") == found
+    assert found in (200, 404, 422)
+    others = {one.method for one in OURS if one.path == route.path}
+    assert "PUT" in others or status("PUT", path) == 405
 
 
 def test_a_name_with_slashes_is_one_segment(server: Served) -> None:  # noqa: F811
