@@ -19,6 +19,7 @@ from tallystone.letta import (
     routes_blocks,
     routes_conversations,
     routes_lists,
+    routes_log,
     routes_messages,
     routes_passages,
     routes_roles,
@@ -49,6 +50,12 @@ class Route:
     run: Callable[[Call], Answer | Later]
     client: str = ""
     kind: Literal["served", "501"] = "served"
+    public: routes_log.Public | None = None
+    """What answers in place of `run`, without a token, where the log is public."""
+
+
+def _of_log(path: str, public: routes_log.Public) -> Route:
+    return Route("GET", f"/v1/log/{path}", routes_log.behind_token(public), public=public)
 
 
 def _not_served(client: str) -> Callable[[Call], Answer]:
@@ -178,6 +185,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/charter", routes_accounts.charter),
     Route("PATCH", "/v1/charter", routes_accounts.update_charter),
     Route("GET", "/v1/audit/events", routes_accounts.events),
+    _of_log("checkpoint", routes_log.checkpoint),
+    _of_log("tile/{tile...}", routes_log.tile),
+    _of_log("receipt/{leaf}", routes_log.receipt),
+    _of_log("witnesses", routes_log.witnesses),
     *(Route(method, path, _not_served(client), client, "501") for client, method, path in NOT_SERVED),
     # ours, and promised: until then a caller hears that it is not there yet, not that the block is missing
     Route("POST", _BLOCK + "/share", _not_served("blocks.share"), "", "501"),

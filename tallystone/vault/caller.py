@@ -70,6 +70,7 @@ class Caller:
         self.under = under
         self.reply: Reply | None = None
         self.reply_key = reply_key
+        self.leaves: list[int] = []  # the numbers of what this caller's operations have logged
         self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
@@ -102,6 +103,7 @@ class Caller:
         """The same token, acting as an agent whose keys it reaches."""
         agent = Caller(self.workspace, keys, self._token_row, self.reply_key, under=self)
         agent.reply = self.reply
+        agent.leaves = self.leaves
         return agent
 
     # -- committing ---------------------------------------------------------------------------------------------
@@ -133,7 +135,9 @@ class Caller:
                             self.must_act()  # whatever the operation forgot to ask: reading changes nothing
                         if reply is not None and plan.changes:
                             reply.keep(plan, result, self.workspace.now())
-                    self.workspace.store.commit(plan.batch())
+                    batch = plan.batch()
+                    first = self.workspace.store.commit(batch)
+                    self.leaves += range(first, first + len(batch.events))
                 except Conflict as error:
                     if error.code != "conflict":
                         if audit:
@@ -232,7 +236,7 @@ class Caller:
             detail["blocks"] = list(concerned)
         if isinstance(error, Tampered):
             detail["reason"] = error.message
-        self.workspace.log_unclaimed("denied", detail, self.keys, concerned.values())
+        self.leaves.append(self.workspace.log_unclaimed("denied", detail, self.keys, concerned.values()))
 
     # -- acting -------------------------------------------------------------------------------------------------
 
