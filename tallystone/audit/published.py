@@ -10,7 +10,8 @@ Everything is read from one snapshot, so that it fits together. Leaves hold kind
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tallystone.audit.checkpoint import Checkpoint, parse_text, take_apart
@@ -153,6 +154,13 @@ class Published:
         if [row[1] for row in rows] != list(range(start, start + count)):
             raise _unsound(start)
         return [bytes(row[2]) for row in rows]
+
+
+def submission(old: int, proof: Sequence[bytes], note: bytes) -> bytes:
+    """What a witness is sent (C2SP `tlog-witness`, add-checkpoint): the size that it knows, the proof that the log grew
+    out of that, and the new checkpoint.
+    """
+    return b"".join([b"old %d\n" % old, *(b64encode(node) + b"\n" for node in proof), b"\n", note])
 
 
 def checkpoint_of(note: bytes) -> Checkpoint:

@@ -83,18 +83,31 @@ class Wire:
     ) -> tuple[Any, str | None]:
         """The answer's body and its `ETag`. Raises `TallystoneError`."""
         headers = {"Accept": "application/json"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
         content = None
         if body is not None:
             content = json.dumps(body, default=_plain).encode()
             headers["Content-Type"] = "application/json"
         if if_match is not None:
             headers["If-Match"] = if_match
+        answer, tag = self._ask(method, path, content, headers)
+        try:
+            return json.loads(answer or b"null"), tag
+        except ValueError:
+            raise self._strange() from None
+
+    def fetch(self, path: str) -> bytes:
+        """What lies at a path, as it is. Raises `TallystoneError`."""
+        return self._ask("GET", path, None, {})[0]
+
+    def _ask(
+        self, method: str, path: str, content: bytes | None, headers: dict[str, str]
+    ) -> tuple[bytes, str | None]:
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self._base + path, content, headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as answer:
-                return json.loads(answer.read() or b"null"), answer.headers.get("ETag")
+                return answer.read(), answer.headers.get("ETag")
         except urllib.error.HTTPError as refused:
             with refused:
                 raise _refusal(refused.code, refused.headers, refused.read(1 << 20)) from None
@@ -105,9 +118,10 @@ class Wire:
                 f"no answer from {self._base}: {reason}", hint="is the server running, and the URL right?"
             ) from None
         except ValueError:
-            raise errors.StoreError(
-                f"{self._base} does not answer as Tallystone does", hint="check the URL"
-            ) from None
+            raise self._strange() from None
+
+    def _strange(self) -> errors.StoreError:
+        return errors.StoreError(f"{self._base} does not answer as Tallystone does", hint="check the URL")
 
 
 def path(*segments: str) -> str:
