@@ -124,9 +124,9 @@ class NodeCheck:
 
     def _stray(self, row: Row) -> None:
         ws, height, number, _ = row
-        leaf = (
-            number << height if ws == WS and height in _HEIGHTS and number >= self._start >> height else None
-        )
+        over = ws == WS and height in _HEIGHTS and (number + 1) << height > self._tree.size
+        # it was there when the tree was larger: the first leaf that is not there any more is under it, or before
+        leaf = max(number << height, self._tree.size) if over else None
         self._report.add(place(LOG_NODE, row[:3]), "lies over no leaves that are there", leaf=leaf)
 
     def _missing(self, height: int, number: int) -> None:

@@ -188,6 +188,7 @@ ROUTES: tuple[Route, ...] = (
     _of_log("checkpoint", routes_log.checkpoint),
     _of_log("tile/{tile...}", routes_log.tile),
     _of_log("receipt/{leaf}", routes_log.receipt),
+    _of_log("consistency/{old}", routes_log.consistency),
     _of_log("witnesses", routes_log.witnesses),
     *(Route(method, path, _not_served(client), client, "501") for client, method, path in NOT_SERVED),
     # ours, and promised: until then a caller hears that it is not there yet, not that the block is missing

@@ -38,6 +38,11 @@ def receipt(log: PublicLog, params: Mapping[str, str], query: Query) -> Answer:
     return Plain(log.receipt(leaf_of(params["leaf"])))
 
 
+def consistency(log: PublicLog, params: Mapping[str, str], query: Query) -> Answer:
+    """`GET /v1/log/consistency/{old}`: the proof that the log grew out of its first `old` leaves."""
+    return Plain(log.consistency(leaf_of(params["old"])))
+
+
 def witnesses(log: PublicLog, params: Mapping[str, str], query: Query) -> Answer:
     """`GET /v1/log/witnesses`: the log's verifier key and size, and how fresh each witness's cosignature is."""
     view, now = log.view(), int(time.time())

@@ -213,7 +213,8 @@ class Asker:
         connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = connect(parts.hostname or "", parts.port, timeout=SECONDS)
         # The timeout of a socket begins anew with each byte: whoever drips is cut off by the clock.
-        watch = threading.Timer(SECONDS, lambda: _cut(connection))
+        cut = threading.Event()
+        watch = threading.Timer(SECONDS, lambda: _cut(connection, cut))
         watch.daemon = True
         watch.start()
         try:
@@ -223,15 +224,14 @@ class Asker:
             content = answer.read(MAX_ANSWER + 1)
             kind = answer.headers.get("content-type", "")
         except (OSError, HTTPException, ValueError) as error:
-            reason = (
-                "in time"
-                if isinstance(error, TimeoutError) or not watch.is_alive()
-                else f"({type(error).__name__})"
-            )
+            late = cut.is_set() or isinstance(error, TimeoutError)
+            reason = "in time" if late else f"({type(error).__name__})"
             raise Tampered(f"does not answer {reason}", code="witness_silent") from None
         finally:
             watch.cancel()
             connection.close()
+        if cut.is_set():  # what was read ends where we cut it off
+            raise Tampered("does not answer in time", code="witness_silent")
         if len(content) > MAX_ANSWER:
             raise Tampered("answers with more than any cosignature takes", code="witness_refused")
         return answer.status, kind, content
@@ -245,6 +245,7 @@ _REFUSALS = {
 }
 
 
-def _cut(connection: HTTPConnection) -> None:
-    with suppress(OSError, AttributeError):
+def _cut(connection: HTTPConnection, cut: threading.Event) -> None:
+    cut.set()
+    with suppress(OSError, AttributeError):  # there is no socket yet, or no more
         connection.sock.shutdown(socket.SHUT_RDWR)

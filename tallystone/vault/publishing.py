@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tallystone.audit.checkpoint import origin_of, signatures, take_apart, verifier_key
 from tallystone.audit.cosigned import Cosigned
 from tallystone.audit.export import export
-from tallystone.audit.published import Published, checkpoint_of, parse_tile
+from tallystone.audit.published import Published, checkpoint_of, parse_tile, submission
 from tallystone.audit.reading import Progress
 from tallystone.errors import Invalid, NotFound, Tampered
 from tallystone.vault.types import LogView, WitnessInfo
@@ -80,6 +80,19 @@ class PublicLog:
         with self.published() as log:
             over = [note for note in self._cosigned() if leaf < checkpoint_of(note).size <= log.head.size]
             return log.receipt(leaf, over[-1] if over else None).encode()
+
+    def consistency(self, old: int) -> bytes:
+        """That the log grew out of its first `old` leaves, in the form that witnesses take: `old N`, the proof, an
+        empty line, the newest checkpoint. Raises `NotFound` for a size that it has not reached.
+        """
+        with self.published() as log:
+            if old > log.head.size:
+                raise NotFound(
+                    f"the log has {log.head.size} leaves, not {old}",
+                    hint="take the size from an earlier checkpoint",
+                    code="unknown_leaf",
+                )
+            return submission(old, log.tree.consistency(old) if old else [], log.checkpoint)
 
     def view(self) -> LogView:
         """The log's name, key and size, and its witnesses."""
