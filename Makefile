@@ -17,13 +17,14 @@ export UV_NO_PROGRESS := 1
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
-.PHONY: all setup demo test bench lint format clean
+.PHONY: all setup demo test bench bench-log lint format clean
 .DEFAULT_GOAL := all
 
 all:
 	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
 	@echo "make test    lint, strict types and all tests"
 	@echo "make bench   what sharing and revoking cost, as a table (BENCH_ARGS='--members 100000' for a large role)"
+	@echo "make bench-log  what a long log costs: 10 million leaves, 5 GB for a while (BENCH_ARGS='--leaves 100000' for fewer)"
 	@echo "make lint    lint and strict types only"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the virtual environment and caches"
@@ -56,6 +57,9 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench.sharing $(BENCH_ARGS)
+
+bench-log: $(STAMP)
+	@$(BIN)/python -m bench.log $(BENCH_ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

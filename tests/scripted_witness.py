@@ -7,6 +7,7 @@ what it does instead, one word a request; when the script is over it behaves.
 from __future__ import annotations
 
 import threading
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +28,7 @@ class Witness:
         self.key = Key(name, 4, self.secret.public_key().public_bytes_raw())
         self.log: Key | None = None
         self.head: Head | None = None
-        self.now = 1_800_000_000
+        self.now = int(time.time())
         self.script: list[str] = []
         self.bodies: list[bytes] = []
         self.released = threading.Event()

@@ -205,6 +205,9 @@ class World:
             "role": self.role,
             "who": ids.get("agent_id", self.agent),
             "invitation": self.invitation,
+            "tile": "0/000.p/1",
+            "leaf": "0",
+            "old": "1",
             **self.kept,
             **ids,
         }

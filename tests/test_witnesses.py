@@ -214,7 +214,7 @@ def test_a_log_that_was_rolled_back_is_found_by_what_was_cosigned(tmp_path: Path
 
 
 def test_a_server_asks_by_itself_and_shows_how_fresh_it_is(tmp_path: Path, witness: Witness) -> None:
-    witness.now = int(time.time())
+
     workspace, credentials = Workspace.init(tmp_path / "data")
     witness.log = Key.parse(workspace.log.key)
     settings = Settings(port=0, log_level="error", witnesses=((witness.url, witness.vkey),), log_public=True)

@@ -95,12 +95,11 @@ class LogCheck:
             ws, seq, data = row
             self._reading.tick()
             self._report.leaves += 1
-            where = place(LOG_LEAF, row[:2])
             if ws != WS or not isinstance(seq, int) or seq < self.tree.size:
-                self._report.add(where, "does not belong to the log")
+                self._report.add(place(LOG_LEAF, row[:2]), "does not belong to the log")
                 continue
             self._fill_gap(seq)
-            leaf = self._leaf(where, seq, data)
+            leaf = self._leaf(seq, data)
             detail, manifest = details.take(seq), manifests.take(seq)
             if leaf is not None and leaf.kind == ROWS:
                 self._fold(seq, leaf.digest, manifest)
@@ -151,15 +150,15 @@ class LogCheck:
             f"is not what the {_pinned(where)} checkpoint covers: one of these leaves is another",
         )
 
-    def _leaf(self, where: str, seq: int, data: Cell) -> Leaf | None:
+    def _leaf(self, seq: int, data: Cell) -> Leaf | None:
         try:
             leaf = decode_leaf(data) if isinstance(data, bytes) else None
         except Tampered:
             leaf = None
         if leaf is None:
-            self._report.add(where, "is no leaf", leaf=seq)
+            self._add(LOG_LEAF, seq, "is no leaf")
         elif leaf.seq != seq:
-            self._report.add(where, f"holds the leaf {leaf.seq}", leaf=seq)
+            self._add(LOG_LEAF, seq, f"holds the leaf {leaf.seq}")
         return leaf
 
     def _check_detail(self, seq: int, digest: bytes, detail: Cell) -> None:

@@ -15,7 +15,7 @@ from tallystone.audit.checkpoint import Checkpoint
 from tallystone.audit.merkle import HASH_SIZE, Frontier
 from tallystone.audit.reading import Reading, place
 from tallystone.audit.report import FINDINGS_LIMIT
-from tallystone.audit.tree import STEP, kept
+from tallystone.audit.tree import STEP
 from tallystone.store.tables import LOG_NODE, WS, Row
 
 _HEIGHTS = range(0, 64, STEP)
@@ -66,9 +66,9 @@ class NodeCheck:
             self._note(self._differ, seq)
         if self._stored is not None:
             self._stored.append(stored if len(stored) == HASH_SIZE else leaf)
-        for height, node in kept(self._tree.append(leaf)):
-            if height:
-                self._computed.setdefault(height, bytearray()).extend(node)
+        completed = self._tree.append(leaf)
+        for height in range(STEP, len(completed), STEP):
+            self._computed.setdefault(height, bytearray()).extend(completed[height])
 
     def finish(self, signed: Checkpoint | None) -> None:
         """Say what differs, given the checkpoint that the head holds."""

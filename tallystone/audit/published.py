@@ -145,7 +145,7 @@ class Published:
         proof = self.tree.consistency(old.size)
         if not verify_consistency(old.size, self.head.size, old.root, self.head.root, proof):
             raise Tampered(
-                f"the log is not the one whose first {old.size} leaves were seen before", code="forked"
+                f"the log is not the one whose first {old.size} leaves were seen before", code="another_log"
             )
         return proof
 

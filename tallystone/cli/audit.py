@@ -113,7 +113,7 @@ def key(*, place: Place = Place()) -> int:
     "tallystone audit checkpoint > today.checkpoint",
     "tallystone audit checkpoint --cosigned --url https://memory.example.com",
 )
-def checkpoint(*, cosigned: bool = False, place: Place = Place()) -> int:
+def checkpoint(*, cosigned: Annotated[bool, Parameter(negative=())] = False, place: Place = Place()) -> int:
     """Print the log's newest signed checkpoint. Kept elsewhere, it is a pin for later checks.
 
     Parameters
@@ -157,13 +157,13 @@ def receipt(leaf: Annotated[str, Parameter(metavar="LEAF")], /, *, place: Place 
 @command(
     app,
     "check-receipt",
-    "tallystone audit check-receipt mine.tlog-proof --key tallystone/5f2c…+1a2b3c4d+AZ…",
+    "tallystone audit check-receipt mine.tlog-proof --log-key tallystone/5f2c…+1a2b3c4d+AZ…",
 )
 def check_receipt(
     file: Annotated[Path, Parameter(metavar="FILE")],
     /,
     *,
-    log_key: Annotated[str, Parameter(name="--key", metavar="KEY")],
+    log_key: Annotated[str, Parameter(name="--log-key", metavar="KEY")],
     witness: WitnessKeys = None,
     as_json: AsJson = False,
 ) -> int:

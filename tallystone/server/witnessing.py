@@ -202,7 +202,7 @@ class Asker:
                 code="rolled_back",
             )
         if size == sent:
-            raise Tampered(f"has seen another log under this name, of {size} leaves", code="forked")
+            raise Tampered(f"has seen another log under this name, of {size} leaves", code="another_log")
         return size
 
     def _post(self, body: bytes) -> tuple[int, str, bytes]:
