@@ -17,7 +17,7 @@ export UV_NO_PROGRESS := 1
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
-.PHONY: all setup demo test bench lint format clean
+.PHONY: all setup demo test bench bench-log lint format clean
 .DEFAULT_GOAL := all
 
 all:
@@ -25,6 +25,7 @@ all:
 	@echo "make test    lint, strict types and all tests"
 	@echo "make bench   what sharing and revoking cost (BENCH_ARGS='--members 100000' for a large role), and how soon"
 	@echo "             listeners hear of a change"
+	@echo "make bench-log  what a long log costs: 10 million leaves, 5 GB for a while (BENCH_ARGS='--leaves 100000' for fewer)"
 	@echo "make lint    lint and strict types only"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the virtual environment and caches"
@@ -60,6 +61,9 @@ bench: $(STAMP)
 	@echo
 	@echo "How soon 200 listeners hear of a change:"
 	@$(BIN)/python -m bench.feed
+
+bench-log: $(STAMP)
+	@$(BIN)/python -m bench.log $(BENCH_ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

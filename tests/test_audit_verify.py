@@ -24,7 +24,8 @@ from store_rows import (
     sample_row,
 )
 
-from tallystone.audit.report import FINDINGS_LIMIT
+from tallystone.audit.merkle import leaf_hash
+from tallystone.audit.report import FINDINGS_LIMIT, Finding
 from tallystone.audit.verify import EXEMPT, Report, verify
 from tallystone.crypto import signing_public
 from tallystone.store.protocol import Batch, Event, Put, Table
@@ -272,7 +273,7 @@ def test_an_erased_event_leaves_the_log_whole_and_may_not_come_back(path: Path) 
     assert "is back" in finding.what
 
 
-def test_a_changed_leaf_is_found_in_the_span_that_the_head_still_vouches_for(path: Path) -> None:
+def test_a_changed_leaf_is_named_and_by_its_span_if_its_hash_was_changed_along(path: Path) -> None:
     def later_minute(connection: sqlite3.Connection) -> None:
         (leaf,) = connection.execute("SELECT leaf FROM log_leaf WHERE seq = 5").fetchone()
         minute = (30_000_000).to_bytes(4, "big")
@@ -283,18 +284,34 @@ def test_a_changed_leaf_is_found_in_the_span_that_the_head_still_vouches_for(pat
 
     edit(path, script=later_minute)
     report = report_on(path)
+    assert report.findings[0] == Finding("log_leaf 5", "is not what was signed")
+    assert report.first_bad == 5
+
+    def its_hash(connection: sqlite3.Connection) -> None:
+        (leaf,) = connection.execute("SELECT leaf FROM log_leaf WHERE seq = 5").fetchone()
+        sql = "UPDATE log_node SET hash = ? WHERE height = 0 AND number = 5"
+        connection.execute(sql, (leaf_hash(leaf),))
+
+    edit(path, script=its_hash)
+    report = report_on(path)
+    assert report.findings[0] == Finding("log_node 4 0", "is not the hash over the leaves 0–15")
     assert any(where.startswith("log_leaf 0–") for where in places(report))
+    assert report.first_bad == 0
 
 
 def test_a_log_cut_short_is_named_even_with_its_rows(path: Path) -> None:
+    cut_at: list[int] = []
+
     def cut(connection: sqlite3.Connection) -> None:
         (size,) = connection.execute("SELECT size FROM log_head").fetchone()
         for table in (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST):
             connection.execute(f"DELETE FROM {table.name} WHERE seq >= ?", (size - 3,))
+        cut_at.append(size - 3)
 
     edit(path, script=cut)
     report = report_on(path)
     assert any("missing at the log's end" in finding.what for finding in report.findings)
+    assert [report.first_bad] == cut_at
 
 
 def test_a_log_that_was_composed_anew_lacks_the_signature(path: Path) -> None:

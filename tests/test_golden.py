@@ -19,7 +19,7 @@ import pytest
 from attack.lying import seal_capsule_body
 
 from tallystone import _cbor, crypto, keystore, statements
-from tallystone.audit import checkpoint, leaf, merkle
+from tallystone.audit import checkpoint, leaf, merkle, published, receipt, state
 from tallystone.errors import Tampered
 from tallystone.keystore import Carried, Invite, Keys, Kit, Root, Token
 from tallystone.statements import (
@@ -252,6 +252,11 @@ def formats() -> dict[str, bytes]:
     )
     note = checkpoint.Checkpoint(checkpoint.origin_of(WORKSPACE), 8, fixed("root"))
     found["log/checkpoint"] = checkpoint.sign_checkpoint(note, crypto.Signer(SEED))
+    path = [fixed("sibling"), fixed("uncle"), fixed("great-uncle")]
+    found["log/receipt"] = receipt.Receipt(7, found["log/leaf"], path, found["log/checkpoint"]).encode()
+    found["log/submission"] = published.submission(5, path, found["log/checkpoint"])
+    rows = {"block": found["log/key"] + found["log/row"], "version": b""}
+    found["log/state"] = state.State(found["log/checkpoint"], 8, fixed("root"), rows).encode()
     return found
 
 
@@ -588,6 +593,10 @@ def test_the_log_of_the_first_release_is_read() -> None:
     assert [table for table, _, _ in leaf.decode_manifest(golden["log/manifest"])] == ["block", "version"]
     public, origin = crypto.signing_public(SEED), checkpoint.origin_of(WORKSPACE)
     assert checkpoint.open_checkpoint(golden["log/checkpoint"], origin, public).size == 8
+    bundle = receipt.decode_receipt(golden["log/receipt"])
+    assert (bundle.index, bundle.leaf, len(bundle.proof)) == (7, golden["log/leaf"], 3)
+    kept = state.decode_state(golden["log/state"], origin, public)
+    assert kept.live()["block"] == {golden["log/key"]: golden["log/row"]}
 
 
 def write() -> None:

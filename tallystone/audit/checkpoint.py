@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -63,13 +64,9 @@ def sign_note(text: str, name: str, signer: Signer) -> bytes:
 
 def open_note(note: bytes, name: str, public: bytes) -> str:
     """The text of a note, after checking that it is signed under `name` by `public`. Raises `Tampered`."""
-    text, lines = _take_apart(note)
+    text, _ = take_apart(note)
     wanted = key_id(name, public)
-    for line in lines:
-        signer, _, encoded = line.removeprefix(_DASH).partition(" ")
-        raw = _unbase64(encoded)
-        if not line.startswith(_DASH) or not signer or len(raw) < 5:
-            raise Tampered("a signed note has a malformed signature line")
+    for signer, raw in signatures(note):
         if signer == name and raw[:4] == wanted:
             # The first line of our key decides: a bad signature is not made good by a second one.
             if verify(public, raw[4:], text.encode()):
@@ -106,7 +103,8 @@ def open_checkpoint(note: bytes, origin: str, public: bytes) -> Checkpoint:
     return checkpoint
 
 
-def _take_apart(note: bytes) -> tuple[str, list[str]]:
+def take_apart(note: bytes) -> tuple[str, list[str]]:
+    """A note's text and its signature lines, none of them verified. Raises `Tampered`."""
     if len(note) > _SIZE_LIMIT:
         raise Tampered("a signed note is too long")
     try:
@@ -120,6 +118,17 @@ def _take_apart(note: bytes) -> tuple[str, list[str]]:
     if len(lines) > _SIGNATURE_LIMIT:
         raise Tampered("a signed note has too many signatures")
     return body + "\n", lines
+
+
+def signatures(note: bytes) -> Iterator[tuple[str, bytes]]:
+    """(key name, key id and signature) of each of a note's lines, none of them verified. Raises `Tampered`."""
+    _, lines = take_apart(note)
+    for line in lines:
+        signer, _, encoded = line.removeprefix(_DASH).partition(" ")
+        raw = _unbase64(encoded)
+        if not line.startswith(_DASH) or not signer or len(raw) < 5:
+            raise Tampered("a signed note has a malformed signature line")
+        yield signer, raw
 
 
 def _unbase64(encoded: str) -> bytes:

@@ -46,14 +46,19 @@ class Frontier:
         self.size = size
         self.hashes = [packed[at : at + HASH_SIZE] for at in range(0, len(packed), HASH_SIZE)]
 
-    def append(self, leaf: bytes) -> None:
-        """Add the leaf with the hash `leaf`."""
+    def append(self, leaf: bytes) -> list[bytes]:
+        """Add the leaf with the hash `leaf`. Returns the hashes of the subtrees that it completes, the leaf's first:
+        of 1, 2, 4, … leaves, all of them ending with this one.
+        """
         hashes, size = self.hashes, self.size
+        completed = [leaf]
         while size & 1:  # two complete subtrees of one size become one
             leaf = node_hash(hashes.pop(), leaf)
+            completed.append(leaf)
             size >>= 1
         hashes.append(leaf)
         self.size += 1
+        return completed
 
     def root(self) -> bytes:
         """The root of the tree as it stands."""

@@ -4,18 +4,19 @@ checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 
 from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, origin_of, sign_checkpoint
 from tallystone.audit.leaf import ROWS, Leaf, encode_manifest, key_hash, row_hash
 from tallystone.audit.merkle import Frontier, leaf_hash
+from tallystone.audit.tree import kept
 from tallystone.crypto import Signer
 from tallystone.errors import Invalid, Tampered
 from tallystone.store.protocol import Event, Put, RowChange, Sequencer
-from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, WORKSPACE, WS, Row
+from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, WORKSPACE, WS, Row
 
-_LOG_TABLES = frozenset({LOG_LEAF.name, LOG_MANIFEST.name, LOG_HEAD.name})
+_LOG_TABLES = frozenset({LOG_LEAF.name, LOG_MANIFEST.name, LOG_NODE.name, LOG_HEAD.name})
 
 
 class LogSequencer(Sequencer):
@@ -52,16 +53,22 @@ class LogSequencer(Sequencer):
             if event.kind == ROWS:
                 raise Invalid("no event may call itself a list of rows")
             puts.append(Put(LOG_DETAIL, (WS, tree.size, event.detail)))
-            puts.append(_grow(tree, minute, event.kind, event.detail))
+            puts += _grow(tree, minute, event.kind, event.detail)
         if changes:
             body = _manifest(changes)
             puts.append(Put(LOG_MANIFEST, (WS, tree.size, body)))
-            puts.append(_grow(tree, minute, ROWS, body))
+            puts += _grow(tree, minute, ROWS, body)
         checkpoint = Checkpoint(self._origin, tree.size, tree.root())
         # Remembered although the transaction may still fail: it is a head that we would sign either way.
         self._written = (WS, tree.size, tree.pack(), sign_checkpoint(checkpoint, self._signer))
         puts.append(Put(LOG_HEAD, self._written))
         return puts
+
+    def nodes_of(self, leaves: Iterator[Row]) -> Iterator[Put]:
+        """See `Sequencer.nodes_of`. Whether the leaves are those that were signed is for the check to say."""
+        tree = Frontier()
+        for _, _, leaf in leaves:
+            yield from _nodes(tree, leaf_hash(leaf))
 
     def _continue(self, head: Row) -> Frontier:
         _, size, packed, note = head
@@ -90,11 +97,14 @@ class LogSequencer(Sequencer):
         return Frontier()
 
 
-def _grow(tree: Frontier, minute: int, kind: str, beside: bytes) -> Put:
+def _grow(tree: Frontier, minute: int, kind: str, beside: bytes) -> list[Put]:
     leaf = Leaf(tree.size, minute, kind, sha256(beside).digest()).encode()
-    put = Put(LOG_LEAF, (WS, tree.size, leaf))
-    tree.append(leaf_hash(leaf))
-    return put
+    return [Put(LOG_LEAF, (WS, tree.size, leaf)), *_nodes(tree, leaf_hash(leaf))]
+
+
+def _nodes(tree: Frontier, leaf: bytes) -> list[Put]:
+    number = tree.size
+    return [Put(LOG_NODE, (WS, height, number >> height, node)) for height, node in kept(tree.append(leaf))]
 
 
 def _manifest(changes: Sequence[RowChange]) -> bytes:

@@ -23,7 +23,8 @@ from tallystone.vault.types import Credentials
 from tallystone.vault.workspace import DATABASE
 
 if TYPE_CHECKING:
-    from tallystone.cli.remote import RemoteVault
+    from tallystone.cli.remote import RemoteLog, RemoteVault
+    from tallystone.vault.publishing import PublicLog
 
 WHERE = Group("Where", sort_key=50)
 SHAPE = Group("Output", sort_key=60)
@@ -103,6 +104,18 @@ class Place:
             vault = workspace.vault(token)
             workspace.purge_if_due()
             yield vault
+
+    @contextmanager
+    def log(self) -> Iterator[PublicLog | RemoteLog]:
+        """The audit log, for which a data directory needs no token, nor does a server whose log is public."""
+        data, url = _one(self.data, self.url)
+        if url is not None:
+            from tallystone.cli.remote import RemoteLog
+
+            yield RemoteLog(url, offered_token(self.token_file))
+            return
+        with Keyless(data=data).workspace() as workspace:
+            yield workspace.log
 
     def named(self) -> tuple[Path | None, str | None]:
         """The data directory or URL that was named; for commands that can do without (`Usage` for both)."""

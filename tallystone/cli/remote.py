@@ -21,12 +21,14 @@ from tallystone.vault.types import (
     Credentials,
     Grant,
     InviteInfo,
+    LogView,
     ModelKeyInfo,
     Offer,
     Principal,
     Reach,
     Role,
     TokenInfo,
+    WitnessInfo,
 )
 from tallystone.vault.watching import ended
 
@@ -39,6 +41,28 @@ def redeem(url: str, code: str) -> Credentials:
     """The user that an invitation's code makes, at the server of `url`. Raises `Unauthenticated`."""
     answer, _ = Wire(url, None).call("POST", "/v1/invitations/redeem", {"code": code})
     return values.plain(Credentials, answer)
+
+
+class RemoteLog:
+    """The audit log of a server. Same methods and values as `PublicLog`, fewer of them."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        """Without a token only a server whose log is public answers."""
+        self._wire = Wire(url, token)
+
+    def checkpoint(self, *, cosigned: bool = False) -> bytes:
+        """The newest signed checkpoint, or the newest that was cosigned."""
+        return self._wire.fetch("/v1/log/checkpoint" + ("?cosigned=true" if cosigned else ""))
+
+    def receipt(self, leaf: int) -> bytes:
+        """The bundle that proves a leaf."""
+        return self._wire.fetch(path("log", "receipt", str(leaf)))
+
+    def view(self) -> LogView:
+        """The log's name, key and size, and its witnesses."""
+        answer = self._wire.call("GET", "/v1/log/witnesses")[0]
+        listed = [values.plain(WitnessInfo, item) for item in answer["witnesses"]]
+        return LogView(str(answer["origin"]), str(answer["key"]), int(answer["size"]), listed)
 
 
 class RemoteVault:

@@ -16,6 +16,7 @@ from tallystone.cli.workspace import create
 from tallystone.errors import TallystoneError
 from tallystone.vault import Workspace
 
+LOG = Group("Audit log", sort_key=55)
 MODELS = Group("Models", sort_key=60)
 FIRST_START = Group("First start", sort_key=70)
 
@@ -37,6 +38,8 @@ def serve(
     listeners_each: Annotated[int | None, Parameter(metavar="N")] = None,
     log_format: Literal["text", "json"] | None = None,
     log_level: Literal["info", "warning", "error"] | None = None,
+    log_public: Annotated[bool | None, Parameter(negative=(), group=LOG)] = None,
+    witnesses: Annotated[str | None, Parameter(metavar="URL=KEY,…", group=LOG)] = None,
     providers: Annotated[str | None, Parameter(metavar="NAME=URL,…", group=MODELS)] = None,
     models: Annotated[str | None, Parameter(metavar="HANDLE,…", group=MODELS)] = None,
     model_keys: Annotated[Path | None, Parameter(metavar="FILE", group=MODELS)] = None,
@@ -81,6 +84,10 @@ def serve(
         How the log on stderr is written. Default: text.
     log_level
         What is logged: info logs each request. Default: info.
+    log_public
+        Serve the audit log without a token: its tiles, checkpoints, receipts and witnesses.
+    witnesses
+        Who cosigns the audit log: where each takes checkpoints, and its verifier key.
     providers
         Base URLs of model providers, e.g. ollama=http://127.0.0.1:11434/v1.
     models
@@ -94,7 +101,7 @@ def serve(
     model_tokens
         Tokens that one answer of a model may have. Default: 4096.
     allowed_hosts
-        Hosts that the server may call; none for none. Default: those of the configured providers.
+        Hosts that the server may call; none for none. Default: those of the configured providers and witnesses.
     key_file
         New file for the first user's key, outside the data directory, should the directory be empty.
     kit
@@ -120,6 +127,8 @@ def serve(
         "listeners_each": listeners_each,
         "log_format": log_format,
         "log_level": log_level,
+        "log_public": log_public,
+        "witnesses": witnesses,
         "providers": providers,
         "models": models,
         "model_keys": model_keys,

@@ -80,6 +80,17 @@ def body(text: str) -> None:
     sys.stdout.flush()
 
 
+def document(content: bytes) -> None:
+    """A signed text on stdout, byte for byte, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    raw = getattr(sys.stdout, "buffer", None)
+    if raw is None or sys.stdout.isatty():
+        sys.stdout.write(content.decode(errors="replace"))
+    else:
+        raw.write(content)
+    sys.stdout.flush()
+
+
 def emit(value: object) -> None:
     """`value` as JSON on stdout."""
     line(json.dumps(jsonable(value), ensure_ascii=not _utf8(), indent=2))

@@ -93,6 +93,12 @@ class Wire:
         with self._asked(), self._open(method, path, content, headers) as answer:
             return json.loads(answer.read() or b"null"), answer.headers.get("ETag")
 
+    def fetch(self, path: str) -> bytes:
+        """What lies at a path, as it is. Raises `TallystoneError`."""
+        with self._asked(), self._open("GET", path, None, {}) as answer:
+            content: bytes = answer.read()
+            return content
+
     def listen(self, path: str, after: str | None) -> Iterator[tuple[str, Any]]:
         """The server-sent events of a stream, from the one with the id `after` on: (id, body). Ends with the stream, or
         when that is lost. Raises `TallystoneError` when it does not begin."""
@@ -132,9 +138,10 @@ class Wire:
                 hint="is the server running, and the URL right?",
             ) from None
         except ValueError:
-            raise errors.StoreError(
-                f"{self._base} does not answer as Tallystone does", hint="check the URL"
-            ) from None
+            raise self._strange() from None
+
+    def _strange(self) -> errors.StoreError:
+        return errors.StoreError(f"{self._base} does not answer as Tallystone does", hint="check the URL")
 
 
 def path(*segments: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -43,6 +43,7 @@ class Answer:
     body: Any
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    media: ClassVar[str] = "application/json"
 
     def content(self) -> bytes:
         """The body as UTF-8 JSON."""
@@ -64,6 +65,22 @@ class Picture(Answer):
     def content(self) -> bytes:
         """The body as UTF-8."""
         return str(self.body).encode()
+
+
+class Plain(Answer):
+    """An answer that is text, not JSON: `body` is its bytes."""
+
+    media = "text/plain; charset=utf-8"
+
+    def content(self) -> bytes:
+        """The body as it is."""
+        return bytes(self.body)
+
+
+class Binary(Plain):
+    """An answer in bytes."""
+
+    media = "application/octet-stream"
 
 
 class Query:

@@ -20,6 +20,7 @@ from tallystone.letta import (
     routes_conversations,
     routes_events,
     routes_lists,
+    routes_log,
     routes_mcp,
     routes_messages,
     routes_model_keys,
@@ -52,6 +53,12 @@ class Route:
     run: Callable[[Call], Answer | Later]
     client: str = ""
     kind: Literal["served", "501"] = "served"
+    public: routes_log.Public | None = None
+    """What answers in place of `run`, without a token, where the log is public."""
+
+
+def _of_log(path: str, public: routes_log.Public) -> Route:
+    return Route("GET", f"/v1/log/{path}", routes_log.behind_token(public), public=public)
 
 
 def _not_served(client: str) -> Callable[[Call], Answer]:
@@ -195,6 +202,11 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", "/v1/charter", routes_accounts.update_charter),
     Route("GET", "/v1/audit/events", routes_accounts.events),
     Route("GET", "/v1/events", routes_events.listen),
+    _of_log("checkpoint", routes_log.checkpoint),
+    _of_log("tile/{tile...}", routes_log.tile),
+    _of_log("receipt/{leaf}", routes_log.receipt),
+    _of_log("consistency/{old}", routes_log.consistency),
+    _of_log("witnesses", routes_log.witnesses),
     *(Route(method, path, _not_served(client), client, "501") for client, method, path in NOT_SERVED),
     # ours, and promised: until then a caller hears that it is not there yet, not that the block is missing
     Route("POST", _BLOCK + "/share", _not_served("blocks.share"), "", "501"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -40,6 +40,8 @@ THREADS = 16
 """Requests that are worked on at once; the others wait."""
 TURN_GRACE = 1.0
 """Seconds that turns without a client get to end when the server stops, after its requests have ended."""
+NAMED_LEAVES = 16
+"""Leaves that one answer names; of more, the last."""
 
 T = TypeVar("T")
 _OPEN = frozenset(path.encode() for path in OPEN_PATHS)
@@ -59,13 +61,18 @@ class App:
         models: ModelLayer | None = None,
         listeners: int = LISTENERS,
         listeners_each: int = LISTENERS_EACH,
+        log_public: bool = False,
+        logged: Callable[[], None] = lambda: None,
     ) -> None:
+        """`log_public`: the log is served without a token. `logged` is called after each answer that made it grow."""
         self._workspace = workspace
         self._max_body = max_body
         self._threads = threads
         self._paths = Paths(ROUTES)
         self._turnstile = turnstile or Turnstile()
         self._models = models
+        self._log_public = log_public
+        self._logged = logged
         self._flights = Flights()
         self._turns = UnderWay(lambda error: _log_crash(error, "turn"))
         self._pump = Pump(
@@ -108,7 +115,7 @@ class App:
             if not isinstance(error, TallystoneError):
                 _log_crash(error, request.template)
             answer = errors.answer(error)
-        headers = {"cache-control": "no-store", **answer.headers}
+        headers = {"cache-control": "no-store", **_named(request.leaves), **answer.headers}
         if isinstance(answer, Subscribed):
             response: ASGIApp = self._pump.stream(answer.subscription, headers)
         elif isinstance(answer, Streamed):
@@ -116,8 +123,10 @@ class App:
                 answer.events, answer.status, headers, media_type="text/event-stream"
             )
         else:
-            response = Response(answer.content(), answer.status, headers, media_type="application/json")
+            response = Response(answer.content(), answer.status, headers, media_type=answer.media)
         await response(scope, receive, send)
+        if request.leaves:
+            self._logged()
         _log.info(
             "request",
             method=request.method,
@@ -140,6 +149,10 @@ class App:
             await self._denied(request, "unknown_path")
             raise errors.unknown_path()
         request.template = found.route.path
+        public = found.route.public
+        if self._log_public and public is not None:
+            query = Query(request.query.decode("latin-1"))
+            return await self._thread(lambda: public(self._workspace.log, found.params, query))
         try:
             token = bearer(request.headers)
         except TallystoneError:
@@ -184,6 +197,7 @@ class App:
             vault = self._workspace.vault(token)
         except Unauthenticated as error:
             raise _Stranger(error) from None
+        request.leaves = vault.leaves
         query = Query(request.query.decode("latin-1"))
         call = Call(vault, found.params, query, request.headers, body, retry, self._models, self._pump.admit)
         return found.route.run(call)
@@ -215,6 +229,13 @@ class _Request:
         }
         self.receive = receive
         self.template = "-"
+        self.leaves: Sequence[int] = ()
+
+
+def _named(leaves: Sequence[int]) -> dict[str, str]:
+    """The header that names what the request has logged, in order: the last is the operation that the answer tells of.
+    A stranger's refusals are not named to it: they would tell how much others do."""
+    return {"x-tallystone-leaf": ", ".join(map(str, list(leaves)[-NAMED_LEAVES:]))} if leaves else {}
 
 
 class _Stranger(Exception):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tallystone.errors import Invalid
 from tallystone.letta.hosts import Hosts, origin
 from tallystone.letta.providers import PUBLIC, ModelConfig, is_handle, is_provider, key_variables
+from tallystone.server.witnessing import read_witnesses
 
 if TYPE_CHECKING:
     from tallystone.server.settings import Settings
@@ -80,16 +81,20 @@ def _allowed_hosts(value: object) -> tuple[str, ...]:
     return entries
 
 
-def _providers(value: object) -> tuple[tuple[str, str], ...]:
-    pairs: list[tuple[str, object]]
+def _pairs(value: object) -> list[tuple[str, object]]:
+    """A table as it stands in a TOML file, or name=value separated by commas."""
     if isinstance(value, Mapping):
-        pairs = list(value.items())
-    else:
-        pairs = [
-            (name.strip(), url.strip()) for name, _, url in (text.partition("=") for text in _texts(value))
-        ]
+        return list(value.items())
+    return [(name.strip(), rest.strip()) for name, _, rest in (text.partition("=") for text in _texts(value))]
+
+
+def _witnesses(value: object) -> tuple[tuple[str, str], ...]:
+    return read_witnesses(dict(_pairs(value)))
+
+
+def _providers(value: object) -> tuple[tuple[str, str], ...]:
     made: dict[str, str] = {}
-    for name, url in pairs:
+    for name, url in _pairs(value):
         if not is_provider(name) or not isinstance(url, str):
             raise Invalid(
                 "should be name=URL for each provider", hint="e.g. ollama=http://127.0.0.1:11434/v1"
@@ -103,5 +108,6 @@ LISTS: Mapping[str, Callable[[object], object]] = {
     "providers": _providers,
     "models": _models,
     "allowed_hosts": _allowed_hosts,
+    "witnesses": _witnesses,
 }
 """How the settings that are lists are read. Each raises `Invalid` and quotes nothing."""

@@ -23,6 +23,7 @@ from tallystone.server.limits import MAX_HEADERS, MAX_TARGET
 from tallystone.server.logs import configure
 from tallystone.server.models import model_config
 from tallystone.server.settings import Settings
+from tallystone.server.witnessing import Witnessing, configured
 from tallystone.vault import Workspace
 
 PURGE_SECONDS = 60
@@ -40,8 +41,9 @@ def serve(workspace: Workspace, settings: Settings, announce: Callable[[str], No
     with listening(settings.host, settings.port) as bound:
         url = url_of(settings.host, bound)
         (announce or _announce)(url)
-        server = _assembled(workspace, settings)
-        with _background(workspace, settings.check_every):
+        witnessing = Witnessing(workspace, configured(settings))
+        server = _assembled(workspace, settings, witnessing)
+        with _background(workspace, settings.check_every), witnessing.under_way():
             server.run(sockets=[bound])
 
 
@@ -51,12 +53,14 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
     settings = settings or Settings(port=0)
     configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as bound:
-        server = _assembled(workspace, settings)
+        witnessing = Witnessing(workspace, configured(settings))
+        server = _assembled(workspace, settings, witnessing)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         try:
             server.began.wait()
-            yield url_of(settings.host, bound)
+            with witnessing.under_way():
+                yield url_of(settings.host, bound)
         finally:
             server.should_exit = True
             thread.join()
@@ -135,7 +139,7 @@ class _Server(uvicorn.Server):
         self.handle_exit(number, frame)
 
 
-def _assembled(workspace: Workspace, settings: Settings) -> _Server:
+def _assembled(workspace: Workspace, settings: Settings, witnessing: Witnessing) -> _Server:
     app = App(
         workspace,
         max_body=settings.max_body,
@@ -144,6 +148,8 @@ def _assembled(workspace: Workspace, settings: Settings) -> _Server:
         models=ModelLayer(model_config(settings, os.environ)),
         listeners=settings.listeners,
         listeners_each=settings.listeners_each,
+        log_public=settings.log_public,
+        logged=witnessing.wake,
     )
     config = uvicorn.Config(
         app,

@@ -13,6 +13,8 @@
 | listeners_each | TALLYSTONE_LISTENERS_EACH | 250 | those of one principal; beyond, 429                           |
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
 | log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
+| log_public | TALLYSTONE_LOG_PUBLIC | false       | whether the audit log is served without a token               |
+| witnesses  | TALLYSTONE_WITNESSES  |             | who cosigns the audit log: URL=KEY, or a table in the file    |
 
 Of the models, each TALLYSTONE_ and its name in the environment, where lists are separated by commas:
 
@@ -57,6 +59,8 @@ class Settings:
     listeners_each: int = 250
     log_format: str = "text"
     log_level: str = "info"
+    log_public: bool = False
+    witnesses: tuple[tuple[str, str], ...] = ()
     providers: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
     model_keys: Path | None = None
@@ -79,6 +83,8 @@ _BOUNDS = {
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),
 }
+_FLAGS = ("log_public",)
+_TRUE, _FALSE = ("true", "1"), ("false", "0")
 _PATHS = ("data", "model_keys")
 _WORDS = {"log_format": ("text", "json"), "log_level": ("info", "warning", "error")}
 NAMES = tuple(field.name for field in fields(Settings))
@@ -132,6 +138,11 @@ def _typed(name: str, value: object, source: str) -> object:
             return LISTS[name](value)
         except Invalid as error:
             raise Invalid(f"{source}: {error.message}", hint=error.hint) from None
+    if name in _FLAGS:
+        word = str(value).lower()
+        if not isinstance(value, str | bool) or word not in (*_TRUE, *_FALSE):
+            raise Invalid(f"{source} should be true or false", hint="the default is false")
+        return word in _TRUE
     if name in _BOUNDS:
         low, high = _BOUNDS[name]
         try:

@@ -107,8 +107,10 @@ class Snapshot(Protocol):
         """Every row of the table in the order of the keys, without holding them all in memory."""
         ...
 
-    def schema_findings(self) -> list[tuple[str, str]]:
-        """Where the file's schema is not the one we made: (place, what is wrong). Empty when all is well."""
+    def schema_findings(self, *, deep: bool = True) -> list[tuple[str, str]]:
+        """Where the file's schema is not the one we made: (place, what is wrong). Empty when all is well. `deep` reads
+        the whole file, to compare its indexes with its tables.
+        """
         ...
 
 
@@ -121,6 +123,12 @@ class Sequencer(Protocol):
 
         Among them is the new `log_head`. The leaf of `events[i]` has the number `size of head + i`. No side
         effect on the store: the transaction may still fail, and is then composed anew.
+        """
+        ...
+
+    def nodes_of(self, leaves: Iterator[Row]) -> Iterator[Put]:
+        """The `log_node` rows over these `log_leaf` rows, which are all there are, in order: for a store whose log
+        was begun before that table was.
         """
         ...
 

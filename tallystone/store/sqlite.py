@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from tallystone.errors import Conflict, StoreError, Tampered
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
-from tallystone.store._schema import migrate, schema_findings
+from tallystone.store._schema import NODES_SINCE, migrate, schema_findings
 from tallystone.store._statements import STATEMENTS, put_statement, scan_statement
 from tallystone.store.protocol import Batch, Event, Expect, Put, RowChange, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
@@ -109,10 +109,10 @@ class SqliteSnapshot:
         except sqlite3.Error as error:
             raise translate(error) from error
 
-    def schema_findings(self) -> list[tuple[str, str]]:
-        """See `Snapshot.schema_findings`. Reads the whole file."""
+    def schema_findings(self, *, deep: bool = True) -> list[tuple[str, str]]:
+        """See `Snapshot.schema_findings`."""
         try:
-            return schema_findings(self._open())
+            return schema_findings(self._open(), deep=deep)
         except sqlite3.Error as error:
             raise translate(error) from error
 
@@ -154,7 +154,7 @@ class SqliteStore:
                 raise StoreError(
                     "the store's file system does not allow WAL", hint="use a local disk", code="no_wal"
                 )
-            migrate(connection, create=create)
+            migrate(connection, create=create, steps={NODES_SINCE: self._derive_nodes})
         except sqlite3.Error as error:
             connection.close()
             raise translate(error) from error
@@ -190,6 +190,12 @@ class SqliteStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _derive_nodes(self, connection: sqlite3.Connection) -> None:
+        leaves = connection.execute(STATEMENTS[LOG_LEAF.name].all)
+        puts = self._sequencer.nodes_of(iter(leaves.fetchone, None))
+        while some := list(islice(puts, _FETCH)):
+            _put_all(connection.execute, some[0].table.name, [put.row for put in some])
 
     def _prepare_file(self, create: bool) -> None:
         try:

@@ -65,6 +65,8 @@ ENTRY = _table("entry", "ws stream number", "sealed")
 LOG_LEAF = _table("log_leaf", "ws seq", "leaf")
 LOG_DETAIL = _table("log_detail", "ws seq", "detail")
 LOG_MANIFEST = _table("log_manifest", "ws seq", "body")
+LOG_NODE = _table("log_node", "ws height number", "hash")
+"""Hashes of the log's tree: of its leaves (height 0), and of complete subtrees of 2^height leaves (`audit/tree.py`)."""
 LOG_HEAD = _table("log_head", "ws", "size frontier checkpoint")
 
 TABLES: tuple[Table, ...] = (
@@ -91,6 +93,7 @@ TABLES: tuple[Table, ...] = (
     LOG_LEAF,
     LOG_DETAIL,
     LOG_MANIFEST,
+    LOG_NODE,
     LOG_HEAD,
 )
 """All of them. A store holds these and its own `schema_version`, nothing else."""

@@ -7,6 +7,7 @@ logged; and each lost race is run again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from threading import Lock
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NAMED_LEAVES = 64
+"""Of the leaves that a caller's operations have written, so many are remembered."""
 ATTEMPTS = 100
 """How often a lost race is run again before the caller hears of it."""
 CONCERNED = 8
@@ -72,6 +75,8 @@ class Caller:
         self.under = under
         self.reply: Reply | None = None
         self.reply_key = reply_key
+        # the numbers of what this caller's operations have logged; the latest, since a program may keep its vault open
+        self.leaves: deque[int] = deque(maxlen=NAMED_LEAVES)
         self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
@@ -104,6 +109,7 @@ class Caller:
         """The same token, acting as an agent whose keys it reaches."""
         agent = Caller(self.workspace, keys, self._token_row, self.reply_key, under=self)
         agent.reply = self.reply
+        agent.leaves = self.leaves
         return agent
 
     def twin(self) -> Caller:
@@ -140,7 +146,9 @@ class Caller:
                             self.must_act()  # whatever the operation forgot to ask: reading changes nothing
                         if reply is not None and (plan.changes or plan.reports):
                             reply.keep(plan, result, self.workspace.now())
-                    self.workspace.store.commit(plan.batch())
+                    batch = plan.batch()
+                    first = self.workspace.store.commit(batch)
+                    self.leaves += range(first, first + len(batch.events))
                 except TallystoneError as error:
                     if not self._again(error, plan, collected, audit=audit):
                         raise
@@ -235,7 +243,7 @@ class Caller:
             detail["blocks"] = list(concerned)
         if isinstance(error, Tampered):
             detail["reason"] = error.message
-        self.workspace.log_unclaimed("denied", detail, self.keys, concerned.values())
+        self.leaves.append(self.workspace.log_unclaimed("denied", detail, self.keys, concerned.values()))
 
     # -- acting -------------------------------------------------------------------------------------------------
 

@@ -320,3 +320,24 @@ class AuditEvent:
     actor: str
     under: str
     detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class WitnessInfo:
+    """What an outside witness has cosigned: a tree of `size` leaves, at `time` (Unix seconds; None: nothing yet).
+    `problem` says what was wrong with its last answer, if anything was."""
+
+    name: str
+    size: int
+    time: int | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class LogView:
+    """The log's origin, its verifier key, how many leaves it has, and its witnesses."""
+
+    origin: str
+    key: str
+    size: int
+    witnesses: list[WitnessInfo]

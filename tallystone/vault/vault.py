@@ -29,6 +29,7 @@ from tallystone.vault.conversations import Conversations
 from tallystone.vault.inspection import Inspection
 from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
+from tallystone.vault.publishing import PublicLog
 from tallystone.vault.replies import Reply
 from tallystone.vault.shelves import agent_keys, find_agent
 from tallystone.vault.subscription import Subscription, subscribe
@@ -84,6 +85,17 @@ class Vault(Collaboration, Conversations, Tools, Administration):
     def under(self) -> str | None:
         """The user whose token acts as this agent, if one does."""
         return self._caller.under.id if self._caller.under else None
+
+    @property
+    def leaves(self) -> Sequence[int]:
+        """The numbers of the leaves that this vault's operations have logged, refusals too, the latest ones.
+        `Vault.log` makes a receipt of each."""
+        return self._caller.leaves
+
+    @property
+    def log(self) -> PublicLog:
+        """The log as outsiders see it: nothing of it is this caller's alone."""
+        return self._caller.workspace.log
 
     def acting_as(self, agent_id: str) -> Vault:
         """The agent, under this caller's token; what it writes is signed by both. Raises `NotFound`."""

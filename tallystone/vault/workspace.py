@@ -2,6 +2,7 @@
 
     DIR/tallystone.db            the store
     DIR/server-keys/log.key      32 bytes: the seed that signs the log's checkpoints; opens nothing
+    DIR/cosigned/                the newest checkpoint that each outside witness has signed (see `audit.cosigned`)
     DIR/server-keys/days/        the keys of days on which blocks end (see `daykeys`); they open nothing alone
 
 It holds no key of any principal. Vaults come out of it, one for each caller.
@@ -18,6 +19,7 @@ from threading import Lock
 from typing import Any
 
 from tallystone import _cbor, crypto
+from tallystone.audit.cosigned import FOLDER, Cosigned
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.audit.verify import Report, verify
 from tallystone.errors import Conflict, NotFound, StoreError, Tampered
@@ -34,6 +36,7 @@ from tallystone.vault.daykeys import DAYS, DayKeys
 from tallystone.vault.events import seal_event
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
+from tallystone.vault.publishing import PublicLog
 from tallystone.vault.types import CharterView, Credentials
 from tallystone.vault.vault import Vault
 
@@ -57,12 +60,14 @@ class Workspace:
         signed: Signed,
         log_public: bytes,
         days: DayKeys,
+        cosigned: Cosigned,
     ) -> None:
         self.store = store
         self.days = days
         self.id = workspace_id
         self.record = record
         self.log_public = log_public
+        self.log = PublicLog(self, cosigned)
         self.trusted: set[bytes] = set()
         self.geneses: dict[str, Genesis] = {}
         self.clock: Callable[[], float] = time.time
@@ -101,7 +106,8 @@ class Workspace:
             workspace_id, signed = bytes(row[1]), Signed.decode(bytes(row[2]))
             sequencer.bind(workspace_id)
             days = DayKeys(folder / KEY_FOLDER / DAYS)
-            return cls(store, workspace_id, WorkspaceRecord.decode(signed.body), signed, public, days)
+            record, cosigned = WorkspaceRecord.decode(signed.body), Cosigned(folder / FOLDER)
+            return cls(store, workspace_id, record, signed, public, days, cosigned)
         except BaseException:
             store.close()
             raise
@@ -130,7 +136,9 @@ class Workspace:
             founding = accounts.found_workspace(plan, public, int(time.time()))
             sequencer.bind(founding.identity.digest)
             days = DayKeys(folder / KEY_FOLDER / DAYS)
-            workspace = cls(store, founding.identity.digest, founding.record, founding.signed, public, days)
+            cosigned = Cosigned(folder / FOLDER)
+            named = founding.identity.digest
+            workspace = cls(store, named, founding.record, founding.signed, public, days, cosigned)
             made = accounts.welcome_root(workspace, plan, founding, founder)
         try:
             store.commit(plan.batch())
@@ -269,10 +277,11 @@ class Workspace:
 
     def log_unclaimed(
         self, kind: str, content: dict[str, Any], keys: Keys | None = None, grants: Iterable[bytes] = ()
-    ) -> None:
-        """Log an event that belongs to no operation, durably, sealed to the auditor; and under these K_grants."""
+    ) -> int:
+        """Log an event that belongs to no operation, durably, sealed to the auditor; and under these K_grants. Returns
+        its leaf's number."""
         detail = seal_event({"kind": kind, **content}, keys, grants, self.auditor_key())
-        self.store.commit(Batch([], [], [Event(kind, detail)]))
+        return self.store.commit(Batch([], [], [Event(kind, detail)]))
 
     def denied(self, content: dict[str, Any]) -> None:
         """Log a refusal that happened before anybody was known. `content` must hold no secret and no path."""
@@ -292,12 +301,29 @@ class Workspace:
 
     # -- checking -----------------------------------------------------------------------------------------------
 
-    def verify(self, progress: Callable[[int, int], None] | None = None, pin: bytes | None = None) -> Report:
+    def verify(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        pin: bytes | None = None,
+        *,
+        since: bytes | None = None,
+        keep_state: bool = False,
+    ) -> Report:
         """Check the log and every row against it. Needs no token (design §9). `pin` is the checkpoint of an earlier
-        report, kept elsewhere: with it, a rollback of the whole store is found as well."""
+        report, kept elsewhere: with it, a rollback of the whole store is found as well. So it is by what witnesses
+        have cosigned. `since` is the encoded state that an earlier check with `keep_state` put into its report: then
+        only what is newer, and all rows, are looked at."""
+        pins = {f"witness {name}": note for name, note in self.log.cosigned.all(self.log.origin)}
         with self.store.snapshot() as snapshot:
             report = verify(
-                snapshot, log_public=self.log_public, workspace=self.id, pin=pin, progress=progress
+                snapshot,
+                log_public=self.log_public,
+                workspace=self.id,
+                pin=pin,
+                pins=pins,
+                since=since,
+                keep_state=keep_state,
+                progress=progress,
             )
             try:
                 self.check_record(Plan(snapshot), self.id)

@@ -92,7 +92,9 @@ def judge(copy: Path, scene: Scene, right: Seen, table: str, what: str) -> None:
         found = [finding.where for finding in workspace.verify().findings]
         # A leaf and its neighbours prove each other: an edit of one may be told of another.
         names = {table} | (
-            {"log_leaf", "log_head", "log_manifest", "log_detail"} if table.startswith("log_") else set()
+            {"log_leaf", "log_head", "log_manifest", "log_detail", "log_node"}
+            if table.startswith("log_")
+            else set()
         )
         assert any(where.split()[0] in names for where in found), f"{what}: not found by verify, only {found}"
         # Alice and Bob reach nearly everything; the others ask in turn.

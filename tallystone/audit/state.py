@@ -1,0 +1,77 @@
+"""What a check that found nothing leaves behind, so that the next one need not begin at the first leaf.
+
+A state is kept away from the store, as a pin is: whoever can change both can hide anything from the next check. Its
+bytes are deterministic CBOR:
+
+    ["tallystone/audit-state/1", checkpoint note, frontier, [[table, (sha256 of key ‖ sha256 of row)…], …]]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tallystone import _cbor
+from tallystone.audit.checkpoint import open_checkpoint
+from tallystone.audit.merkle import HASH_SIZE, Frontier
+from tallystone.errors import Tampered
+
+_LABEL = "tallystone/audit-state/1"
+_ENTRY = 2 * HASH_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The log as it was checked: its checkpoint and frontier, and by table the rows that it accounts for."""
+
+    checkpoint: bytes
+    size: int
+    frontier: bytes
+    rows: dict[str, bytes]
+    """By table, 64 bytes for each row: the hash of its key and its own, sorted."""
+
+    def encode(self) -> bytes:
+        """The state's bytes. They hold no secret and nothing that can be read of a row."""
+        tables = [[name, self.rows[name]] for name in sorted(self.rows)]
+        return _cbor.encode([_LABEL, self.checkpoint, self.frontier, tables])
+
+    def live(self) -> dict[str, dict[bytes, bytes]]:
+        """By table: hash of the key → hash of the row."""
+        return {
+            name: {
+                packed[at : at + HASH_SIZE]: packed[at + HASH_SIZE : at + _ENTRY]
+                for at in range(0, len(packed), _ENTRY)
+            }
+            for name, packed in self.rows.items()
+        }
+
+
+def pack_rows(live: dict[str, dict[bytes, bytes]]) -> dict[str, bytes]:
+    """What `State.live` unpacks."""
+    return {name: b"".join(sorted(key + row for key, row in rows.items())) for name, rows in live.items()}
+
+
+def decode_state(data: bytes, origin: str, public: bytes) -> State:
+    """The state in these bytes. Raises `Tampered` if it is none, or not of this log and signed by its key."""
+    note, packed, tables = _taken_apart(data)
+    signed = open_checkpoint(note, origin, public)
+    try:
+        fits = Frontier(signed.size, packed).root() == signed.root
+    except ValueError:
+        fits = False
+    if not fits:
+        raise Tampered("the kept state of the log is not of its own checkpoint")
+    return State(note, signed.size, packed, tables)
+
+
+def _taken_apart(data: bytes) -> tuple[bytes, bytes, dict[str, bytes]]:
+    label, note, packed, listed = _cbor.unpack(data, "the kept state of the log", str, bytes, bytes, list)
+    tables: dict[str, bytes] = {}
+    for entry in listed:
+        match entry:
+            case [str(name), bytes(rows)] if len(rows) % _ENTRY == 0:
+                tables[name] = rows
+            case _:
+                raise Tampered("the kept state of the log is malformed")
+    if label != _LABEL:
+        raise Tampered("the kept state of the log has a form that this version does not know")
+    return note, packed, tables

@@ -1,0 +1,251 @@
+"""Asking outside witnesses to cosign the log's checkpoints (C2SP `tlog-witness`), beside the server's requests.
+
+Each witness has a thread of its own, so that one that hangs holds up nobody. Of many checkpoints only the newest is
+asked for, one at a time. What goes wrong is logged and shown in `GET /v1/log/witnesses`; the server serves on.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import structlog
+
+from tallystone.audit.checkpoint import Checkpoint, open_checkpoint
+from tallystone.audit.cosignature import WITNESS, VerifierKey, cosigned, cosigned_at, parse_key
+from tallystone.audit.published import submission
+from tallystone.errors import Invalid, TallystoneError, Tampered
+from tallystone.letta.hosts import Hosts, origin
+from tallystone.vault import Workspace
+
+if TYPE_CHECKING:
+    from tallystone.server.settings import Settings
+
+SECONDS = 10.0
+"""How long one call of a witness may take, from the first byte to the last."""
+TOGETHER = 1.0
+"""Seconds between two calls of a witness that answers: checkpoints of that time are asked for together."""
+POLL = 30.0
+"""Seconds after which the head is looked at although nothing woke us: another process may have written."""
+REFRESH = 600
+"""Seconds after which an unchanged checkpoint is cosigned once more, which says that it is still the newest."""
+LONGEST_PAUSE = 300.0
+"""Seconds between two calls of a witness that keeps failing, at most."""
+MAX_ANSWER = 65_536
+"""Bytes that an answer may have."""
+
+_log = structlog.get_logger("tallystone.server")
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Where a witness takes checkpoints, and the key that its cosignatures verify with."""
+
+    url: str
+    key: VerifierKey
+
+
+def read_witnesses(pairs: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """The setting `witnesses`: URL → verifier key, checked. Raises `Invalid`."""
+    for url, key in pairs.items():
+        if not isinstance(key, str):
+            raise Invalid(
+                "should be URL=KEY for each witness", hint="KEY is the verifier key: name+id+base64"
+            )
+        origin(url)
+        parse_key(key, WITNESS)
+    return tuple((url, str(key)) for url, key in pairs.items())
+
+
+def configured(settings: Settings) -> list[Witness]:
+    """The witnesses that the settings name. Raises `Invalid` for one that `allowed_hosts` does not let us call."""
+    hosts = None if settings.allowed_hosts is None else Hosts(settings.allowed_hosts)
+    found = [Witness(url, parse_key(key, WITNESS)) for url, key in settings.witnesses]
+    for witness in found:
+        if hosts is not None and not hosts.allows(witness.url):
+            raise Invalid(
+                f"the host of the witness {witness.key.name} is not in allowed_hosts",
+                hint="add it to allowed_hosts, or take the witness out of witnesses",
+            )
+    return found
+
+
+class Witnessing:
+    """The witnesses of one workspace, and what asks them."""
+
+    def __init__(self, workspace: Workspace, witnesses: list[Witness]) -> None:
+        self.askers = [Asker(workspace, witness) for witness in witnesses]
+
+    def wake(self) -> None:
+        """The log has grown."""
+        for asker in self.askers:
+            asker.wake()
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Ask while the body runs."""
+        for asker in self.askers:
+            asker.start()
+        try:
+            yield
+        finally:
+            for asker in self.askers:
+                asker.stop()
+
+
+class Asker:
+    """Keeps one witness up to date."""
+
+    def __init__(
+        self, workspace: Workspace, witness: Witness, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._workspace = workspace
+        self._witness = witness
+        self._clock = clock
+        self._name = witness.key.name
+        self._awake = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"tallystone-witness-{self._name}", daemon=True
+        )
+        workspace.log.asked.setdefault(self._name, "")
+
+    def wake(self) -> None:
+        """Look at the head soon."""
+        self._awake.set()
+
+    def start(self) -> None:
+        """Begin to ask, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more. A call under way is not waited for: nothing is lost by it."""
+        self._stopped.set()
+        self._awake.set()
+        self._thread.join(timeout=1)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopped.is_set():
+            self._awake.clear()
+            failures = 0 if self.ask() else failures + 1
+            if failures:
+                self._stopped.wait(min(2.0**failures, LONGEST_PAUSE))
+            elif not self._stopped.wait(TOGETHER):
+                self._awake.wait(POLL)
+
+    def ask(self) -> bool:
+        """Have the newest checkpoint cosigned, unless it is. False if that failed; the reason is then in the status."""
+        try:
+            self._ask()
+        except TallystoneError as error:
+            self._failed(error.message)
+            return False
+        except Exception as error:  # a witness is a stranger: nothing that it sends may end the thread
+            self._failed(f"unexpected {type(error).__name__}")
+            return False
+        self._workspace.log.asked[self._name] = ""
+        return True
+
+    def _failed(self, problem: str) -> None:
+        self._workspace.log.asked[self._name] = problem
+        _log.warning("witness", witness=self._name, problem=problem)
+
+    def _ask(self) -> None:
+        old, seen_at = self._kept()
+        with self._workspace.log.published() as published:
+            head, note = published.head, published.checkpoint
+            if old == head and self._clock() - seen_at < REFRESH:
+                return
+            size = old.size if old is not None else 0
+            sent = submission(size, published.consistency(old) if old is not None else [], note)
+        status, kind, body = self._post(sent)
+        if status == 409 and kind.startswith("text/x.tlog.size"):
+            # It has seen another tree of ours than we know of: a file was lost, or the answer to a call was.
+            size = self._size(body, size, head.size)
+            with self._workspace.log.published() as published:
+                note = published.checkpoint
+                sent = submission(size, published.tree.consistency(size) if size else [], note)
+            status, kind, body = self._post(sent)
+        if status != 200:
+            raise Tampered(_REFUSALS.get(status, f"answered {status}"), code="witness_refused")
+        together, _ = cosigned(note, body, self._witness.key, int(self._clock()))
+        self._workspace.log.cosigned.keep(self._witness.key, together)
+
+    def _kept(self) -> tuple[Checkpoint | None, int]:
+        """The last checkpoint that it has cosigned, and when; nothing if what is kept does not verify."""
+        log = self._workspace.log
+        note = log.cosigned.get(self._witness.key)
+        if note is None:
+            return None, 0
+        try:
+            time = cosigned_at(note, self._witness.key)
+            return open_checkpoint(note, log.origin, self._workspace.log_public), time
+        except Tampered:
+            return None, 0
+
+    def _size(self, body: bytes, sent: int, there: int) -> int:
+        digits = body.removesuffix(b"\n")
+        if not digits.isdigit() or len(digits) > 18:
+            raise Tampered("answered 409 without the size that it knows", code="witness_refused")
+        size = int(digits)
+        if size > there:
+            raise Tampered(
+                f"has seen {size} leaves of this log, here are {there}: the log was rolled back",
+                code="rolled_back",
+            )
+        if size == sent:
+            raise Tampered(f"has seen another log under this name, of {size} leaves", code="another_log")
+        return size
+
+    def _post(self, body: bytes) -> tuple[int, str, bytes]:
+        """(status, content type, body). Follows no redirect, takes no proxy. Raises `Tampered` when there is no
+        answer in time, or a longer one than any should be.
+        """
+        parts = urlsplit(self._witness.url)
+        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = connect(parts.hostname or "", parts.port, timeout=SECONDS)
+        # The timeout of a socket begins anew with each byte: whoever drips is cut off by the clock.
+        cut = threading.Event()
+        watch = threading.Timer(SECONDS, lambda: _cut(connection, cut))
+        watch.daemon = True
+        watch.start()
+        try:
+            headers = {"content-type": "text/plain; charset=utf-8", "accept-encoding": "identity"}
+            connection.request("POST", parts.path.rstrip("/") + "/add-checkpoint", body, headers)
+            answer = connection.getresponse()
+            content = answer.read(MAX_ANSWER + 1)
+            kind = answer.headers.get("content-type", "")
+        except (OSError, HTTPException, ValueError) as error:
+            late = cut.is_set() or isinstance(error, TimeoutError)
+            reason = "in time" if late else f"({type(error).__name__})"
+            raise Tampered(f"does not answer {reason}", code="witness_silent") from None
+        finally:
+            watch.cancel()
+            connection.close()
+        if cut.is_set():  # what was read ends where we cut it off
+            raise Tampered("does not answer in time", code="witness_silent")
+        if len(content) > MAX_ANSWER:
+            raise Tampered("answers with more than any cosignature takes", code="witness_refused")
+        return answer.status, kind, content
+
+
+_REFUSALS = {
+    403: "does not know this log's key: give it the one that tallystone audit witnesses shows",
+    404: "does not know this log: give it the key that tallystone audit witnesses shows",
+    409: "names another size each time that it is asked",
+    422: "does not accept that the log grew out of what it has seen",
+}
+
+
+def _cut(connection: HTTPConnection, cut: threading.Event) -> None:
+    cut.set()
+    with suppress(OSError, AttributeError):  # there is no socket yet, or no more
+        connection.sock.shutdown(socket.SHUT_RDWR)
