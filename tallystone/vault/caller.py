@@ -7,6 +7,7 @@ logged; and each lost race is run again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from threading import Lock
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NAMED_LEAVES = 16
+"""Leaves that a caller can be told of: those that it logged last."""
 ATTEMPTS = 100
 """How often a lost race is run again before the caller hears of it."""
 CONCERNED = 8
@@ -70,7 +73,7 @@ class Caller:
         self.under = under
         self.reply: Reply | None = None
         self.reply_key = reply_key
-        self.leaves: list[int] = []  # the numbers of what this caller's operations have logged
+        self.leaves: deque[int] = deque(maxlen=NAMED_LEAVES)  # what this caller's operations logged last
         self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
@@ -137,7 +140,7 @@ class Caller:
                             reply.keep(plan, result, self.workspace.now())
                     batch = plan.batch()
                     first = self.workspace.store.commit(batch)
-                    self.leaves += range(first, first + len(batch.events))
+                    self.leaves.extend(range(first, first + len(batch.events)))
                 except Conflict as error:
                     if error.code != "conflict":
                         if audit:

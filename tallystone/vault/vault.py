@@ -84,9 +84,9 @@ class Vault(Collaboration, Conversations, Administration):
         return self._caller.under.id if self._caller.under else None
 
     @property
-    def leaves(self) -> list[int]:
-        """The numbers of the leaves that this vault's operations have logged so far, refusals too. `Vault.log` makes a
-        receipt of each."""
+    def leaves(self) -> Sequence[int]:
+        """The numbers of the leaves that this vault's operations logged last, at most 16, refusals too; it goes on
+        counting. `Vault.log` makes a receipt of each."""
         return self._caller.leaves
 
     @property
