@@ -13,7 +13,6 @@ import pytest
 from c2sp_verifier import Key
 from scripted_witness import NAME, Witness, serving
 
-from tallystone.audit.cosignature import WITNESS, parse_key
 from tallystone.cli.app import FAILED, MISUSED, run
 from tallystone.server.run import running
 from tallystone.server.settings import Settings
@@ -153,9 +152,7 @@ def test_a_pin_that_a_witness_cosigned_finds_a_log_that_was_put_back(
     with Workspace.open("data") as workspace, serving(witness):
         for _ in range(9):
             workspace.denied({"code": "test"})
-        assert Asker(
-            workspace, Configured(witness.url, parse_key(witness.vkey, WITNESS)), lambda: witness.now
-        ).ask()
+        assert Asker(workspace, Configured(witness.url, witness.vkey), lambda: witness.now).ask()
         witnessed = workspace.log.view()
     status, out, err = tallystone("audit", "witnesses", "--data", "data")
     assert (status, out.splitlines()[1].split("\t")[:3]) == (0, [NAME, str(witnessed.size), "0"])

@@ -14,7 +14,6 @@ import pytest
 from c2sp_verifier import Key
 from scripted_witness import NAME, Witness, serving
 
-from tallystone.audit.cosignature import WITNESS, parse_key
 from tallystone.errors import Invalid, NotFound
 from tallystone.server import witnessing
 from tallystone.server.run import running
@@ -22,6 +21,7 @@ from tallystone.server.settings import Settings, load
 from tallystone.server.witnessing import Asker, configured
 from tallystone.server.witnessing import Witness as Configured
 from tallystone.vault import Workspace
+from tallystone.vault.cosigning import REFRESH
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def workspace(tmp_path: Path, witness: Witness) -> Iterator[Workspace]:
 
 
 def asker(workspace: Workspace, witness: Witness) -> Asker:
-    return Asker(workspace, Configured(witness.url, parse_key(witness.vkey, WITNESS)), lambda: witness.now)
+    return Asker(workspace, Configured(witness.url, witness.vkey), lambda: witness.now)
 
 
 def grow(workspace: Workspace, by: int = 1) -> None:
@@ -76,7 +76,7 @@ def test_an_unchanged_checkpoint_is_cosigned_again_after_a_while(
 ) -> None:
     asking = asker(workspace, witness)
     assert asking.ask()
-    witness.now += witnessing.REFRESH
+    witness.now += REFRESH
     assert asking.ask()
     (info,) = workspace.log.witnesses()
     assert info.time == witness.now
@@ -149,7 +149,7 @@ def test_a_witness_that_hangs_is_cut_off(
 def test_a_witness_that_is_not_there_is_shown(workspace: Workspace, witness: Witness) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        nowhere = Configured(f"http://127.0.0.1:{taken.getsockname()[1]}", parse_key(witness.vkey, WITNESS))
+        nowhere = Configured(f"http://127.0.0.1:{taken.getsockname()[1]}", witness.vkey)
         assert not Asker(workspace, nowhere).ask()
     assert "does not answer" in status(workspace)[1]
 
@@ -240,7 +240,7 @@ def test_the_setting_is_checked_before_anything_is_served(witness: Witness) -> N
     setting = f"{witness.url}={witness.vkey}"
     settings = load({"witnesses": setting}, {})
     assert settings.witnesses == ((witness.url, witness.vkey),)
-    assert [one.key.name for one in configured(settings)] == [NAME]
+    assert configured(settings) == [Configured(witness.url, witness.vkey)]
     with pytest.raises(Invalid, match="not in allowed_hosts"):
         configured(load({"witnesses": setting, "allowed_hosts": "api.openai.com"}, {}))
     assert configured(load({"witnesses": setting, "allowed_hosts": witness.url.split("/")[2]}, {}))

@@ -40,8 +40,6 @@ THREADS = 16
 """Requests that are worked on at once; the others wait."""
 TURN_GRACE = 1.0
 """Seconds that turns without a client get to end when the server stops, after its requests have ended."""
-NAMED_LEAVES = 16
-"""Leaves that one answer names; of more, the last."""
 
 T = TypeVar("T")
 _OPEN = frozenset(path.encode() for path in OPEN_PATHS)
@@ -235,7 +233,7 @@ class _Request:
 def _named(leaves: Sequence[int]) -> dict[str, str]:
     """The header that names what the request has logged, in order: the last is the operation that the answer tells of.
     A stranger's refusals are not named to it: they would tell how much others do."""
-    return {"x-tallystone-leaf": ", ".join(map(str, list(leaves)[-NAMED_LEAVES:]))} if leaves else {}
+    return {"x-tallystone-leaf": ", ".join(map(str, leaves))} if leaves else {}
 
 
 class _Stranger(Exception):

@@ -18,12 +18,10 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from tallystone.audit.checkpoint import Checkpoint, open_checkpoint
-from tallystone.audit.cosignature import WITNESS, VerifierKey, cosigned, cosigned_at, parse_key
-from tallystone.audit.published import submission
 from tallystone.errors import Invalid, TallystoneError, Tampered
 from tallystone.letta.hosts import Hosts, origin
 from tallystone.vault import Workspace
+from tallystone.vault.cosigning import Cosigning, witness_name
 
 if TYPE_CHECKING:
     from tallystone.server.settings import Settings
@@ -34,8 +32,6 @@ TOGETHER = 1.0
 """Seconds between two calls of a witness that answers: checkpoints of that time are asked for together."""
 POLL = 30.0
 """Seconds after which the head is looked at although nothing woke us: another process may have written."""
-REFRESH = 600
-"""Seconds after which an unchanged checkpoint is cosigned once more, which says that it is still the newest."""
 LONGEST_PAUSE = 300.0
 """Seconds between two calls of a witness that keeps failing, at most."""
 MAX_ANSWER = 65_536
@@ -49,7 +45,7 @@ class Witness:
     """Where a witness takes checkpoints, and the key that its cosignatures verify with."""
 
     url: str
-    key: VerifierKey
+    key: str
 
 
 def read_witnesses(pairs: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
@@ -60,18 +56,18 @@ def read_witnesses(pairs: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
                 "should be URL=KEY for each witness", hint="KEY is the verifier key: name+id+base64"
             )
         origin(url)
-        parse_key(key, WITNESS)
+        witness_name(key)
     return tuple((url, str(key)) for url, key in pairs.items())
 
 
 def configured(settings: Settings) -> list[Witness]:
     """The witnesses that the settings name. Raises `Invalid` for one that `allowed_hosts` does not let us call."""
     hosts = None if settings.allowed_hosts is None else Hosts(settings.allowed_hosts)
-    found = [Witness(url, parse_key(key, WITNESS)) for url, key in settings.witnesses]
+    found = [Witness(url, key) for url, key in settings.witnesses]
     for witness in found:
         if hosts is not None and not hosts.allows(witness.url):
             raise Invalid(
-                f"the host of the witness {witness.key.name} is not in allowed_hosts",
+                f"the host of the witness {witness_name(witness.key)} is not in allowed_hosts",
                 hint="add it to allowed_hosts, or take the witness out of witnesses",
             )
     return found
@@ -106,16 +102,13 @@ class Asker:
     def __init__(
         self, workspace: Workspace, witness: Witness, clock: Callable[[], float] = time.time
     ) -> None:
-        self._workspace = workspace
-        self._witness = witness
+        self._url = witness.url
+        self._log = Cosigning(workspace, witness.key)
         self._clock = clock
-        self._name = witness.key.name
         self._awake = threading.Event()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"tallystone-witness-{self._name}", daemon=True
-        )
-        workspace.log.asked.setdefault(self._name, "")
+        name = f"tallystone-witness-{self._log.name}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def wake(self) -> None:
         """Look at the head soon."""
@@ -151,65 +144,31 @@ class Asker:
         except Exception as error:  # a witness is a stranger: nothing that it sends may end the thread
             self._failed(f"unexpected {type(error).__name__}")
             return False
-        self._workspace.log.asked[self._name] = ""
+        self._log.shown("")
         return True
 
     def _failed(self, problem: str) -> None:
-        self._workspace.log.asked[self._name] = problem
-        _log.warning("witness", witness=self._name, problem=problem)
+        self._log.shown(problem)
+        _log.warning("witness", witness=self._log.name, problem=problem)
 
     def _ask(self) -> None:
-        old, seen_at = self._kept()
-        with self._workspace.log.published() as published:
-            head, note = published.head, published.checkpoint
-            if old == head and self._clock() - seen_at < REFRESH:
-                return
-            size = old.size if old is not None else 0
-            sent = submission(size, published.consistency(old) if old is not None else [], note)
-        status, kind, body = self._post(sent)
+        sent = self._log.due(self._clock())
+        if sent is None:
+            return
+        status, kind, answer = self._post(sent.body)
         if status == 409 and kind.startswith("text/x.tlog.size"):
             # It has seen another tree of ours than we know of: a file was lost, or the answer to a call was.
-            size = self._size(body, size, head.size)
-            with self._workspace.log.published() as published:
-                note = published.checkpoint
-                sent = submission(size, published.tree.consistency(size) if size else [], note)
-            status, kind, body = self._post(sent)
+            sent = self._log.told(sent, answer)
+            status, kind, answer = self._post(sent.body)
         if status != 200:
             raise Tampered(_REFUSALS.get(status, f"answered {status}"), code="witness_refused")
-        together, _ = cosigned(note, body, self._witness.key, int(self._clock()))
-        self._workspace.log.cosigned.keep(self._witness.key, together)
-
-    def _kept(self) -> tuple[Checkpoint | None, int]:
-        """The last checkpoint that it has cosigned, and when; nothing if what is kept does not verify."""
-        log = self._workspace.log
-        note = log.cosigned.get(self._witness.key)
-        if note is None:
-            return None, 0
-        try:
-            time = cosigned_at(note, self._witness.key)
-            return open_checkpoint(note, log.origin, self._workspace.log_public), time
-        except Tampered:
-            return None, 0
-
-    def _size(self, body: bytes, sent: int, there: int) -> int:
-        digits = body.removesuffix(b"\n")
-        if not digits.isdigit() or len(digits) > 18:
-            raise Tampered("answered 409 without the size that it knows", code="witness_refused")
-        size = int(digits)
-        if size > there:
-            raise Tampered(
-                f"has seen {size} leaves of this log, here are {there}: the log was rolled back",
-                code="rolled_back",
-            )
-        if size == sent:
-            raise Tampered(f"has seen another log under this name, of {size} leaves", code="another_log")
-        return size
+        self._log.accept(sent, answer, self._clock())
 
     def _post(self, body: bytes) -> tuple[int, str, bytes]:
         """(status, content type, body). Follows no redirect, takes no proxy. Raises `Tampered` when there is no
         answer in time, or a longer one than any should be.
         """
-        parts = urlsplit(self._witness.url)
+        parts = urlsplit(self._url)
         connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = connect(parts.hostname or "", parts.port, timeout=SECONDS)
         # The timeout of a socket begins anew with each byte: whoever drips is cut off by the clock.

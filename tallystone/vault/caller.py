@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NAMED_LEAVES = 64
-"""Of the leaves that a caller's operations have written, so many are remembered."""
+NAMED_LEAVES = 16
+"""Leaves that a caller can be told of: those that it logged last."""
 ATTEMPTS = 100
 """How often a lost race is run again before the caller hears of it."""
 CONCERNED = 8
@@ -75,8 +75,7 @@ class Caller:
         self.under = under
         self.reply: Reply | None = None
         self.reply_key = reply_key
-        # the numbers of what this caller's operations have logged; the latest, since a program may keep its vault open
-        self.leaves: deque[int] = deque(maxlen=NAMED_LEAVES)
+        self.leaves: deque[int] = deque(maxlen=NAMED_LEAVES)  # what this caller's operations logged last
         self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
@@ -148,7 +147,7 @@ class Caller:
                             reply.keep(plan, result, self.workspace.now())
                     batch = plan.batch()
                     first = self.workspace.store.commit(batch)
-                    self.leaves += range(first, first + len(batch.events))
+                    self.leaves.extend(range(first, first + len(batch.events)))
                 except TallystoneError as error:
                     if not self._again(error, plan, collected, audit=audit):
                         raise

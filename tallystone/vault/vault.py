@@ -88,8 +88,8 @@ class Vault(Collaboration, Conversations, Tools, Administration):
 
     @property
     def leaves(self) -> Sequence[int]:
-        """The numbers of the leaves that this vault's operations have logged, refusals too, the latest ones.
-        `Vault.log` makes a receipt of each."""
+        """The numbers of the leaves that this vault's operations logged last, at most 16, refusals too; it goes on
+        counting. `Vault.log` makes a receipt of each."""
         return self._caller.leaves
 
     @property
