@@ -33,7 +33,7 @@ def seen(vault: Vault) -> dict[str, Any]:
 SINCE: dict[str, Any] = {
     "sensitivity": "public", "allowed": None, "expires": None, "mutable": True, "append_only": False, "through": "",
     "until": None, "depth": 0, "history": True, "kind": "grant",
-    "clearance": "public",
+    "clearance": "public", "keep": "all",
 }  # fmt: skip
 """What later releases say besides, and what they must say of what the first one wrote."""
 
