@@ -11,7 +11,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App, CycloptsError, Group
 
-from tallystone.cli import agent, audit, block, charter, invitations, offers, role, token, user, workspace
+from tallystone.cli import (
+    agent,
+    audit,
+    block,
+    charter,
+    history,
+    invitations,
+    offers,
+    role,
+    token,
+    user,
+    workspace,
+)
 from tallystone.cli.access import access
 from tallystone.cli.demo import demo, doctor
 from tallystone.cli.group import command, examples
@@ -68,6 +80,7 @@ for _group in (
     role.app,
     offers.app,
     block.app,
+    history.app,
     agent.app,
     audit.app,
     charter.app,
@@ -75,6 +88,14 @@ for _group in (
     app.command(_group)
 command(app, "access", "tallystone access", "tallystone access --json")(access)
 command(app, "why", "tallystone why ada block-2f4d8c1a-…")(why)
+command(app, "blame", "tallystone blame block-2f4d8c1a-…")(history.blame)
+command(
+    app,
+    "undo",
+    "tallystone undo agent-7c1e… --since 2h --dry-run",
+    "tallystone undo agent-7c1e… --since 2027-01-31T18:00",
+    "tallystone undo ada --since 17 --block block-2f4d8c1a-…",
+)(history.undo)
 command(
     app,
     "redeem",

@@ -1,11 +1,13 @@
 """Texts as lines: where two differ, which lines live on or move, and how one change is taken back under later ones.
 
 Pure: no store, no keys, no clock. A text is split at newlines alone and joined with them, so nothing is lost; a text
-that ends in a newline has an empty last line. Lines are matched by the standard library's `difflib`.
+that ends in a newline has an empty last line. Lines are matched by the standard library's
+`difflib`.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +16,11 @@ from difflib import SequenceMatcher
 MATCH_COST = 2_000_000
 """Steps that matching may take at worst, as far as equal lines can multiply them. Beyond it lines that are repeated
 often only match beside others: who may write a block must not keep a reader of its history busy for minutes."""
-MATCH_AREA = 16_000_000
-"""Product of the numbers of lines that are matched at all; beyond it they count as replaced as a whole."""
+SMALL = 100_000
+"""Product of the numbers of lines up to which two texts are matched at once; larger ones are cut first at the lines
+that are unique in both."""
+LARGE = 1_000_000
+"""The same for what lies between two cuts; beyond it that counts as replaced as a whole."""
 
 
 def split(text: str) -> list[str]:
@@ -49,16 +54,54 @@ def hunks(first: Sequence[str], second: Sequence[str]) -> list[Hunk]:
     head = _alike(first, second)
     tail = _alike(first[head:][::-1], second[head:][::-1])
     before, after = first[head : len(first) - tail], second[head : len(second) - tail]
+    return [
+        one
+        for a, b, c, d in _between(before, after)
+        for one in _matched(before[a:b], after[c:d], head + a, head + c)
+    ]
+
+
+def _matched(before: Sequence[str], after: Sequence[str], start: int, at: int) -> list[Hunk]:
+    """The hunks of two parts of texts, which begin at `start` and `at`."""
     if not before and not after:
         return []
-    if len(before) * len(after) > MATCH_AREA:
-        return [Hunk(head, head + len(before), head, tuple(after))]
+    if len(before) * len(after) > LARGE:
+        return [Hunk(start, start + len(before), at, tuple(after))]
     matcher = SequenceMatcher(None, before, after, autojunk=_costly(before, after))
     return [
-        Hunk(head + a, head + b, head + c, tuple(after[c:d]))
+        Hunk(start + a, start + b, at + c, tuple(after[c:d]))
         for tag, a, b, c, d in matcher.get_opcodes()
         if tag != "equal"
     ]
+
+
+def _between(before: Sequence[str], after: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
+    """What lies between the lines that are unique in both and in the same order in both: their longest series."""
+    place = at = 0
+    for i, j in _series(before, after) if len(before) * len(after) > SMALL else ():
+        yield place, i, at, j
+        place, at = i + 1, j + 1
+    yield place, len(before), at, len(after)
+
+
+def _series(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]]:
+    here, there = Counter(before), Counter(after)
+    places = {line: j for j, line in enumerate(after) if there[line] == 1}
+    pairs = [(i, places[line]) for i, line in enumerate(before) if here[line] == 1 and line in places]
+    lowest: list[int] = []  # the smallest end of an ascending series of each length so far
+    ends: list[int] = []  # which pair that is
+    links: list[int] = []  # each pair's predecessor in the series that it ends
+    for number, (_, j) in enumerate(pairs):
+        length = bisect_left(lowest, j)
+        links.append(ends[length - 1] if length else -1)
+        lowest[length : length + 1] = [j]
+        ends[length : length + 1] = [number]
+    found: list[tuple[int, int]] = []
+    number = ends[-1] if ends else -1
+    while number >= 0:
+        found.append(pairs[number])
+        number = links[number]
+    return found[::-1]
 
 
 def _alike(first: Sequence[str], second: Sequence[str]) -> int:
@@ -157,14 +200,18 @@ def take_back(before: Sequence[str], after: Sequence[str], current: Sequence[str
     """`current` without the change from `before` to `after`, which it was written on top of. Hunk by hunk: where a
     later one overlaps, both stay as they are and a `Clash` says so. The same change made twice is made once."""
     later, reverse = hunks(after, current), hunks(after, before)
+    starts, ends = [one.start for one in later], [one.end for one in later]
     clashes: list[Clash] = []
     applied: list[Hunk] = []
     for one in reverse:
-        against = [other for other in later if _overlap(one, other, len(after))]
-        if not against:
+        near = later[bisect_left(ends, one.start) : bisect_right(starts, one.end)]
+        if any(_same(one, other) for other in near):
+            continue
+        against = [other for other in near if _overlap(one, other, len(after))]
+        if against:
+            clashes.append(_clash(one, against, later, ends))
+        else:
             applied.append(one)
-        elif not (len(against) == 1 and _same(one, against[0])):
-            clashes.append(_clash(one, against, later))
     lines, places = _compose(after, later, applied)
     return Merged(lines, places, clashes)
 
@@ -187,10 +234,11 @@ def _overlap(one: Hunk, other: Hunk, length: int) -> bool:
     return max(one.start, other.start) < min(one.end, other.end)
 
 
-def _clash(one: Hunk, against: Sequence[Hunk], later: Sequence[Hunk]) -> Clash:
+def _clash(one: Hunk, against: Sequence[Hunk], later: Sequence[Hunk], ends: Sequence[int]) -> Clash:
     def at(place: int) -> int:
         """Where a line that the later hunks left alone stands now."""
-        return place + sum(len(h.lines) - (h.end - h.start) for h in later if h.end <= place)
+        passed = bisect_right(ends, place)
+        return place + (later[passed - 1].until - later[passed - 1].end if passed else 0)
 
     first, last = against[0], against[-1]
     start = at(one.start) if one.start < first.start else first.at
