@@ -16,6 +16,7 @@ from tallystone.cli import (
     audit,
     block,
     charter,
+    history,
     invitations,
     model,
     offers,
@@ -81,6 +82,7 @@ for _group in (
     role.app,
     offers.app,
     block.app,
+    history.app,
     agent.app,
     model.app,
     audit.app,
@@ -92,6 +94,14 @@ command(
     app, "watch", "tallystone watch", "tallystone watch block-2f4d8c1a-… --url http://127.0.0.1:8283 --json"
 )(watch)
 command(app, "why", "tallystone why ada block-2f4d8c1a-…")(why)
+command(app, "blame", "tallystone blame block-2f4d8c1a-…")(history.blame)
+command(
+    app,
+    "undo",
+    "tallystone undo agent-7c1e… --since 2h --dry-run",
+    "tallystone undo agent-7c1e… --since 2027-01-31T18:00",
+    "tallystone undo ada --since 17 --block block-2f4d8c1a-…",
+)(history.undo)
 command(
     app,
     "redeem",

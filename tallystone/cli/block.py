@@ -12,6 +12,7 @@ from tallystone.cli.group import command, group
 from tallystone.cli.place import Place, Usage
 from tallystone.cli.terminal import body, confirm, emit, jsonable, line, moment, pairs, report, table
 from tallystone.cli.times import Day, day
+from tallystone.cli.times import keep as rule
 from tallystone.vault.types import Block
 
 app = group("block", "List, read, write and share memory blocks.")
@@ -23,6 +24,7 @@ Tags = Annotated[list[str] | None, Parameter(name="--tag", metavar="TAG", negati
 Flag = Annotated[bool | None, Parameter(show_default=False)]
 Once = Annotated[bool, Parameter(negative=(), show_default=False)]
 Yes = Annotated[bool, Parameter(alias="-y", negative=(), show_default=False)]
+Keep = Annotated[str | None, Parameter(metavar="RULE")]
 Level = Annotated[str | None, Parameter(metavar="LEVEL")]
 Allowed = Annotated[list[str] | None, Parameter(name="--allow", metavar="WHOM", negative="--allow-nobody")]
 
@@ -128,6 +130,8 @@ def _policy(block: Block) -> dict[str, str]:
         said["expires"] = f"after {block.expires}"
     if not block.mutable or block.append_only:
         said["changes"] = "append-only" if block.mutable else "immutable"
+    if not isinstance(block.keep, str):
+        said["keeps"] = " ".join(f"{name} {number}" for name, number in block.keep.items())
     return said
 
 
@@ -151,6 +155,7 @@ def create(
     sensitivity: Level = None,
     allow: Allowed = None,
     expires: Day = None,
+    keep: Keep = None,
     immutable: Once = False,
     append_only: Once = False,
     place: Place = Place(),
@@ -180,6 +185,8 @@ def create(
         --allow-nobody keeps it to yourself. Without either, anybody may.
     expires
         The last day (UTC) on which it can be read. After that nothing brings it back.
+    keep
+        Which versions stay: all, a number of versions (20) or of days (30d). Default: all.
     immutable
         Its content never changes, also not by you. This is for good.
     append_only
@@ -193,6 +200,7 @@ def create(
         "sensitivity": sensitivity,
         "allowed": allow,
         "expires": day(expires),
+        "keep": rule(keep),
         "mutable": False if immutable else None,
         "append_only": append_only or None,
     }
@@ -232,6 +240,7 @@ def edit(
     allow_anybody: Once = False,
     expires: Day = None,
     no_expiry: Once = False,
+    keep: Keep = None,
     if_version: Annotated[int | None, Parameter(metavar="N")] = None,
     place: Place = Place(),
 ) -> int:
@@ -270,6 +279,9 @@ def edit(
         The last day (UTC) on which it can be read. Owner only.
     no_expiry
         It does not end. Owner only.
+    keep
+        Which versions stay: all, a number of versions (20) or of days (30d). What a stricter rule leaves out goes with
+        this change and those that follow. Owner only.
     if_version
         Only if the block is still at this version.
     """
@@ -290,6 +302,7 @@ def edit(
         "sensitivity": sensitivity,
         "allowed": allow,
         "expires": day(expires),
+        "keep": rule(keep),
     }
     changes: dict[str, object] = {name: field for name, field in optional.items() if field is not None}
     if allow_anybody:

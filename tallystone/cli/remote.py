@@ -30,6 +30,7 @@ from tallystone.vault.types import (
     TokenInfo,
     WitnessInfo,
 )
+from tallystone.vault.versions import Blame, Difference, PastVersion, Undone, Versions
 from tallystone.vault.watching import ended
 
 _ATTEMPTS = 20
@@ -218,6 +219,38 @@ class RemoteVault:
     def access(self) -> list[Access]:
         """The access matrix, a cell each."""
         return [values.plain(Access, item) for item in self._get("/v1/access")]
+
+    # -- earlier versions --
+
+    def versions(self, block_id: str, *, limit: int | None = 50, before: int | None = None) -> Versions:
+        """The versions of a block, newest first."""
+        asked = {"limit": limit or 0} if before is None else {"limit": limit or 0, "before": before}
+        return values.versions(self._get(f"{path('blocks', block_id, 'versions')}?{urlencode(asked)}"))
+
+    def version(self, block_id: str, number: int) -> PastVersion:
+        """One version with its content as it was."""
+        return values.past_version(self._get(path("blocks", block_id, "versions", str(number))))
+
+    def diff(self, block_id: str, before: int, after: int) -> Difference:
+        """What changed from one version to another."""
+        where = path("blocks", block_id, "versions", str(before), "diff")
+        return values.plain(Difference, self._get(f"{where}?to={after}"))
+
+    def blame(self, block_id: str) -> Blame:
+        """Which principal wrote which line."""
+        return values.blame(self._get(path("blocks", block_id, "blame")))
+
+    def restore(self, block_id: str, number: int) -> Block:
+        """A new version with the content of an earlier one."""
+        return values.block(self._post(path("blocks", block_id, "restore"), {"version": number}))
+
+    def undo(
+        self, principal: str, since: datetime | int, block_id: str | None = None, *, dry_run: bool = False
+    ) -> list[Undone]:
+        """Take back what a principal wrote since then, in one block or in all."""
+        moment = since.isoformat() if isinstance(since, datetime) else since
+        body = {"principal": principal, "since": moment, "block_id": block_id, "dry_run": dry_run}
+        return [values.undone(item) for item in self._post("/v1/undo", body)]
 
     # -- roles --
 

@@ -40,6 +40,33 @@ def deadline(text: str | None, now: datetime) -> datetime | None:
     return moment_named
 
 
+def since(text: str, now: datetime) -> datetime | int:
+    """`2h` (ago), `2027-01-31` or a full ISO time as a moment (UTC unless it says otherwise), or the number of a
+    version. `Usage` for anything else."""
+    if text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text):
+        return int(text)
+    span = _SPAN.fullmatch(text)
+    try:
+        if span:
+            return now - int(span[1]) * _UNITS[span[2]]
+        named = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise Usage(
+            f"not a moment: {text}", hint="like 2h, 3d, 2027-01-31T18:00, or a version's number"
+        ) from None
+    return named if named.tzinfo else named.replace(tzinfo=UTC)
+
+
+def keep(text: str | None) -> str | dict[str, int] | None:
+    """`all`, a number of versions (`20`) or of days (`30d`) as a block's rule; `Usage` for anything else."""
+    if text is None or text == "all":
+        return text
+    named = re.fullmatch(r"([0-9]{1,9})(d?)", text)
+    if named is None:
+        raise Usage(f"not a rule: {text}", hint="--keep all, --keep 20 (versions) or --keep 30d (days)")
+    return {"days" if named[2] else "last": int(named[1])}
+
+
 def day(text: str | None) -> date | None:
     """`2027-01-31` as a day. `Usage` for anything else; whether it is over is for the vault to say."""
     if text is None:

@@ -21,6 +21,7 @@ from tallystone.vault.types import (
     Role,
     TokenInfo,
 )
+from tallystone.vault.versions import Blame, BlameLine, PastVersion, UndoConflict, Undone, Versions
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance  # a name that only type checkers know
@@ -66,6 +67,7 @@ def block(item: Mapping[str, Any]) -> Block:
         mutable=item.get("mutable", True),
         append_only=bool(item.get("append_only")),
         through=item.get("through") or "",
+        keep=item.get("keep") or "all",
     )
 
 
@@ -137,6 +139,31 @@ def role(item: Mapping[str, Any]) -> Role:
 def invitation(item: Mapping[str, Any]) -> InviteInfo:
     """What is known of an invitation."""
     return plain(InviteInfo, {**item, "expires": int(_time(item["expires"]).timestamp())})
+
+
+def past_version(item: Mapping[str, Any]) -> PastVersion:
+    """An earlier version of a block."""
+    return plain(PastVersion, {**item, "time": _time(item["time"])})
+
+
+def versions(item: Mapping[str, Any]) -> Versions:
+    """A page of them."""
+    return Versions([past_version(one) for one in item["versions"]], item["older"])
+
+
+def blame(item: Mapping[str, Any]) -> Blame:
+    """Who wrote which line."""
+    lines = [
+        plain(BlameLine, {**one, "time": _time(one["time"]) if one["time"] else None})
+        for one in item["lines"]
+    ]
+    return Blame(item["version"], lines, item["older"])
+
+
+def undone(item: Mapping[str, Any]) -> Undone:
+    """What an undo did to a block."""
+    conflicts = [plain(UndoConflict, one) for one in item["conflicts"]]
+    return plain(Undone, {**item, "conflicts": conflicts})
 
 
 def charter(item: Mapping[str, Any]) -> CharterView:

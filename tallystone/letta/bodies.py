@@ -37,6 +37,7 @@ class BlockFields(msgspec.Struct, omit_defaults=True):
     expires: date | UnsetType | None = UNSET
     mutable: bool | None = None
     append_only: bool | None = None
+    keep: str | dict[str, int] | None = None
     tags: list[str] | None = None
     metadata: Mapped | None = None
     hidden: bool | None = None
@@ -156,6 +157,21 @@ class TransferCreate(msgspec.Struct):
     """`POST /v1/blocks/{block_id}/transfer`. `to` is a user's name or id."""
 
     to: Whom
+
+
+class Restore(msgspec.Struct):
+    """`POST /v1/blocks/{block_id}/restore`."""
+
+    version: Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
+
+
+class UndoCreate(msgspec.Struct):
+    """`POST /v1/undo`. `since` is RFC 3339 with a time zone or, with `block_id`, the number of a version."""
+
+    principal: Whom
+    since: Annotated[datetime, Meta(tz=True)] | Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
+    block_id: str | None = None
+    dry_run: bool = False
 
 
 class RoleCreate(msgspec.Struct):

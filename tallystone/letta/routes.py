@@ -19,6 +19,7 @@ from tallystone.letta import (
     routes_blocks,
     routes_conversations,
     routes_events,
+    routes_history,
     routes_lists,
     routes_log,
     routes_mcp,
@@ -75,6 +76,7 @@ _BLOCKS, _BLOCK = "/v1/blocks/", "/v1/blocks/{block_id}"
 _AGENTS, _AGENT = "/v1/agents/", "/v1/agents/{agent_id}"
 _MEMORY, _TOOLS = _AGENT + "/core-memory/blocks", _AGENT + "/tools"
 _GRANTS, _TRANSFER, _OFFER = _BLOCK + "/grants", _BLOCK + "/transfer", "/v1/offers/{offered}"
+_VERSIONS = _BLOCK + "/versions"
 _ROLES, _ROLE, _USER = "/v1/roles", "/v1/roles/{role}", "/v1/users/{who}"
 _ACCESS_TOKENS = "/v1/client-side-access-tokens"
 
@@ -177,6 +179,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _OFFER + "/accept", routes_sharing.accept),
     Route("POST", _OFFER + "/decline", routes_sharing.decline),
     Route("GET", "/v1/access", routes_sharing.access),
+    Route("GET", _VERSIONS, routes_history.list_),
+    Route("GET", _VERSIONS + "/{number}", routes_history.retrieve),
+    Route("GET", _VERSIONS + "/{number}/diff", routes_history.diff),
+    Route("GET", _BLOCK + "/blame", routes_history.blame),
+    Route("POST", _BLOCK + "/restore", routes_history.restore),
+    Route("POST", "/v1/undo", routes_history.undo),
     Route("POST", _ROLES, routes_roles.create),
     Route("GET", _ROLES, routes_roles.list_),
     Route("GET", _ROLE, routes_roles.retrieve),

@@ -130,6 +130,7 @@ def block_json(block: Block) -> dict[str, Any]:
         "expires": block.expires,
         "mutable": block.mutable,
         "append_only": block.append_only,
+        "keep": block.keep,
         "updated_under": block.updated_under,
     }
 

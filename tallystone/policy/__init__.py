@@ -23,6 +23,8 @@ The rules kept here, numbered as in design §7:
 9. Expired means not granted: `today` (days since 1970) is an argument.
 10. `read_only` leaves agents `read`; `locked` stops everybody's writes. What the genesis says is immutable keeps its
     first content, what it says is append-only keeps every version as the beginning of the next, whoever writes.
+11. All versions are kept unless the owner's settings say how many or how long. A version names the oldest that is kept;
+    from there on none is missing.
 
 Keys change by a `policy` link of anybody who may write or share: it goes to the next epoch and touches nothing else.
 Who does not hold the grants' keys renews them, which changes their leaves: such a link lists every live grant, and
@@ -50,13 +52,17 @@ from tallystone.policy.rights import (
     may_write,
     refusal,
     rights,
+    rule_fits,
 )
 from tallystone.policy.versions import (
     carried,
     check_appended,
     check_fixed,
+    check_kept,
+    check_past,
     check_serials,
     check_version,
+    kept,
     serials,
 )
 
@@ -72,6 +78,8 @@ __all__ = [
     "carried",
     "check_appended",
     "check_fixed",
+    "check_kept",
+    "check_past",
     "check_serials",
     "check_settings",
     "check_version",
@@ -79,9 +87,11 @@ __all__ = [
     "closure",
     "exceeds",
     "follow",
+    "kept",
     "may_write",
     "refusal",
     "rights",
+    "rule_fits",
     "serials",
     "snapshot",
 ]

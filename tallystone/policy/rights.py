@@ -206,7 +206,21 @@ _OPTIONAL: Mapping[str, type] = {
     "seat": int,
     "allowed": list,
     "transfer": list,
+    "keep": dict,
 }
+
+
+KEEP_LEAST = 2
+"""Versions that are always kept: the newest, and the one before it, which proves that no role's head went back."""
+
+
+def rule_fits(keep: object) -> bool:
+    """Whether this is a rule of which versions are kept: `{"last": N}` or `{"days": N}`."""
+    if not isinstance(keep, Mapping) or len(keep) != 1:
+        return False
+    ((name, number),) = keep.items()
+    least = {"last": KEEP_LEAST, "days": 1}.get(name)
+    return least is not None and type(number) is int and least <= number < 2**31
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -214,5 +228,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     required = [type(settings.get(name)) for name in ("limit", "read_only", "locked")]
     optional = all(type(settings[name]) is kind for name, kind in _OPTIONAL.items() if name in settings)
     names = [*settings.get("allowed", ()), *settings.get("transfer", ())] if optional else []
+    keep = settings.get("keep", {"last": KEEP_LEAST})
+    optional = optional and rule_fits(keep)
     if required != [int, bool, bool] or not optional or not all(isinstance(name, str) for name in names):
         raise Tampered("a policy statement has malformed settings")

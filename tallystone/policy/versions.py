@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tallystone.errors import Tampered
@@ -45,6 +46,34 @@ def check_version(
             raise Tampered("a version was written after its policy had ended")
         if later is not None and later.version == version.number and later.version_digest != digest:
             raise Tampered("a version is not the one that the policy was made on")
+    _check_writer(cited, version, standing)
+
+
+def check_past(cited: Head, ended: Head | None, version: Version, digest: bytes, standing: Standing) -> None:
+    """Whether an earlier `version` counted when it was the newest. Raises `Tampered`.
+
+    `cited` is the head that it names, `ended` the one right after that, if there is one. That the version is the one
+    which the newest leads back to, by each one's hash of its predecessor, is the caller's to see.
+    """
+    if (
+        version.block != cited.block
+        or version.policy != cited.number
+        or version.policy_digest != cited.digest
+    ):
+        raise Tampered("a version cites a policy that is not the block's")
+    if cited.due:
+        raise Tampered("a version was written before the keys were changed")
+    if version.number <= cited.version:
+        raise Tampered("a version is older than the one that the policy was made on")
+    if ended is not None and ended.version < version.number:
+        raise Tampered("a version was written after its policy had ended")
+    if ended is not None and ended.version == version.number and ended.version_digest != digest:
+        raise Tampered("a version is not the one that the policy was made on")
+    _check_writer(cited, version, standing)
+
+
+def _check_writer(cited: Head, version: Version, standing: Standing) -> None:
+    """Whether the writer held `write` under the head that the version cites, and the block took versions from it."""
     if version.writer != standing.principal or not rights(cited, standing, today=0) & WRITE:
         raise Tampered("a version was written by somebody without the right to")
     seen = serials(version)
@@ -56,6 +85,24 @@ def check_version(
         cited.settings.get("read_only") and version.writer.startswith("agent-")
     ):
         raise Tampered("a version was written while the block took none from its writer")
+
+
+def kept(version: Version) -> int:
+    """The number of the oldest version that is kept, as this one states it; 1 while none was let go."""
+    number = version.change.get("kept", 1)
+    if type(number) is not int or not 1 <= number <= max(1, version.number - 1):
+        raise Tampered("a version says wrongly which ones are kept")
+    return number
+
+
+def check_kept(before: Version, after: Version, settings: Mapping[str, Any]) -> None:
+    """Versions are let go from the oldest on, and only where the block's rule (`keep`) says so. How long ago one was
+    replaced is its writer's claim, so of a number of days only that there is such a rule is checked. Raises
+    `Tampered`."""
+    rule = settings.get("keep") or {}
+    most = after.number - rule["last"] + 1 if "last" in rule else after.number
+    if kept(after) != kept(before) and not (rule and kept(before) < kept(after) <= most):
+        raise Tampered("a version lets go of others that the block keeps")
 
 
 def serials(version: Version) -> dict[str, int]:

@@ -17,6 +17,7 @@ from tallystone.store.tables import SHELF
 from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.entering import open_block
 from tallystone.vault.fixed import check_edit, check_pair
+from tallystone.vault.keeping import check_rule
 from tallystone.vault.opening import Opened
 from tallystone.vault.owner_fields import (
     DEFAULTS,
@@ -64,6 +65,7 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     "sensitivity": (str,),
     "allowed": (list, tuple, type(None)),
     "expires": (date, type(None)),
+    "keep": (str, dict),
     "mutable": (bool,),
     "append_only": (bool,),
 }
@@ -112,6 +114,7 @@ def new_block(
     }
     mutable, append_only = fields.get("mutable", True), fields.get("append_only", False)
     check_pair(mutable, append_only)
+    check_rule(fields.get("keep"), append_only)
     if not mutable:
         # The genesis names the hash of the content, and travels with offers: it must not be guessed from there.
         payload["salt"] = crypto.random_bytes(16)
@@ -249,9 +252,14 @@ def list_blocks(
 
 
 def edit_opened(
-    opened: Opened, edit: Edit, if_version: int | None, viewer: Caller | None = None
+    opened: Opened,
+    edit: Edit,
+    if_version: int | None,
+    viewer: Caller | None = None,
+    change: Mapping[str, Any] | None = None,
 ) -> tuple[Block, list[str]]:
-    """Queue what `edit` makes of an opened block. Returns the block as it will be, and the names of what changed."""
+    """Queue what `edit` makes of an opened block. Returns the block as it will be, and the names of what changed.
+    `change` is what the version states besides (see `add_version`)."""
     caller, head = opened.caller, opened.head
     payload, version, digest = opened.payload()
     before = block_view(opened, payload, version, viewer=viewer)
@@ -280,6 +288,7 @@ def edit_opened(
             f"{' and '.join(fixed)} cannot be changed", hint="it is fixed when a block is made", code="fixed"
         )
     check_edit(opened.genesis(), payload, content)
+    check_rule(owner.get("keep"), opened.genesis().append_only)
     with refusals_logged(caller):
         settings = settings_with(caller, opened.plan, head.settings, owner)
         check_grants(opened, settings)
@@ -297,7 +306,7 @@ def edit_opened(
             add_link(opened, "policy", said, settings=settings)
     # A change of settings alone makes a version too: the number is what clients compare (ETag, If-Match).
     payload = {**payload, **content}
-    written = add_version(opened, payload, digest, opened.standing())
+    written = add_version(opened, payload, digest, opened.standing(), change)
     after = block_view(opened, payload, written, agents=False)
     return replace(after, agent_ids=before.agent_ids), sorted(fields)
 

@@ -15,6 +15,7 @@ from tallystone.errors import Denied, Invalid
 from tallystone.store.tables import PRINCIPAL
 from tallystone.vault.caller import Caller
 from tallystone.vault.granting import unexpired
+from tallystone.vault.keeping import ALL
 from tallystone.vault.levels import level
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import resolve
@@ -22,8 +23,8 @@ from tallystone.vault.plan import Plan
 from tallystone.vault.views import day_number
 from tallystone.vault.writing import FirstGrant
 
-OWNER_FIELDS = ("limit", "read_only", "locked", "sensitivity", "allowed", "expires")
-DEFAULTS: Mapping[str, Any] = {"sensitivity": 0, "allowed": None, "expires": None}
+OWNER_FIELDS = ("limit", "read_only", "locked", "sensitivity", "allowed", "expires", "keep")
+DEFAULTS: Mapping[str, Any] = {"sensitivity": 0, "allowed": None, "expires": None, "keep": ALL}
 """What a setting that is not there means."""
 ALLOWED_LIMIT = 1_000
 """Entries that an allow-list may have: every policy statement of the block carries it."""

@@ -31,8 +31,9 @@ class Block:
     `rights` is `owner`, `read`, `write`, `share` or `write+share`; `through` is the role that gives them, or empty.
     `sensitivity` names a level of the workspace; `allowed` are the ids that may be granted the block at all (None:
     anybody, empty: nobody); `expires` is its last day (UTC). `mutable` (false: the content never changes) and
-    `append_only` (the value only grows) are fixed when it is made. `agent_ids` are the agents with a grant that the
-    caller may know of: all for the owner, its own for others. `position` orders a shelf; it is no time.
+    `append_only` (the value only grows) are fixed when it is made. `keep` says which versions stay: `all`,
+    `{"last": N}` or `{"days": N}`. `agent_ids` are the agents with a grant that the caller may know of: all for the
+    owner, its own for others. `position` orders a shelf; it is no time.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Block:
     mutable: bool = True
     append_only: bool = False
     through: str = ""
+    keep: str | Mapping[str, int] = "all"
 
 
 @dataclass(frozen=True)

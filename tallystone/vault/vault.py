@@ -26,6 +26,7 @@ from tallystone.vault.caller import Caller
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.collaboration import Collaboration
 from tallystone.vault.conversations import Conversations
+from tallystone.vault.earlier import Earlier
 from tallystone.vault.inspection import Inspection
 from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
@@ -43,7 +44,7 @@ from tallystone.vault.types import (
 from tallystone.vault.watching import Watch
 
 
-class Vault(Collaboration, Conversations, Tools, Administration):
+class Vault(Collaboration, Conversations, Earlier, Tools, Administration):
     """One caller's view of a workspace. Cheap to make; not to be shared between threads."""
 
     def __init__(self, caller: Caller) -> None:
@@ -148,13 +149,15 @@ class Vault(Collaboration, Conversations, Tools, Administration):
         expires: date | None = None,
         mutable: bool = True,
         append_only: bool = False,
+        keep: str | Mapping[str, int] = "all",
     ) -> Block:
         """A new block of the caller's. `limit` counts characters.
 
         `sensitivity` names one of the workspace's levels, and who is not cleared for it is granted nothing. `allowed`
         (users by name or id, agents and roles by id) are the only ones who may be; an empty list allows nobody.
         `expires` is the last day (UTC) on which the block can be read. `mutable=False` fixes its content for good,
-        `append_only=True` lets its value only grow. Raises `Invalid` (`over_limit`, `unknown_level`, `bad_expiry`).
+        `append_only=True` lets its value only grow. `keep` says which versions stay: `"all"`, `{"last": N}` (2 or more)
+        or `{"days": N}`. Raises `Invalid` (`over_limit`, `unknown_level`, `bad_expiry`, `bad_keep`).
         """
         fields = {
             "label": label,
@@ -171,6 +174,7 @@ class Vault(Collaboration, Conversations, Tools, Administration):
             "expires": expires,
             "mutable": mutable,
             "append_only": append_only,
+            "keep": keep,
         }
         return blocks.create(self._caller, fields)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tallystone.statements import SHARE, WRITE, Version
 from tallystone.vault.caller import Caller
+from tallystone.vault.keeping import ALL
 from tallystone.vault.levels import level_name
 from tallystone.vault.opening import Opened
 from tallystone.vault.shelves import AGENTS, find
@@ -97,6 +98,7 @@ def block_view(
         sensitivity=level_name(opened.caller, opened.plan, settings.get("sensitivity", 0)),
         allowed=None if allowed is None else list(allowed),
         expires=last_day(settings.get("expires")),
+        keep=settings.get("keep", ALL),
         mutable=genesis.mutable,
         append_only=genesis.append_only,
         through=leaf.recipient if opened.held.via and leaf is not None else "",

@@ -36,6 +36,7 @@ from tallystone.store.tables import (
     VERSION,
 )
 from tallystone.vault.caller import Caller
+from tallystone.vault.keeping import let_go
 from tallystone.vault.ledger import Ledger, Roster, leaf_salt, seal_roster
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, nest_of
 from tallystone.vault.plan import Plan
@@ -210,8 +211,15 @@ def _put_grant(
     plan.put(GRANT_WRAP, storage, leaf.grant, keys.number, wrap)
 
 
-def add_version(opened: Opened, payload: Mapping[str, Any], previous: bytes, standing: Standing) -> Version:
-    """Queue the next version, and return its statement. Raises `Locked` while a rotation is due."""
+def add_version(
+    opened: Opened,
+    payload: Mapping[str, Any],
+    previous: bytes,
+    standing: Standing,
+    change: Mapping[str, Any] | None = None,
+) -> Version:
+    """Queue the next version, and return its statement. `change` says what kind of version it is, if it is no plain
+    edit. Raises `Locked` while a rotation is due."""
     caller, plan, row = opened.caller, opened.plan, opened.row
     if row.flags & FLAG_ROTATE or opened.head.due:
         raise Locked(
@@ -221,6 +229,7 @@ def add_version(opened: Opened, payload: Mapping[str, Any], previous: bytes, sta
         )
     body = encode_payload(payload)
     head, number = opened.head, row.version + 1
+    before = opened.content()[1] if row.version else None
     version = Version(
         block=opened.id,
         number=number,
@@ -233,7 +242,8 @@ def add_version(opened: Opened, payload: Mapping[str, Any], previous: bytes, sta
         writer_record=caller.identity(plan, caller.id).digest,
         under=caller.under.id if caller.under else "",
         time=caller.workspace.now_ms(),
-        authority=policy.carried(opened.content()[1] if row.version else None, standing.via),
+        authority=policy.carried(before, standing.via),
+        change={**(change or {}), **let_go(opened, before, number)},
     )
     signed = caller.sign(plan, "version", version.encode())
     content_key = crypto.random_bytes()
