@@ -17,6 +17,7 @@ from tallystone.vault.types import Block
 
 if TYPE_CHECKING:
     from tallystone.letta.model_layer import ModelLayer
+    from tallystone.letta.post import Outbox
 
 T = TypeVar("T")
 
@@ -133,6 +134,7 @@ class Call:
     body: bytes = b""
     retry: Retry | None = None
     models: ModelLayer | None = None
+    outbox: Outbox | None = None
 
     def id(self, kind: str, name: str | None = None) -> str:
         """The path's id of a block, agent or tool, checked for its shape."""

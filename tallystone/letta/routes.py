@@ -157,6 +157,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _OFFER + "/accept", routes_sharing.accept),
     Route("POST", _OFFER + "/decline", routes_sharing.decline),
     Route("GET", "/v1/access", routes_sharing.access),
+    Route("POST", _AGENT + "/contact", routes_agents.contact),
     Route("POST", _ROLES, routes_roles.create),
     Route("GET", _ROLES, routes_roles.list_),
     Route("GET", _ROLE, routes_roles.retrieve),

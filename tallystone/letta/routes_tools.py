@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tallystone.errors import NotFound
 from tallystone.letta import bodies, run_tool, turn_bodies
+from tallystone.letta.agent_tools import question
 from tallystone.letta.call import Answer, Call, Query
+from tallystone.letta.later import Later, UnderWay
+from tallystone.letta.letters import ASK
+from tallystone.letta.memory_tools import ToolError
 from tallystone.letta.paging import page, window
 from tallystone.letta.tools import BY_ID, BY_NAME, CATALOGUE, Tool
+from tallystone.letta.turn_record import InThread
 from tallystone.letta.wire import agent_answer, tool_json
 from tallystone.vault.types import Agent
 
@@ -107,11 +113,30 @@ def update_approval(call: Call) -> Answer:
     return agent_answer(call.vault.edit_agent(agent_id, edit))
 
 
-def run(call: Call) -> Answer:
+def run(call: Call) -> Answer | Later:
     """`POST /v1/agents/{agent_id}/tools/{tool_name}/run`: as the agent. A tool's error is 200, `status: error`."""
     agent_id, name = call.id("agent"), call.params["tool_name"]
     body = bodies.decode(call.body, bodies.ToolRun)
     agent = call.vault.agent(agent_id, with_blocks=False)
     if name not in agent.tools or name not in BY_NAME:
         raise _not_found(f"'{name}'")
+    if name == ASK:
+        return _asking(call, agent, body.args or {})
     return run_tool.run(call, agent, BY_NAME[name], body.args or {})
+
+
+def _asking(call: Call, agent: Agent, arguments: dict[str, Any]) -> Later:
+    """The tool that waits for another agent's turn: on the event loop, so that it holds no thread meanwhile."""
+    call.vault.check_may_act()
+
+    async def finish(in_thread: InThread, under_way: UnderWay) -> Answer:
+        try:
+            if call.outbox is None:
+                raise ToolError("RuntimeError", "other agents cannot be asked here.")
+            reply = await call.outbox.ask(call.vault, agent.id, question(arguments), call.once)
+            return run_tool.succeeded(reply)
+        except ToolError as error:
+            text = error.wrapped(ASK)
+            return Answer(run_tool.result_json("error", text, text))
+
+    return Later(finish)

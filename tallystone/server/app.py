@@ -22,6 +22,7 @@ from tallystone.errors import TallystoneError, Unauthenticated
 from tallystone.letta.call import Answer, Call, Query, Retry
 from tallystone.letta.later import Later, Streamed, UnderWay
 from tallystone.letta.model_layer import ModelLayer
+from tallystone.letta.post import ASK_SECONDS, Outbox, Post
 from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES
 from tallystone.letta.routes_lists import health
 from tallystone.server import errors
@@ -56,6 +57,7 @@ class App:
         threads: int = THREADS,
         turnstile: Turnstile | None = None,
         models: ModelLayer | None = None,
+        ask_seconds: float = ASK_SECONDS,
     ) -> None:
         self._workspace = workspace
         self._max_body = max_body
@@ -63,6 +65,8 @@ class App:
         self._paths = Paths(ROUTES)
         self._turnstile = turnstile or Turnstile()
         self._models = models
+        self._ask_seconds = ask_seconds
+        self._post: Post | None = None
         self._flights = Flights()
         self._turns = UnderWay(lambda error: _log_crash(error, "turn"))
         self._limiter: anyio.CapacityLimiter | None = None
@@ -131,6 +135,8 @@ class App:
             await self._denied(request, "unauthenticated")
             raise
         body = await read_body(request.receive, request.headers, self._max_body)
+        if self._post is None:  # belongs to the running loop
+            self._post = Post(self._models, self._thread, self._turns, self._ask_seconds)
         retry = retry_of(request.method, request.raw_path, request.query, request.headers, body)
         async with self._flights.flight(token, retry):
             try:
@@ -170,7 +176,8 @@ class App:
         except Unauthenticated as error:
             raise _Stranger(error) from None
         query = Query(request.query.decode("latin-1"))
-        call = Call(vault, found.params, query, request.headers, body, retry, self._models)
+        outbox = Outbox(self._post) if self._post is not None else None
+        call = Call(vault, found.params, query, request.headers, body, retry, self._models, outbox)
         return found.route.run(call)
 
     async def _denied(self, request: _Request, code: str) -> None:

@@ -141,6 +141,7 @@ def _assembled(workspace: Workspace, settings: Settings) -> _Server:
         threads=settings.threads,
         turnstile=Turnstile(settings.refusals, 4 * settings.refusals),
         models=ModelLayer(model_config(settings, os.environ)),
+        ask_seconds=settings.reply_wait,
     )
     config = uvicorn.Config(
         app,

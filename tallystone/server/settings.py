@@ -20,6 +20,7 @@ Of the models, each TALLYSTONE_ and its name in the environment, where lists are
 | model_timeout | seconds for one call of a model with its retries. Default: 120                              |
 | model_retries | how often a failed call is repeated. Default: 2                                             |
 | model_tokens  | tokens that one answer may have. Default: 4096                                              |
+| reply_wait    | seconds that an agent waits for another agent's reply. Default: 60                          |
 | allowed_hosts | hosts that may be called; `none` for none. Default: those of the configured providers       |
 
 The file is the one that `--config` or TALLYSTONE_CONFIG names.
@@ -59,6 +60,7 @@ class Settings:
     model_timeout: int = 120
     model_retries: int = 2
     model_tokens: int = 4096
+    reply_wait: int = 60
     allowed_hosts: tuple[str, ...] | None = None
 
 
@@ -72,6 +74,7 @@ _BOUNDS = {
     "model_timeout": (1, 3600),
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),
+    "reply_wait": (1, 600),
 }
 _PATHS = ("data", "model_keys")
 _WORDS = {"log_format": ("text", "json"), "log_level": ("info", "warning", "error")}

@@ -92,9 +92,14 @@ def check_fields(fields: Mapping[str, Any]) -> None:
 
 
 def new_block(
-    caller: Caller, plan: Plan, fields: Mapping[str, Any], agents: Iterable[FirstGrant] = ()
+    caller: Caller,
+    plan: Plan,
+    fields: Mapping[str, Any],
+    agents: Iterable[FirstGrant] = (),
+    fixed: Mapping[str, Any] | None = None,
 ) -> Held:
-    """Queue a new memory block of the caller; `agents` hold it from the start, and it goes with the only one."""
+    """Queue a new memory block of the caller; `agents` hold it from the start, and it goes with the only one. `fixed`
+    is said in its genesis."""
     caller.must_act()
     fields = {name: value for name, value in fields.items() if value is not None or name == "label"}
     check_fields(fields)
@@ -137,6 +142,7 @@ def new_block(
         grants=grants,
         mutable=mutable,
         append_only=append_only,
+        fixed=fixed,
     )
 
 

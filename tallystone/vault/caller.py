@@ -104,6 +104,11 @@ class Caller:
         agent.reply = self.reply
         return agent
 
+    def again(self) -> Caller:
+        """The same once more, for another thread: what one operation has asked for concerns no other."""
+        under = self.under.again() if self.under is not None else None
+        return Caller(self.workspace, self.keys, self._token_row, self.reply_key, under)
+
     # -- committing ---------------------------------------------------------------------------------------------
 
     def transact(self, action: Callable[[Plan], T], *, lock: str | None = None, audit: bool = False) -> T:

@@ -19,6 +19,7 @@ from tallystone.vault.history import (
     owner_of,
     place_of,
 )
+from tallystone.vault.mail import CONTACT, RECEIVED, SENT
 from tallystone.vault.plan import Plan
 from tallystone.vault.streams import Entry
 from tallystone.vault.turns import (
@@ -189,5 +190,6 @@ def forget_everything(plan: Plan, keys: Keys) -> None:
     """Queue the end of all that an agent kept."""
     for conversation in conversation_ids(plan, keys):
         streams.clear(plan, keys, messages_of(conversation))
-    for name in (LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, RUNS, STEPS, CONVERSATIONS, PASSAGES):
+    kept = LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, RUNS, STEPS, CONVERSATIONS, PASSAGES
+    for name in (*kept, RECEIVED, SENT, CONTACT):
         streams.clear(plan, keys, name)
