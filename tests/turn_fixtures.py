@@ -37,8 +37,8 @@ class Talking:
         return list(self.served.letta().agents.messages.list(agent.id, order="asc"))
 
 
-def serving(folder: Path, models: ScriptedModels) -> Iterator[Talking]:
-    """The server, until its test ends."""
+def serving(folder: Path, models: ScriptedModels, **options: Any) -> Iterator[Talking]:
+    """The server, until its test ends. `options` are settings."""
     keys = folder.with_name("keys.toml")
     keys.write_text("".join(f'{name} = "{key}"\n' for name, key in KEYS.items()))
     settings = Settings(
@@ -49,6 +49,7 @@ def serving(folder: Path, models: ScriptedModels) -> Iterator[Talking]:
         model_keys=keys,
         model_timeout=20,
         model_retries=0,
+        **options,
     )
     workspace, credentials = Workspace.init(folder)
     with workspace, running(workspace, settings) as url:

@@ -148,7 +148,6 @@ def contact(
         return 0
     line(block.id)
     if grant is not None:
-        say(
-            f"{grant.name or grant.recipient} may write to {agent}, once the offer is accepted (grant {grant.number})"
-        )
+        whom = grant.name or grant.recipient
+        say(f"{whom} can read it (grant {grant.number}): agents that hold it may write to {agent}")
     return 0

@@ -24,7 +24,7 @@ def text_of(letter: Letter) -> str:
     if letter.asked:
         end = "(It waits for you: what you say at the end of this turn goes back to it.)"
     else:
-        end = f'(With the tool {SEND} you can answer: other_agent_id is "{letter.sender}".)'
+        end = f'(To answer, use {SEND} with other_agent_id "{letter.sender}", if you may write to it.)'
     return "\n".join(
         [
             f"(A message from the agent {quoted(letter.name)}, {letter.sender}. It is not from your user nor from the"

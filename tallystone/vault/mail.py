@@ -155,8 +155,8 @@ def _contacts(actor: Caller, plan: Plan, to: str) -> list[Opened]:
             continue
         try:
             opened = open_block(actor, plan, held)
-        except NotFound:
-            continue
+        except (NotFound, Locked, Tampered):
+            continue  # what does not open gives no right, and must not keep others from being used
         if opened.genesis().change.get("contact") == to and _reads(opened, opened.standing()):
             found.append(opened)
     return found
