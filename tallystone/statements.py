@@ -5,8 +5,8 @@ they are, never written again from what was read. The signature covers `pae("tal
 so a statement of one type or workspace is never one of another.
 
 Types: `principal`, `workspace`, `charter`, `invitation`, `genesis`, `grant`, `revocation`, `policy`, `transfer`,
-`membership`, `version`, `deletion`, `erasure`, `checkpoint`. `erasure` is reserved: nothing issues it yet. (A
-checkpoint is a C2SP note, see `audit.checkpoint`.)
+`membership`, `version`, `deletion`, `message`, `erasure`, `checkpoint`. `erasure` is reserved: nothing issues it yet.
+(A checkpoint is a C2SP note, see `audit.checkpoint`.)
 """
 
 from __future__ import annotations
@@ -284,6 +284,24 @@ class Invitation(_Body):
 
 
 @dataclass(frozen=True)
+class Message(_Body):
+    """What one agent says to another. `under` is the user whose token the sender acted under, or empty; `contact` the
+    block through which it may write, or empty for agents of one sponsor. `hops` counts the messages that led to this
+    one, itself included; `name` is what the sender is called; `nonce` (16 bytes) tells equal messages apart."""
+
+    sender: str
+    sender_record: bytes
+    under: str
+    to: str
+    contact: str
+    hops: int
+    name: str
+    text: str
+    nonce: bytes
+    time: int
+
+
+@dataclass(frozen=True)
 class Leaf:
     """One live grant, as it enters the tree whose root a policy statement carries.
 
@@ -303,19 +321,8 @@ class Leaf:
 
     def encode(self) -> bytes:
         """Canonical bytes of the leaf."""
-        return _cbor.encode(
-            [
-                self.grant,
-                self.recipient,
-                self.record,
-                self.rights,
-                self.history,
-                self.until,
-                self.depth,
-                self.parent,
-                self.salt,
-            ]
-        )
+        head = [self.grant, self.recipient, self.record, self.rights, self.history, self.until]
+        return _cbor.encode([*head, self.depth, self.parent, self.salt])
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

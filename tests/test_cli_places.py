@@ -118,6 +118,17 @@ def test_agents_and_their_tokens_in_both_places(tallystone: Callable[..., str]) 
     assert [reach["can"] for reach in left["still_reachable"]] == ["owner"]
 
 
+def test_an_agents_contact_in_both_places(tallystone: Callable[..., str]) -> None:
+    with Workspace.open(Path("data")) as workspace:
+        vault = workspace.vault(Path("me.token").read_text().strip())
+        agent, other = (vault.create_agent({"name": name}).id for name in ("ari", "bea"))
+    block = tallystone("agent", "contact", agent)
+    again = json.loads(tallystone("agent", "contact", agent, "--with", other, "--json"))
+    assert (again["block"], again["label"]) == (block, f"contact/{agent}")
+    assert (again["grant"]["recipient"], again["grant"]["can"]) == (other, "read")
+    assert agent in tallystone("block", "show", block, "--value")
+
+
 def test_names_that_are_no_path_in_both_places(tallystone: Callable[..., str]) -> None:
     """A user's name may hold slashes, dots and question marks; it goes through a URL as one segment."""
     name = "../a/b?c#d %2F é"

@@ -34,13 +34,14 @@ from tallystone.statements import (
     Leaf,
     Link,
     Membership,
+    Message,
     PrincipalRecord,
     Signed,
     Version,
     WorkspaceRecord,
     issue,
 )
-from tallystone.vault import capsules, events, external, ledger, passages, records
+from tallystone.vault import capsules, events, external, ledger, mail, passages, records
 from tallystone.vault.ledger import Entry, Ledger, Roster
 from tallystone.vault.principals import signature_cell
 from tallystone.vault.records import Content, EpochKeys, Held
@@ -63,6 +64,7 @@ WORKSPACE, RECORD, SEED, OTHER_SEED = fixed("workspace"), fixed("record"), fixed
 OWNER = "user-11111111-1111-4111-8111-111111111111"
 OTHER = "user-22222222-2222-4222-8222-222222222222"
 AGENT = "agent-33333333-3333-4333-8333-333333333333"
+OTHER_AGENT = "agent-66666666-6666-4666-8666-666666666666"
 BLOCK = "block-44444444-4444-4444-8444-444444444444"
 TEAM = "role-55555555-5555-4555-8555-555555555555"
 TIME = 1_790_000_000_000
@@ -136,6 +138,9 @@ BODIES: dict[str, Any] = {
         BLOCK, 8, fixed("previous"), 3, fixed("policy"), 1, fixed("payload"), AGENT, RECORD, OWNER, TIME
     ),
     "deletion": Deletion(BLOCK, 3, fixed("policy"), 8, OWNER, RECORD, TIME),
+    "message": Message(
+        AGENT, RECORD, OWNER, OTHER_AGENT, BLOCK, 3, "Scribe", "Are you there?\n", fixed("nonce", 16), TIME
+    ),
     "charter": Charter(
         2, fixed("previous"), True, ["public", "internal", "geheim"], 10_000, OWNER, RECORD, TIME
     ),
@@ -149,6 +154,9 @@ LATER: dict[str, Any] = {
         "block", OWNER, RECORD, fixed("nonce", 16), TIME, False, False, "", EMPTY, 1,
         {**SETTINGS, "sensitivity": 2, "allowed": [OTHER, TEAM], "expires": 20_800},
         {"payload": fixed("payload")},
+    ),
+    "genesis of a contact": Genesis(
+        "block", OWNER, RECORD, fixed("nonce", 16), TIME, True, False, "", EMPTY, 1, SETTINGS, {"contact": AGENT}
     ),
     "grant of many": link(change={"first": 6, "many": 3}, next_grant=9),
     "revocation by a sharer": link(
@@ -180,6 +188,9 @@ ROLE = PrincipalRecord("role", "", 0, EMPTY, b"", crypto.kem_public(SEED), OWNER
 
 def signed(kind: str, body: bytes) -> Signed:
     return issue(kind, WORKSPACE, body, [(RECORD, SEED), (fixed("other record"), OTHER_SEED)])
+
+
+MESSAGE = signed("message", BODIES["message"].encode())
 
 
 def formats() -> dict[str, bytes]:
@@ -228,6 +239,9 @@ def formats() -> dict[str, bytes]:
     found["locator"] = KEYS.locator(BLOCK)
     found["kit"] = Kit(OWNER, "alice", crypto.age_identity(SEED)).text.encode()
     found["capsule info"] = capsules.capsule_info(WORKSPACE, RECORD)
+    found["message info"] = mail.message_info(WORKSPACE, RECORD)
+    found["mailbox"] = mail.mailbox(AGENT).encode()
+    found["message"] = mail.message_body(MESSAGE, GRANT.encode(), [])
 
     found["wrap/grant with history"] = records.wrap_epoch(fixed("grant"), BLOCK, EPOCH_1, history=True)
     found["wrap/grant without history"] = records.wrap_epoch(fixed("grant"), BLOCK, EPOCH_1, history=False)
@@ -479,6 +493,15 @@ OTHERS: dict[str, Record] = {
         b"",
         lambda enc: crypto.open_from(SEED, capsules.capsule_info(WORKSPACE, RECORD), enc),
         fixed("one"),
+    ),
+    "message": Record(
+        lambda: mail.seal_message(
+            crypto.kem_public(SEED), mail.message_info(WORKSPACE, RECORD), MESSAGE, GRANT.encode(), []
+        ),
+        b"",
+        b"",
+        lambda enc: mail.open_message(SEED, mail.message_info(WORKSPACE, RECORD), enc),
+        (MESSAGE, GRANT.encode(), []),
     ),
     "capsule body": Record(
         lambda: seal_capsule_body(

@@ -225,13 +225,13 @@ def test_finishing_returns_nothing(agent: Agent) -> None:
     assert (result.status, result.func_return, result.stderr) == ("success", None, None)
 
 
-@pytest.mark.parametrize("tool", ["web_search", "send_message_to_agent_async", "run_code"])
+@pytest.mark.parametrize("tool", ["web_search", "fetch_webpage", "run_code"])
 def test_tools_without_a_provider_say_so(server: Served, tool: str) -> None:  # noqa: F811
     client = server.letta()
     agent = client.agents.create(include_base_tools=False, tools=[tool])
     arguments = {
         "web_search": {"query": "q"},
-        "send_message_to_agent_async": {"message": "m", "other_agent_id": "a"},
+        "fetch_webpage": {"url": "https://example.com"},
         "run_code": {"code": "1", "language": "python"},
     }
     result = client.agents.tools.run(tool, agent_id=agent.id, args=arguments.get(tool, {}))

@@ -48,6 +48,7 @@ CASES: dict[Key, dict[str, Any]] = {
     ("PATCH", "/v1/agents/{agent_id}/core-memory/blocks/{block_label...}"): {"body": {"value": "STOLEN"}},
     ("PATCH", "/v1/agents/{agent_id}/core-memory/blocks/attach/{block_id}"): {},
     ("PATCH", "/v1/agents/{agent_id}/core-memory/blocks/detach/{block_id}"): {},
+    ("POST", "/v1/agents/{agent_id}/contact"): {},
     ("GET", "/v1/agents/{agent_id}/tools"): {},
     ("PATCH", "/v1/agents/{agent_id}/tools/attach/{tool_id}"): {},
     ("PATCH", "/v1/agents/{agent_id}/tools/detach/{tool_id}"): {},

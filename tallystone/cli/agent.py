@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from tallystone.cli.group import command, group
 from tallystone.cli.place import Place
-from tallystone.cli.terminal import emit, jsonable, line, moment, pairs, table
+from tallystone.cli.terminal import emit, jsonable, line, moment, pairs, say, table
 from tallystone.cli.times import deadline
 from tallystone.cli.token import show
 from tallystone.vault.types import Agent
@@ -114,4 +114,40 @@ def token(
     with place.vault() as vault:
         made = vault.agent_token(agent, scope=scope, expires=ends, label=label)
     show(made, place)
+    return 0
+
+
+@command(
+    app,
+    "contact",
+    "tallystone agent contact agent-7c1e…",
+    "tallystone agent contact agent-7c1e… --with ada",
+)
+def contact(
+    agent: AgentId,
+    /,
+    *,
+    to: Annotated[str | None, Parameter(name="--with", metavar="WHOM")] = None,
+    place: Place = Place(),
+) -> int:
+    """Show the block that names an agent to others, and make it if there is none. Agents of other users who hold it may
+    write to the agent. It is shared, listed and revoked as every block is.
+
+    Parameters
+    ----------
+    agent
+        The agent's id.
+    to
+        Share it with a user, an agent or a role, to read, right away.
+    """
+    with place.vault() as vault:
+        block = vault.contact(agent)
+        grant = None if to is None else vault.share(block.id, to, "read")
+    if place.as_json:
+        emit({"block": block.id, "label": block.label, "grant": grant})
+        return 0
+    line(block.id)
+    if grant is not None:
+        whom = grant.name or grant.recipient
+        say(f"{whom} can read it (grant {grant.number}): agents that hold it may write to {agent}")
     return 0

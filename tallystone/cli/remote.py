@@ -292,6 +292,10 @@ class RemoteVault:
         """One agent with its blocks."""
         return values.agent(self._get(path("agents", agent_id) + "?include=agent.blocks&include=agent.tools"))
 
+    def contact(self, agent_id: str) -> Block:
+        """The block that names one of the caller's agents to others, made if there is none."""
+        return values.block(self._post(path("agents", agent_id, "contact")))
+
     # -- principals, tokens, the charter --
 
     def users(self) -> list[Principal]:

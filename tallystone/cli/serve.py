@@ -46,6 +46,7 @@ def serve(
     model_timeout: Annotated[int | None, Parameter(metavar="SECONDS", group=MODELS)] = None,
     model_retries: Annotated[int | None, Parameter(metavar="N", group=MODELS)] = None,
     model_tokens: Annotated[int | None, Parameter(metavar="N", group=MODELS)] = None,
+    reply_wait: Annotated[int | None, Parameter(metavar="SECONDS", group=MODELS)] = None,
     allowed_hosts: Annotated[str | None, Parameter(metavar="HOST,…", group=MODELS)] = None,
     key_file: Annotated[Path | None, Parameter(metavar="FILE", group=FIRST_START)] = None,
     kit: Annotated[KitFile, Parameter(group=FIRST_START)] = None,
@@ -100,6 +101,8 @@ def serve(
         How often a failed call of a model is repeated. Default: 2.
     model_tokens
         Tokens that one answer of a model may have. Default: 4096.
+    reply_wait
+        Seconds that an agent waits for another agent's reply. Default: 60.
     allowed_hosts
         Hosts that the server may call; none for none. Default: those of the configured providers and witnesses.
     key_file
@@ -135,6 +138,7 @@ def serve(
         "model_timeout": model_timeout,
         "model_retries": model_retries,
         "model_tokens": model_tokens,
+        "reply_wait": reply_wait,
         "allowed_hosts": allowed_hosts,
     }
     settings = load(flags, os.environ, config)

@@ -17,6 +17,7 @@ from tallystone.vault.types import Block
 
 if TYPE_CHECKING:
     from tallystone.letta.model_layer import ModelLayer
+    from tallystone.letta.post import Outbox
 
 T = TypeVar("T")
 
@@ -173,6 +174,7 @@ class Call:
     models: ModelLayer | None = None
     admit: Callable[[str], None] = _anybody
     """Raises when this principal listens too often already."""
+    outbox: Outbox | None = None
 
     def id(self, kind: str, name: str | None = None) -> str:
         """The path's id of a block, agent or tool, checked for its shape."""

@@ -89,6 +89,11 @@ def barred(text: str) -> list[str]:
     return [f"{_BAR} {_spell(line)}" if line else _BAR for line in text.split("\n")]
 
 
+def quoted(text: str) -> str:
+    """A text in quotes, in one line of visible characters."""
+    return _quoted(text)
+
+
 def today() -> date:
     """The day that prompts say it is. No finer, so that a prompt stays what it was while nothing else changes."""
     return datetime.now(UTC).date()

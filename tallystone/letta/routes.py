@@ -185,6 +185,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", _BLOCK + "/blame", routes_history.blame),
     Route("POST", _BLOCK + "/restore", routes_history.restore),
     Route("POST", "/v1/undo", routes_history.undo),
+    Route("POST", _AGENT + "/contact", routes_agents.contact),
     Route("POST", _ROLES, routes_roles.create),
     Route("GET", _ROLES, routes_roles.list_),
     Route("GET", _ROLE, routes_roles.retrieve),

@@ -9,7 +9,7 @@ from tallystone.errors import Taken
 from tallystone.letta import bodies, edits, filters, states
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.paging import Page, page, window
-from tallystone.letta.wire import agent_answer, agents_answer, last_run
+from tallystone.letta.wire import agent_answer, agents_answer, block_answer, last_run
 from tallystone.vault.types import Agent
 
 _SORTS = ("created_at", "updated_at", "last_run_completion")
@@ -85,6 +85,12 @@ def update(call: Call) -> Answer:
         return change
 
     return agent_answer(call.vault.edit_agent(identity, edit))
+
+
+def contact(call: Call) -> Answer:
+    """`POST /v1/agents/{agent_id}/contact`: the block by which others may write to the agent, made if there is none."""
+    identity = call.id("agent")
+    return call.once(lambda: call.vault.contact(identity), block_answer)
 
 
 def delete(call: Call) -> Answer:

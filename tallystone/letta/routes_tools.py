@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tallystone.letta import bodies, run_tool, states, turn_bodies
+from tallystone.letta.agent_tools import question
 from tallystone.letta.call import Answer, Call, Query
-from tallystone.letta.later import Later
+from tallystone.letta.later import Later, UnderWay
+from tallystone.letta.letters import ASK
 from tallystone.letta.mcp_layer import ToolCaller
+from tallystone.letta.memory_tools import ToolError
 from tallystone.letta.paging import page, window
 from tallystone.letta.remote_run import run_remote
 from tallystone.letta.tools import BY_ID, CATALOGUE, EXTERNAL, Tool, attached, of_external
+from tallystone.letta.turn_record import InThread
 from tallystone.letta.wire import agent_answer, tool_json
 from tallystone.vault.external import missing_tool
 from tallystone.vault.types import Agent
@@ -115,6 +120,8 @@ def run(call: Call) -> Answer | Later:
     tool = next((one for one in attached(agent) if one.name == name), None)
     if tool is None:
         raise missing_tool(f"'{name}'")
+    if name == ASK:
+        return _asking(call, agent, body.args or {})
     external = tool.external
     if external is None:
         return run_tool.run(call, agent, tool, body.args or {})
@@ -125,3 +132,20 @@ def run(call: Call) -> Answer | Later:
         agent_id,
         ToolCaller.of(call),
     )
+
+
+def _asking(call: Call, agent: Agent, arguments: dict[str, Any]) -> Later:
+    """The tool that waits for another agent's turn: on the event loop, so that it holds no thread meanwhile."""
+    call.vault.check_may_act()
+
+    async def finish(in_thread: InThread, under_way: UnderWay) -> Answer:
+        try:
+            if call.outbox is None:
+                raise ToolError("RuntimeError", "other agents cannot be asked here.")
+            reply = await call.outbox.ask(call.vault, agent.id, question(arguments), call.once)
+            return run_tool.succeeded(reply)
+        except ToolError as error:
+            text = error.wrapped(ASK)
+            return Answer(run_tool.result_json("error", text, text))
+
+    return Later(finish)

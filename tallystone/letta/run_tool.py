@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tallystone.errors import Denied, Invalid, Locked, NotFound, Taken
 from tallystone.letta import memory_tools, patches
+from tallystone.letta.agent_tools import SENDING
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.memory_tools import EDITS, ToolError
 from tallystone.letta.recall_tools import RECALL
@@ -48,6 +49,8 @@ def run(call: Call, agent: Agent, tool: Tool, arguments: Mapping[str, Any]) -> A
         known = memory_tools.check_arguments(tool.json_schema, arguments)
         if tool.name in RECALL:
             return RECALL[tool.name](call, agent, known)
+        if tool.name in SENDING:
+            return SENDING[tool.name](call, agent, known)
         if tool.name == "send_message":
             raise ToolError("RuntimeError", "there is nobody to talk to outside of a turn.")
         if not tool.served:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from tallystone.errors import Conflict, Rejected, TallystoneError
 from tallystone.letta import composing, turn_json
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.later import Later, Streamed, UnderWay
+from tallystone.letta.letters import delivery
 from tallystone.letta.mcp_layer import ToolCaller
 from tallystone.letta.messages import new_id, now_ms
 from tallystone.letta.model_layer import ModelLayer
@@ -25,7 +27,7 @@ from tallystone.letta.turn import Order, TurnLoop
 from tallystone.letta.turn_bodies import MessagesCreate
 from tallystone.letta.turn_record import InThread
 from tallystone.vault import Vault
-from tallystone.vault.turns import Turn
+from tallystone.vault.turns import DEFAULT, Turn
 
 WAIT_SECONDS = 20.0
 """How long a turn waits for an earlier one of the same agent before it is refused (409), which clients repeat."""
@@ -93,7 +95,7 @@ class Talk:
         async def finish(in_thread: InThread, under_way: UnderWay) -> Answer:
             run, turn = await self._begin(in_thread)
             if turn is not None:
-                task = under_way.start(self._loop(turn, Events(), in_thread).run())
+                task = under_way.start(self._run(turn, Events(), in_thread))
                 await asyncio.wait({task})
             else:
                 await ended(self._call.vault, run, in_thread, ATTACH_SECONDS)
@@ -113,7 +115,7 @@ class Talk:
                 replay = Replay(self._call.vault, run, self._style, compactions, in_thread)
                 return Streamed(None, events=replay.events(pings=pings))
             events = Events(self._style, compactions)
-            under_way.start(events.until(self._loop(turn, events, in_thread).run()))
+            under_way.start(events.until(self._run(turn, events, in_thread)))
 
             async def last() -> Mapping[str, Any]:
                 try:
@@ -132,7 +134,7 @@ class Talk:
         async def finish(in_thread: InThread, under_way: UnderWay) -> Answer:
             run, turn = await self._begin(in_thread, background=True)
             if turn is not None:  # before anything that may fail: what nobody drives would never end
-                under_way.start(self._loop(turn, Events(), in_thread).run())
+                under_way.start(self._run(turn, Events(), in_thread))
             record = await in_thread(lambda: self._call.vault.run(run))
             return Answer(turn_json.run_json(record))
 
@@ -149,6 +151,7 @@ class Talk:
             "handle": self._order.handle,
         }
         vault = self._call.vault
+        mail = delivery(identity) if self._conversation == DEFAULT else None
 
         def compose(record: Any, context: Any) -> composing.Composed:
             return composing.compose(self._sent, identity, now_ms(), record, context)
@@ -157,7 +160,7 @@ class Talk:
             begun: list[Turn] = []
 
             def begin() -> Turn:
-                begun.append(vault.begin_turn(self._agent, self._conversation, kept, compose))
+                begun.append(vault.begin_turn(self._agent, self._conversation, kept, compose, mail))
                 return begun[-1]
 
             answer = self._call.once(begin, lambda turn: Answer({"run": turn.run}))
@@ -167,8 +170,12 @@ class Talk:
         result: tuple[str, Turn | None] = await when_free(in_thread, work)
         return result
 
-    def _loop(self, turn: Turn, events: Events, in_thread: InThread) -> TurnLoop:
-        return TurnLoop(self._call.vault, turn, self._order, self._models, events, in_thread)
+    async def _run(self, turn: Turn, events: Events, in_thread: InThread) -> None:
+        vault, outbox = self._call.vault, self._call.outbox
+        mine = replace(outbox, run=turn.run) if outbox is not None else None
+        await TurnLoop(vault, turn, self._order, self._models, events, in_thread, mine).run()
+        if outbox is not None:
+            outbox.post.look(vault, self._agent)  # what came meanwhile found the agent busy
 
     def _answer(self, run: str) -> Answer:
         vault = self._call.vault

@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tallystone.errors import Conflict, Invalid, NotFound, Taken
-from tallystone.letta import run_tool
+from tallystone.letta import agent_tools, run_tool
+from tallystone.letta.agent_tools import Question
 from tallystone.letta.arguments import arguments_of
 from tallystone.letta.call import Call, Query
+from tallystone.letta.letters import ASK
 from tallystone.letta.mcp_layer import RemoteCall, bounded
 from tallystone.letta.memory_tools import ToolError
 from tallystone.letta.model import ToolCall, ToolSpec
@@ -24,6 +26,9 @@ from tallystone.letta.tool_rules import ToolRules
 from tallystone.letta.tools import Tool, attached
 from tallystone.vault import Vault
 from tallystone.vault.types import Agent, ExternalTool
+
+if TYPE_CHECKING:
+    from tallystone.letta.post import Outbox
 
 _TRIES = 5
 _SPEAKER = "send_message"
@@ -50,6 +55,7 @@ class Toolbox:
     agent: Agent
     rules: ToolRules
     client_tools: Mapping[str, ToolSpec]
+    outbox: Outbox | None = None
 
     def specs(self) -> list[ToolSpec]:
         """What the model may call now."""
@@ -76,9 +82,9 @@ class Toolbox:
         known = self._known()
         return call.name in known and (call.name in self.client_tools or self.rules.needs_approval(call.name))
 
-    def run(self, call: ToolCall, *, approved: bool = False) -> Outcome | RemoteCall:
-        """Make a call, as the agent; one of an MCP server's tool is made ready, to be made outside of threads. Raises
-        what ends the turn: the agent or the token is gone, the store fails."""
+    def run(self, call: ToolCall, *, approved: bool = False) -> Outcome | RemoteCall | Question:
+        """Make a call, as the agent; one of an MCP server's tool and a question to another agent are made ready, to be
+        made outside of threads. Raises what ends the turn: the agent or the token is gone, the store fails."""
         known = self._known()
         if call.name not in known:
             return _failed(f"There is no tool {call.name!r}. There are: {', '.join(known) or 'none'}.")
@@ -95,6 +101,11 @@ class Toolbox:
         if call.name == _SPEAKER:
             said = isinstance(arguments.get("message"), str)
             return Outcome("success", "Sent.") if said else _failed("send_message needs a message, a text.")
+        if call.name == ASK:
+            try:
+                return agent_tools.question(arguments)
+            except ToolError as error:
+                return Outcome("error", error.wrapped(ASK), usable=False)
         tool = self._attached[call.name]
         if tool.external is not None:
             return self._ready(tool.external, arguments)
@@ -108,8 +119,17 @@ class Toolbox:
             return Outcome("error", f"{tool.name} was taken from this agent just now.")
         return RemoteCall(access, tool.remote, arguments)
 
+    async def ask(self, question: Question) -> Outcome:
+        """Ask another agent, and wait without a thread. Raises as `run` does."""
+        if self.outbox is None:
+            return _failed("Other agents cannot be asked in this turn.")
+        try:
+            return Outcome("success", await self.outbox.ask(self.vault, self.agent.id, question))
+        except ToolError as error:
+            return Outcome("error", error.wrapped(ASK))
+
     def _run(self, tool: Tool, arguments: dict[str, Any]) -> Outcome:
-        request = Call(self.vault, {}, Query(""), {})
+        request = Call(self.vault, {}, Query(""), {}, outbox=self.outbox)
         for attempt in range(_TRIES):
             try:
                 body = run_tool.run(request, self.agent, tool, arguments).body

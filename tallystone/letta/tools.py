@@ -2,7 +2,7 @@
 
 These tools are code of this server, not rows: an agent's state holds names. Ids are derived from the names, so that
 they are the same on each server and after each restart. A tool that needs what this server has not (a search engine, a
-sandbox, another agent's loop) is known and attachable all the same; run, it answers a tool error. The tools of MCP
+sandbox) is known and attachable all the same; run, it answers a tool error. The tools of MCP
 servers are rows of their owner's, which a state names by their ids.
 """
 
@@ -181,14 +181,16 @@ CATALOGUE: tuple[Tool, ...] = (
     _tool(
         "send_message_to_agent_async",
         _MULTI,
-        "Send a message to another agent and go on.",
+        "Send a message to another agent and go on. It is read in the other's next turn.",
         {"message": STRING, "other_agent_id": STRING},
+        served=True,
     ),
     _tool(
         "send_message_to_agent_and_wait_for_reply",
         _MULTI,
         "Send a message to another agent and wait for its answer.",
         {"message": STRING, "other_agent_id": STRING},
+        served=True,
     ),
     _tool(
         "send_message_to_agents_matching_tags",

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tallystone.errors import Conflict, TallystoneError
 from tallystone.letta import compaction
+from tallystone.letta.agent_tools import Question
 from tallystone.letta.arguments import MAX_ARGUMENTS, clean
 from tallystone.letta.mcp_layer import ToolCaller
 from tallystone.letta.messages import heard, new_id, open_calls
@@ -31,6 +32,9 @@ from tallystone.letta.wire import llm_config
 from tallystone.vault import Vault
 from tallystone.vault.turns import Turn
 from tallystone.vault.types import Agent
+
+if TYPE_CHECKING:
+    from tallystone.letta.post import Outbox
 
 MAX_CALLS = 32
 """Tool calls of one answer that are made; the others are told that they were too many."""
@@ -70,10 +74,17 @@ class TurnLoop:
     """A turn that has begun, until its end."""
 
     def __init__(
-        self, vault: Vault, turn: Turn, order: Order, models: Models, listener: Listener, in_thread: InThread
+        self,
+        vault: Vault,
+        turn: Turn,
+        order: Order,
+        models: Models,
+        listener: Listener,
+        in_thread: InThread,
+        outbox: Outbox | None = None,
     ) -> None:
         self._vault, self._turn, self._order = vault, turn, order
-        self._models = models
+        self._models, self._outbox = models, outbox
         self._record = TurnRecord(turn, listener, in_thread)
         self._called: list[tuple[str, str]] = []
         self._useless = 0
@@ -128,7 +139,7 @@ class TurnLoop:
 
     def _toolbox(self, agent: Agent) -> Toolbox:
         rules = ToolRules(list(agent.state.get("tool_rules") or ()), self._called)
-        return Toolbox(self._vault, agent, rules, self._order.client_tools)
+        return Toolbox(self._vault, agent, rules, self._order.client_tools, self._outbox)
 
     async def _step(self, agent: Agent) -> None:
         box, step, message = self._toolbox(agent), new_id("step"), new_id("message")
@@ -195,6 +206,8 @@ class TurnLoop:
         made = await self._record.do(partial(box.run, call, approved=approved))
         if isinstance(made, Outcome):
             return made
+        if isinstance(made, Question):
+            return await self._record.watched(box.ask(made))
         assert self._order.servers is not None, "whoever orders a turn brings what calls MCP servers"
         returned = await self._record.watched(self._order.servers.call(made))
         return Outcome("success" if returned.ok else "error", returned.text or "Done.")

@@ -22,6 +22,7 @@ from tallystone.errors import TallystoneError, Unauthenticated
 from tallystone.letta.call import Answer, Call, Query, Retry
 from tallystone.letta.later import Later, Streamed, Subscribed, UnderWay
 from tallystone.letta.model_layer import ModelLayer
+from tallystone.letta.post import ASK_SECONDS, Outbox, Post
 from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES
 from tallystone.letta.routes_lists import health
 from tallystone.server import errors
@@ -61,6 +62,7 @@ class App:
         listeners_each: int = LISTENERS_EACH,
         log_public: bool = False,
         logged: Callable[[], None] = lambda: None,
+        ask_seconds: float = ASK_SECONDS,
     ) -> None:
         """`log_public`: the log is served without a token. `logged` is called after each answer that made it grow."""
         self._workspace = workspace
@@ -71,6 +73,8 @@ class App:
         self._models = models
         self._log_public = log_public
         self._logged = logged
+        self._ask_seconds = ask_seconds
+        self._post: Post | None = None
         self._flights = Flights()
         self._turns = UnderWay(lambda error: _log_crash(error, "turn"))
         self._pump = Pump(
@@ -157,6 +161,8 @@ class App:
             await self._denied(request, "unauthenticated")
             raise
         body = await read_body(request.receive, request.headers, self._max_body)
+        if self._post is None:  # belongs to the running loop
+            self._post = Post(self._models, self._thread, self._turns, self._ask_seconds)
         retry = retry_of(request.method, request.raw_path, request.query, request.headers, body)
         async with self._flights.flight(token, retry):
             try:
@@ -197,7 +203,10 @@ class App:
             raise _Stranger(error) from None
         request.leaves = vault.leaves
         query = Query(request.query.decode("latin-1"))
-        call = Call(vault, found.params, query, request.headers, body, retry, self._models, self._pump.admit)
+        outbox = Outbox(self._post) if self._post is not None else None
+        call = Call(
+            vault, found.params, query, request.headers, body, retry, self._models, self._pump.admit, outbox
+        )
         return found.route.run(call)
 
     async def _denied(self, request: _Request, code: str) -> None:

@@ -150,6 +150,7 @@ def _assembled(workspace: Workspace, settings: Settings, witnessing: Witnessing)
         listeners_each=settings.listeners_each,
         log_public=settings.log_public,
         logged=witnessing.wake,
+        ask_seconds=settings.reply_wait,
     )
     config = uvicorn.Config(
         app,

@@ -24,6 +24,7 @@ Of the models, each TALLYSTONE_ and its name in the environment, where lists are
 | model_timeout | seconds for one call of a model with its retries. Default: 120                              |
 | model_retries | how often a failed call is repeated. Default: 2                                             |
 | model_tokens  | tokens that one answer may have. Default: 4096                                              |
+| reply_wait    | seconds that an agent waits for another agent's reply. Default: 60                          |
 | allowed_hosts | hosts that may be called; `none` for none. Default: those of the configured providers       |
 
 The file is the one that `--config` or TALLYSTONE_CONFIG names.
@@ -67,6 +68,7 @@ class Settings:
     model_timeout: int = 120
     model_retries: int = 2
     model_tokens: int = 4096
+    reply_wait: int = 60
     allowed_hosts: tuple[str, ...] | None = None
 
 
@@ -82,6 +84,7 @@ _BOUNDS = {
     "model_timeout": (1, 3600),
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),
+    "reply_wait": (1, 600),
 }
 _FLAGS = ("log_public",)
 _TRUE, _FALSE = ("true", "1"), ("false", "0")

@@ -15,6 +15,7 @@ from tallystone.vault.attaching import RIGHTS, no_twins, place, unplace, users_o
 from tallystone.vault.blocks import new_block, page, remove
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
+from tallystone.vault.mail import contact_of, mailbox
 from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import amend, new_principal
@@ -174,10 +175,15 @@ def delete_agent(caller: Caller, agent_id: str) -> None:
                     destroy(plan, open_block(caller.as_agent(keys), plan, there))
             elif there.state != OFFERED:
                 touched.append(unplace(caller, plan, held, there.block))
+        contact = contact_of(caller, plan, keys)
+        if contact is not None:
+            with suppress(NotFound):  # expired, or handed over
+                remove(caller, plan, contact)
         forget_everything(plan, keys)
         for shelf in (BLOCKS, ROLES, SELF):
             plan.clear(SHELF, keys.shelf(shelf))
         plan.clear(INBOX, agent_id)
+        plan.clear(INBOX, mailbox(agent_id))
         for row in plan.rows(TOKEN):
             if row[2] == agent_id:
                 plan.delete(TOKEN, str(row[1]))

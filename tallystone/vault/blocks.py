@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import date, datetime
 from itertools import islice
 from typing import Any
 
@@ -16,6 +15,7 @@ from tallystone.statements import WRITE
 from tallystone.store.tables import SHELF
 from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.entering import open_block
+from tallystone.vault.fields import CONTENT_FIELDS, FIXED_FIELDS, check_fields, over_limit
 from tallystone.vault.fixed import check_edit, check_pair
 from tallystone.vault.keeping import check_rule
 from tallystone.vault.opening import Opened
@@ -33,70 +33,22 @@ from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.rotating import change_keys, heal, rotate_if_due
 from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, position_of, walk
-from tallystone.vault.types import DEFAULT_LIMIT, MAX_LIMIT, Block
+from tallystone.vault.types import DEFAULT_LIMIT, Block
 from tallystone.vault.views import block_view
 from tallystone.vault.writing import FirstGrant, add_link, add_version, create_block, destroy, mark_day
-
-CONTENT_FIELDS = ("label", "value", "description", "tags", "metadata", "extra")
-FIXED_FIELDS = ("mutable", "append_only")
 
 Edit = Callable[[Block], Mapping[str, Any]]
 
 
-def over_limit(length: int, limit: int) -> Invalid:
-    """A value that is longer than its block allows."""
-    return Invalid(
-        f"the value has {length} characters; this block takes {limit}",
-        hint="shorten it, or have the owner raise the block's limit",
-        code="over_limit",
-    )
-
-
-_FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
-    "label": (str,),
-    "value": (str,),
-    "description": (str, type(None)),
-    "tags": (list, tuple),
-    "metadata": (dict,),
-    "extra": (dict,),
-    "limit": (int,),
-    "read_only": (bool,),
-    "locked": (bool,),
-    "sensitivity": (str,),
-    "allowed": (list, tuple, type(None)),
-    "expires": (date, type(None)),
-    "keep": (str, dict),
-    "mutable": (bool,),
-    "append_only": (bool,),
-}
-
-
-def check_fields(fields: Mapping[str, Any]) -> None:
-    """Raises `Invalid` for a field that is none, of a wrong type, or a limit out of range: what is signed is read by
-    others, and must be what they expect."""
-    for name, value in fields.items():
-        kinds = _FIELD_TYPES.get(name)
-        if kinds is None:
-            raise Invalid(
-                f"a block has no field {name!r}", hint=f"it has {', '.join(_FIELD_TYPES)}", code="bad_field"
-            )
-        fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-        texts = (value or ()) if name in ("tags", "allowed") and fits else ()
-        if not fits or isinstance(value, datetime) or not all(isinstance(text, str) for text in texts):
-            raise Invalid(
-                f"the field {name} does not take this type", hint="see Vault.create_block", code="bad_field"
-            )
-    limit = fields.get("limit")
-    if limit is not None and not 0 <= limit <= MAX_LIMIT:
-        raise Invalid(
-            f"limit must be between 0 and {MAX_LIMIT}", hint="it counts characters", code="bad_limit"
-        )
-
-
 def new_block(
-    caller: Caller, plan: Plan, fields: Mapping[str, Any], agents: Iterable[FirstGrant] = ()
+    caller: Caller,
+    plan: Plan,
+    fields: Mapping[str, Any],
+    agents: Iterable[FirstGrant] = (),
+    fixed: Mapping[str, Any] | None = None,
 ) -> Held:
-    """Queue a new memory block of the caller; `agents` hold it from the start, and it goes with the only one."""
+    """Queue a new memory block of the caller; `agents` hold it from the start, and it goes with the only one. `fixed`
+    is said in its genesis."""
     caller.must_act()
     fields = {name: value for name, value in fields.items() if value is not None or name == "label"}
     check_fields(fields)
@@ -140,6 +92,7 @@ def new_block(
         grants=grants,
         mutable=mutable,
         append_only=append_only,
+        fixed=fixed,
     )
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tallystone.errors import Denied
-from tallystone.vault import archive, history, runs, threads, turns
+from tallystone.errors import Denied, NotFound
+from tallystone.vault import archive, history, messaging, runs, threads, turns
 from tallystone.vault.caller import Caller
 from tallystone.vault.merging import Where
+from tallystone.vault.plan import Plan
 from tallystone.vault.runs import Wanted
+from tallystone.vault.shelves import agent_keys, find_agent
 from tallystone.vault.streams import Entry
-from tallystone.vault.turns import DEFAULT, Compose, Turn
+from tallystone.vault.turns import DEFAULT, Compose, Deliver, Turn
+from tallystone.vault.types import Block
 
 
 class Conversations:
@@ -33,14 +36,73 @@ class Conversations:
             self._caller.refused(error)
             raise
 
-    def begin_turn(self, agent_id: str, conversation: str, run: Mapping[str, Any], compose: Compose) -> Turn:
-        """Take the agent for one turn. `run` has an `id`; `compose` says what is written down first. Raises
-        `Conflict` (`agent_busy`) while another turn of this agent goes on, here or in another process."""
-        return turns.begin(self._caller, agent_id, conversation, run, compose)
+    def begin_turn(
+        self,
+        agent_id: str,
+        conversation: str,
+        run: Mapping[str, Any],
+        compose: Compose,
+        deliver: Deliver | None = None,
+    ) -> Turn:
+        """Take the agent for one turn. `run` has an `id`; `compose` says what is written down first, `deliver` how the
+        messages of other agents come into it. Raises `Conflict` (`agent_busy`) while another turn of this agent goes
+        on, here or in another process."""
+        return turns.begin(self._caller, agent_id, conversation, run, compose, deliver)
 
     def cancel_turn(self, agent_id: str, run_ids: Iterable[str] | None = None) -> dict[str, str]:
         """Ask the agent's turn under way to end after what it is doing now. Returns what became of each run."""
         return turns.ask_to_cancel(self._caller, agent_id, run_ids)
+
+    # -- from agent to agent ------------------------------------------------------------------------------------
+
+    def _actor(self, agent_id: str) -> Caller:
+        """An agent of the caller's, or itself, under this token; what is kept for a retry goes with it."""
+        caller = self._caller
+        if agent_id == caller.id:
+            return caller
+        with caller.workspace.store.snapshot() as snapshot:
+            try:
+                held = find_agent(caller, Plan(snapshot), agent_id)
+            except NotFound as error:
+                caller.refused(error)
+                raise
+        actor, caller.reply = caller.as_agent(agent_keys(caller, held)), None
+        return actor
+
+    def send_message(self, agent_id: str, to: str, text: str, *, run: str = "") -> str:
+        """Write to another agent, as one of the caller's; `run` is the turn in which it does. It is read in the other's
+        next turn. Returns the message's id. Raises `NotFound`, alike for agents that do not exist and for those that
+        may not be written to, `Denied` (`too_many_hops`, `too_many_messages`), `Conflict` (`mailbox_full`), `Invalid`
+        (`message_length`, `to_itself`)."""
+        return messaging.send(self._actor(agent_id), to, text, run)
+
+    def ask_agent(
+        self,
+        agent_id: str,
+        to: str,
+        text: str,
+        begun: Mapping[str, Any],
+        compose: Compose,
+        deliver: Deliver,
+        *,
+        run: str = "",
+    ) -> Turn:
+        """Write to another of the caller's agents, and begin the turn that reads it, whose record `begun` is. Both or
+        neither; raises what `send_message` and `begin_turn` raise."""
+        caller = self._caller
+        kept, caller.reply = caller.reply, None
+        actor = self._actor(agent_id)
+        caller.reply = kept
+        return messaging.ask(caller, actor, to, text, run, begun, compose, deliver)
+
+    def has_messages(self, agent_id: str) -> bool:
+        """Whether messages wait for an agent that the caller can act as."""
+        return messaging.has_messages(self._caller, agent_id)
+
+    def contact(self, agent_id: str) -> Block:
+        """The block that names one of the caller's agents to others, made if there is none. Whoever is granted it may
+        write to the agent, by whatever agent of theirs holds it. Users only."""
+        return messaging.contact(self._caller, agent_id)
 
     # -- messages -----------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from tallystone.statements import Version
 from tallystone.vault import lines, reach
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
+from tallystone.vault.fields import CONTENT_FIELDS
 from tallystone.vault.fixed import check_content
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import find_block
@@ -28,8 +29,6 @@ from tallystone.vault.records import Content, open_payload
 from tallystone.vault.versions import Blame, BlameLine, Difference, PastVersion, Versions
 from tallystone.vault.views import when
 
-CONTENT_FIELDS = ("label", "value", "description", "tags", "metadata", "extra")
-"""What of a version's payload its writer may change, and what is brought back."""
 T = TypeVar("T")
 
 

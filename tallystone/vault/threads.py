@@ -19,6 +19,7 @@ from tallystone.vault.history import (
     owner_of,
     place_of,
 )
+from tallystone.vault.mail import CONTACT, RECEIVED, SENT
 from tallystone.vault.merging import Where
 from tallystone.vault.plan import Plan
 from tallystone.vault.streams import Entry
@@ -192,6 +193,6 @@ def forget_everything(plan: Plan, keys: Keys) -> None:
     """Queue the end of all that an agent kept."""
     for conversation in conversation_ids(plan, keys):
         streams.clear(plan, keys, messages_of(conversation))
-    drawers = (LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, COPY, ACCESS)
+    drawers = (LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, COPY, ACCESS, RECEIVED, SENT, CONTACT)
     for name in (*drawers, RUNS, STEPS, CONVERSATIONS, PASSAGES):
         streams.clear(plan, keys, name)

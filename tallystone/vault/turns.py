@@ -15,9 +15,10 @@ from typing import Any
 
 from tallystone.errors import Conflict, NotFound
 from tallystone.keystore import Keys
-from tallystone.vault import streams
+from tallystone.vault import mail, streams
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
+from tallystone.vault.mail import Letter
 from tallystone.vault.plan import Plan
 from tallystone.vault.processes import is_gone, this_process
 from tallystone.vault.records import Held
@@ -98,6 +99,11 @@ def conversation_record(plan: Plan, keys: Keys, agent_id: str, conversation: str
 Compose = Callable[[Entry, list[Entry]], tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]]
 """What a turn begins with: (the conversation's record, its messages since `from`) → (messages to add, changes of the
 record). Pure: it may be asked again."""
+Deliver = Callable[
+    [list[Entry], Sequence[Mapping[str, Any]], list[Letter]], Sequence[Mapping[str, Any]] | None
+]
+"""How messages of other agents enter a turn: (the conversation's messages, those to add, what waits) → the messages to
+add with what waited among them, or None to let it wait. Pure, like `Compose`."""
 
 
 @dataclass
@@ -211,9 +217,21 @@ class Turn:
         _under_way.discard(self.run)
 
 
-def begin(caller: Caller, agent_id: str, conversation: str, run: Mapping[str, Any], compose: Compose) -> Turn:
+def begin(
+    caller: Caller,
+    agent_id: str,
+    conversation: str,
+    run: Mapping[str, Any],
+    compose: Compose,
+    deliver: Deliver | None = None,
+    before: Callable[[Plan], object] | None = None,
+    *,
+    audit: bool = False,
+) -> Turn:
     """Take the agent's lease, write down what `compose` says, and start the run (`run` has its `id` and what its
-    creator wants kept). Raises `Conflict` (`agent_busy`) while another turn goes on, and what `compose` raises."""
+    creator wants kept). With `deliver` the messages that wait for the agent are taken; `before` is asked, in the same
+    commit, before they are looked for. Raises `Conflict` (`agent_busy`) while another turn goes on, and what `compose`
+    raises."""
 
     def action(plan: Plan) -> Turn:
         caller.must_act()
@@ -235,6 +253,7 @@ def begin(caller: Caller, agent_id: str, conversation: str, run: Mapping[str, An
             for _, entry in streams.walk(plan, keys, messages_of(conversation), after=record["from"] - 1)
         ]
         messages, changes = compose(record, context)
+        messages, hops = _with_mail(acting(caller, keys), plan, held, context, messages, deliver, before)
         file_messages(plan, keys, conversation, messages)
         record = {**record, **changes, "updated": now, "last_message": now}
         streams.put(plan, keys, CONVERSATION, conversation, record)
@@ -246,6 +265,7 @@ def begin(caller: Caller, agent_id: str, conversation: str, run: Mapping[str, An
             "created": now,
             "updated": now,
             "steps": [],
+            "hops": hops,
             "first": first,
             "last": first + len(messages) - 1,
         }
@@ -268,10 +288,32 @@ def begin(caller: Caller, agent_id: str, conversation: str, run: Mapping[str, An
         run["id"]
     )  # before the lease names it, so that nobody here takes it for one of a dead process
     try:
-        return caller.transact(action)
+        return caller.transact(action, audit=audit)
     except BaseException:
         _under_way.discard(run["id"])
         raise
+
+
+def _with_mail(
+    actor: Caller,
+    plan: Plan,
+    held: Held,
+    context: list[Entry],
+    messages: Sequence[Mapping[str, Any]],
+    deliver: Deliver | None,
+    before: Callable[[Plan], object] | None,
+) -> tuple[Sequence[Mapping[str, Any]], int]:
+    """What a turn begins with, the messages of other agents among it, and the most hops that any of those had."""
+    if before is not None:
+        before(plan)
+    letters = mail.waiting(actor, plan) if deliver is not None else []
+    delivered = deliver(context, messages, letters) if deliver is not None else None
+    if delivered is None or not letters:
+        return messages, 0
+    mail.take(actor, plan, letters)
+    senders = [letter.sender for letter in letters]
+    actor.event(plan, "receive", held.key, messages=[letter.id for letter in letters], senders=senders)
+    return delivered, max(letter.hops for letter in letters)
 
 
 def _close(plan: Plan, keys: Keys, lease: Entry, now_ms: int) -> None:

@@ -22,9 +22,10 @@ from tallystone.vault.attaching import labels_stay_unique
 from tallystone.vault.blocks import edit_opened
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
+from tallystone.vault.fields import CONTENT_FIELDS
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import find_block, walk_blocks
-from tallystone.vault.past import CONTENT_FIELDS, Past, Walk, find_version, origins, restored, undone_by
+from tallystone.vault.past import Past, Walk, find_version, origins, restored, undone_by
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED
 from tallystone.vault.rotating import heal

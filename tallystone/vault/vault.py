@@ -111,6 +111,10 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration):
                 raise
         return Vault(self._caller.as_agent(agent_keys(self._caller, held)))
 
+    def again(self) -> Vault:
+        """The same vault once more, for work that goes on in another thread."""
+        return Vault(self._caller.twin())
+
     def once(self, key: bytes, attempt: int, render: Callable[[Any], bytes]) -> bytes | None:
         """For a POST that a client may send again: the first answer if an equal request (`key`) was answered in the
         last two minutes and this is a retry (`attempt` ≥ 1); else None, and what the next operation returns is

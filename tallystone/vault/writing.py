@@ -104,11 +104,12 @@ def create_block(
     root: Root | None = None,
     mutable: bool = True,
     append_only: bool = False,
+    fixed: Mapping[str, Any] | None = None,
 ) -> Held:
     """Queue a new block of the caller with its first version, its first grants, and its shelf rows.
 
-    `root` is an agent's own, for its sponsor's shelf. With `expires` among the settings its keys are nested from the
-    start.
+    `root` is an agent's own, for its sponsor's shelf. `fixed` is said in the genesis and holds for good. With `expires`
+    among the settings its keys are nested from the start.
     """
     me = caller.identity(plan, caller.id)
     now = caller.workspace.now_ms()
@@ -126,7 +127,7 @@ def create_block(
         grants=grants_root({i: leaf.digest for i, leaf in leaves.items()}),
         next_grant=len(grants) + 1,
         settings=dict(settings),
-        change={} if mutable else {"payload": crypto.sha256(encode_payload(payload))},
+        change={**(fixed or {}), **({} if mutable else {"payload": crypto.sha256(encode_payload(payload))})},
     )
     signed = caller.sign(plan, "genesis", genesis.encode())
     block, storage, admin = identifier("block", signed.digest), crypto.random_bytes(16), crypto.random_bytes()

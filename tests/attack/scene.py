@@ -121,6 +121,7 @@ def build(folder: Path) -> Scene:
     v.edit_block(team, lambda b: {"limit": 5000})
     _with_roles_and_days(scene, workspace, made)
     keep(v, scene.ids["a1"], s)
+    v.send_message(scene.ids["a1"], scene.ids["a2"], s("message"))
     for vault, what in ((bob, scene.ids["fixed"]), (v, scene.ids["bobs"])):
         with suppress(NotFound):
             vault.block(what)
