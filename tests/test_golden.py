@@ -176,6 +176,17 @@ LATER: dict[str, Any] = {
         BLOCK, 8, fixed("previous"), 3, fixed("policy"), 1, fixed("payload"), OTHER, RECORD, "", TIME,
         {"heads": {TEAM: 4}},
     ),
+    "policy, which versions stay": link(
+        change={"settings": ["keep"]}, settings={**SETTINGS, "keep": {"last": 20}}
+    ),
+    "version that restores and lets go": Version(
+        BLOCK, 8, fixed("previous"), 3, fixed("policy"), 1, fixed("payload"), OWNER, RECORD, "", TIME, {},
+        {"restored": 6, "kept": 5},
+    ),
+    "version that undoes": Version(
+        BLOCK, 8, fixed("previous"), 3, fixed("policy"), 1, fixed("payload"), OWNER, RECORD, "", TIME, {},
+        {"undone": [AGENT, [[2, 2], [4, 6]]]},
+    ),
 }  # fmt: skip
 PLACEMENT = link(
     change={"grant": 2, "leaf": PLACED.encode(), "proof": statements.grant_proof(LEAVES, 2)},

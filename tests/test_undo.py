@@ -15,10 +15,10 @@ import pytest
 from server_fixtures import Served, fresh_server  # noqa: F401
 
 from tallystone.cli.app import run
+from tallystone.cli.history import spans
 from tallystone.errors import Denied, Invalid, NotFound
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.types import Block, Credentials
-from tallystone.vault.versions import Undone
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 Edit = Callable[[list[str]], None]
@@ -434,9 +434,6 @@ def test_a_wrong_command_says_so_in_one_line(
     assert [line.partition(":")[0] for line in error.splitlines()] in (["error"], ["error", "hint"])
 
 
-def test_conflicts_and_spans_are_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    from tallystone.cli.history import spans
-
+def test_numbers_in_a_row_are_said_as_a_span() -> None:
     assert spans([]) == ""
     assert spans([9, 2, 4, 5, 6]) == "2, 4-6, 9"
-    assert isinstance(Undone("block-x", "l", [], []), Undone)

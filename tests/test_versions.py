@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +14,11 @@ from tallystone.statements import Version
 from tallystone.store.protocol import Row
 from tallystone.store.tables import VERSION
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.entering import open_block
 from tallystone.vault.opening import Opened
+from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
+from tallystone.vault.records import open_payload
 from tallystone.vault.types import Block, Credentials
 from tallystone.vault.writing import add_version
 
@@ -244,9 +248,7 @@ def rewrite(opened: Opened, number: int, value: str, vault: Vault) -> Row:
     plan = opened.plan
     past, earlier = opened.stored(number - 1)
     before = opened.row
-    opened.row = before.__class__(before.storage, before.policy, number - 1, *list_of(before)[3:])
-    from tallystone.vault.records import open_payload
-
+    opened.row = replace(before, version=number - 1)
     payload = {**open_payload("block", past.payload), "value": value}
     add_version(opened, payload, past.signed.digest, opened.standing())
     row = plan.get(VERSION, before.storage, number)
@@ -254,10 +256,6 @@ def rewrite(opened: Opened, number: int, value: str, vault: Vault) -> Row:
     before.write(plan)
     assert row is not None and earlier.number == number - 1
     return row
-
-
-def list_of(row: Any) -> list[Any]:
-    return [row.storage, row.policy, row.version, row.epoch, row.flags, row.day, row.shred]
 
 
 def test_a_rewritten_past_is_not_the_one_that_the_newest_leads_back_to(
@@ -276,38 +274,55 @@ def test_a_rewritten_past_is_not_the_one_that_the_newest_leads_back_to(
 def test_a_version_of_a_revoked_writer_put_below_the_newest_is_refused(
     workspace: Workspace, alice: Vault, bob_credentials: Credentials, block: Block
 ) -> None:
-    """Bob, revoked, and Alice's own pen forced onto his row: even a chain that fits does not make it count."""
+    """Even a chain that fits, with the owner's own signature on top, does not make it count."""
     bob = writer(workspace, alice, bob_credentials, block)
     append(bob, block, "while allowed")
-
-    kept: list[tuple[Opened, Version]] = []
-
-    def remember(opened: Opened, plan: Plan) -> None:
-        payload, _, digest = opened.payload()
-        kept.append((opened, add_version(opened, {**payload, "value": "late"}, digest, opened.standing())))
-        kept_row.append(plan.get(VERSION, opened.row.storage, opened.row.version) or ())
-
-    kept_row: list[Row] = []
+    late: list[Row] = []
     with workspace.store.snapshot() as snapshot:
-        from tallystone.vault.entering import open_block
-        from tallystone.vault.passages import find_block
-
         plan = Plan(snapshot)
-        remember(open_block(bob._caller, plan, find_block(bob._caller, plan, block.id)), plan)
+        opened = open_block(bob._caller, plan, find_block(bob._caller, plan, block.id))
+        forge(opened, "late")
+        late.append(plan.get(VERSION, opened.row.storage, 7) or ())
     alice.revoke(block.id, bob.principal_id)
 
     def slip_in(opened: Opened, plan: Plan) -> None:
-        plan.put(VERSION, opened.row.storage, 7, *kept_row[0][3:])
-        opened.row = opened.row.__class__(*list_of(opened.row)[:2], 7, *list_of(opened.row)[3:])
-        payload, _, _ = kept[0][0].payload()
-        digest = opened.stored(7)[0].signed.digest
-        opened.content = lambda number=None: opened.stored(number or opened.row.version)  # type: ignore[method-assign]  # Alice's modified program asks nothing
-        add_version(opened, {**payload, "value": "newest"}, digest, opened.standing())
+        plan.put(VERSION, opened.row.storage, 7, *late[0][3:])
+        opened.row = replace(opened.row, version=7)
+        opened.content = lambda number=None: opened.stored(
+            number or opened.row.version
+        )  # a program that asks nothing
+        forge(opened, "newest")
 
     by_force(alice, block.id, slip_in)
     assert alice.block(block.id).value == "newest"
     with pytest.raises(Tampered, match=r"after its policy had ended"):
         alice.versions(block.id)
+
+
+def forge(opened: Opened, value: str) -> None:
+    """A version with every field as it should be, on whatever lies there."""
+    content, _ = opened.stored(opened.row.version)
+    payload = {**open_payload("block", content.payload), "value": value}
+    add_version(opened, payload, content.signed.digest, opened.standing())
+
+
+def test_what_a_member_of_a_role_wrote_stays_readable_and_can_be_undone_after_its_removal(
+    workspace: Workspace, alice: Vault, bob_credentials: Credentials, block: Block
+) -> None:
+    role = alice.create_role("crew")
+    alice.add_members(role.id, ["bob"])
+    alice.share(block.id, role.id, "write")
+    bob = workspace.vault(bob_credentials.token)
+    bob.accept_offer(role.id)
+    append(bob, block, "through the role")
+    append(alice, block, "hers")
+    append(bob, block, "again")
+    alice.remove_member(role.id, "bob")
+    append(alice, block, "hers too")
+    assert [v.name for v in alice.versions(block.id, limit=4).versions] == ["alice", "bob", "alice", "bob"]
+    assert [line.name for line in alice.blame(block.id).lines] == ["alice", "bob", "alice", "bob", "alice"]
+    assert alice.undo("bob", 1, block.id)[0].versions == [6, 8]
+    assert alice.block(block.id).value == "5\nhers\nhers too"
 
 
 # -- restoring --------------------------------------------------------------------------------------------------
