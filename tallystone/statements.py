@@ -5,8 +5,7 @@ they are, never written again from what was read. The signature covers `pae("tal
 so a statement of one type or workspace is never one of another.
 
 Types: `principal`, `workspace`, `charter`, `invitation`, `genesis`, `grant`, `revocation`, `policy`, `transfer`,
-`membership`, `version`, `deletion`, `erasure`, `checkpoint`. `erasure` is reserved: nothing issues it yet. (A
-checkpoint is a C2SP note, see `audit.checkpoint`.)
+`membership`, `version`, `deletion`, `erasure`, `checkpoint`. (A checkpoint is a C2SP note, see `audit.checkpoint`.)
 """
 
 from __future__ import annotations
@@ -228,6 +227,26 @@ class Deletion(_Body):
     policy: int
     policy_digest: bytes
     version: int
+    issuer: str
+    issuer_record: bytes
+    time: int
+
+
+@dataclass(frozen=True)
+class Erasure(_Body):
+    """Its owner's word that a block, or a principal with all it owned, was erased: the receipt's signed part.
+
+    `what` is the id; `blocks` are those that went (`[block id, hash of its last policy statement, its last version's
+    number]`). `horizon` is the day (days since 1970) after which no backup brings any of it back, as far as backups are
+    kept as the operator says; None when the operator has not said. `holders` counts those whose shelf still has a dead
+    row of it, until they next look. `time` in milliseconds since 1970.
+    """
+
+    what: str
+    blocks: list[Any]
+    events: int
+    holders: int
+    horizon: int | None
     issuer: str
     issuer_record: bytes
     time: int

@@ -29,6 +29,7 @@ from tallystone.statements import (
     WRITE,
     Charter,
     Deletion,
+    Erasure,
     Genesis,
     Invitation,
     Leaf,
@@ -135,6 +136,7 @@ BODIES: dict[str, Any] = {
         BLOCK, 8, fixed("previous"), 3, fixed("policy"), 1, fixed("payload"), AGENT, RECORD, OWNER, TIME
     ),
     "deletion": Deletion(BLOCK, 3, fixed("policy"), 8, OWNER, RECORD, TIME),
+    "erasure": Erasure(BLOCK, [[BLOCK, fixed("policy"), 8]], 5, 2, 20833, OWNER, RECORD, TIME),
     "charter": Charter(
         2, fixed("previous"), True, ["public", "internal", "geheim"], 10_000, OWNER, RECORD, TIME
     ),
@@ -231,6 +233,8 @@ def formats() -> dict[str, bytes]:
     for name, history in (("with", True), ("without", False)):
         wrapped = records.wrap_epoch(fixed("grant"), BLOCK, EPOCH_1, history=history, nest=nest)
         found[f"wrap/nested grant {name} history"] = wrapped
+    found["key/shred nest"] = records.shred_nest(fixed("shred"), BLOCK, 1)
+    found["key/shred and day nest"] = records.shred_nest(fixed("shred"), BLOCK, 1, fixed("day"))
     found["wrap/content"] = records.wrap_content_key(EPOCH_1.dek, BLOCK, 8, fixed("content"))
     for name, row in (
         ("first", records.epoch_row(EPOCH_0, None)),

@@ -20,6 +20,7 @@ from tallystone.errors import Conflict, StoreError, Tampered
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
 from tallystone.store._schema import migrate, schema_findings
+from tallystone.store._scrub import empty_wal
 from tallystone.store._statements import STATEMENTS, put_statement, scan_statement
 from tallystone.store.protocol import Batch, Event, Expect, Put, RowChange, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
@@ -179,6 +180,11 @@ class SqliteStore:
         """See `Store.commit`. A batch that SQLite refuses (a wrong type, a missing column) fails alone."""
         self._own_process()
         return self._commits.submit(batch)
+
+    def scrub(self) -> bool:
+        """See `Store.scrub`."""
+        self._own_process()
+        return empty_wal(self._connect())
 
     def close(self) -> None:
         """See `Store.close`. Snapshots that are still open keep their view."""

@@ -140,6 +140,7 @@ class Caller:
                     if not self._again(error, plan, collected, audit=audit):
                         raise
                 else:
+                    self.workspace.shred(plan)
                     return result
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 

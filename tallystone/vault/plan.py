@@ -98,6 +98,14 @@ class Plan:
         full = (WS, *prefix)
         return any(name == table.name and key[: len(full)] == full for name, key in self._changes)
 
+    def written(self, table: Table) -> list[Row]:
+        """The rows of a table that this plan writes."""
+        return [
+            change.row
+            for (name, _), change in self._changes.items()
+            if name == table.name and isinstance(change, Put)
+        ]
+
     @property
     def changes(self) -> bool:
         """Whether anything but the log would be written."""

@@ -33,6 +33,7 @@ from tallystone.store.tables import (
     INBOX,
     LEDGER,
     SHELF,
+    SHRED,
     VERSION,
 )
 from tallystone.vault.caller import Caller
@@ -106,8 +107,8 @@ def create_block(
 ) -> Held:
     """Queue a new block of the caller with its first version, its first grants, and its shelf rows.
 
-    `root` is an agent's own, for its sponsor's shelf. With `expires` among the settings its keys are nested from the
-    start.
+    `root` is an agent's own, for its sponsor's shelf. The keys are nested from the start: under a shred key, and with
+    `expires` among the settings under that day's as well.
     """
     me = caller.identity(plan, caller.id)
     now = caller.workspace.now_ms()
@@ -133,7 +134,8 @@ def create_block(
     day = settings.get("expires")
     if day is not None:
         mark_day(caller, plan, storage, None, day)
-    nest = nest_of(caller, block, day, 0)
+    row = BlockRow(storage, 0, 0, 0, 0, day, caller.workspace.shreds.take())
+    nest = nest_of(caller, block, row, 0)
     plan.put(EPOCH, storage, *epoch_row(keys, None))
     plan.put(CHAIN, storage, 0, 0, seal_statement(keys.chain, block, 0, signed))
     plan.put(GRANT_WRAP, storage, 0, 0, wrap_epoch(own_key, block, keys, history=True, nest=nest))
@@ -168,7 +170,6 @@ def create_block(
         _place(
             plan, grant, replace(held, grant=number, key=grant_key, leaf=leaf.encode()), caller, locator_of
         )
-    row = BlockRow(storage, 0, 0, 0, 0, day, None)
     opened = Opened(caller, plan, held, row, keys)
     opened.know(policy.begin(block, signed.digest, genesis))
     add_version(opened, payload, EMPTY, Standing(caller.id))
@@ -306,7 +307,8 @@ def _authority(opened: Opened, standing: Standing) -> dict[str, Any]:
 
 
 def destroy(plan: Plan, opened: Opened) -> None:
-    """Queue the removal of every row of a block but the shelf rows, which its holders keep until they look."""
+    """Queue the removal of every row of a block but the shelf rows, which its holders keep until they look, and of its
+    shred key: that one is destroyed after the commit."""
     for entry, _ in opened.ledger().values():
         roster = opened.roster(entry)
         if roster.capsule:
@@ -318,3 +320,11 @@ def destroy(plan: Plan, opened: Opened) -> None:
         plan.clear(table, opened.row.storage)
     plan.need(BLOCK, opened.row.storage)
     plan.delete(BLOCK, opened.row.storage)
+    doom(plan, opened.row.shred, opened.caller.workspace.today())
+
+
+def doom(plan: Plan, slot: bytes | None, today: int) -> None:
+    """Queue the end of a shred key (None: the block has none): noted with the deletion, so that a crash between the
+    commit and the end of the key leaves it to the next purge."""
+    if slot is not None:
+        plan.put(SHRED, slot, today)
