@@ -135,7 +135,7 @@ class Caller:
                             self.must_act()  # whatever the operation forgot to ask: reading changes nothing
                         if reply is not None and plan.changes:
                             reply.keep(plan, result, self.workspace.now())
-                    self.workspace.store.commit(plan.batch())
+                    plan.first = self.workspace.store.commit(plan.batch())
                 except TallystoneError as error:
                     if not self._again(error, plan, collected, audit=audit):
                         raise

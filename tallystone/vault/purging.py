@@ -68,6 +68,8 @@ def destroy_doomed(workspace: Workspace) -> int:
         with workspace.store.snapshot() as snapshot:
             rows = snapshot.scan(SHRED, (WS,), limit=AT_ONCE)
         if not rows:
+            if done:
+                workspace.store.scrub()  # of the names of the slots, which say nothing by now
             return done
         workspace.shreds.destroy(bytes(row[1]) for row in rows)
         if not workspace.store.scrub():

@@ -26,6 +26,7 @@ from tallystone.vault.caller import Caller
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.collaboration import Collaboration
 from tallystone.vault.conversations import Conversations
+from tallystone.vault.erasure import Erasures
 from tallystone.vault.inspection import Inspection
 from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
@@ -39,7 +40,7 @@ from tallystone.vault.types import (
 )
 
 
-class Vault(Collaboration, Conversations, Administration):
+class Vault(Collaboration, Conversations, Administration, Erasures):
     """One caller's view of a workspace. Cheap to make; not to be shared between threads."""
 
     def __init__(self, caller: Caller) -> None:

@@ -37,7 +37,7 @@ from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.records import nest_key, shred_nest
 from tallystone.vault.shredkeys import POOLS, ShredKeys
-from tallystone.vault.types import CharterView, Credentials
+from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
 
 DATABASE = "tallystone.db"
@@ -65,6 +65,7 @@ class Workspace:
         self.store = store
         self.days = days
         self.shreds = shreds
+        self.backups = Backups()
         self.id = workspace_id
         self.record = record
         self.log_public = log_public

@@ -315,12 +315,22 @@ def destroy(plan: Plan, opened: Opened) -> None:
             plan.delete(INBOX, roster.leaf.recipient, roster.capsule)
         if roster.leaf.until is not None:
             plan.delete(CALENDAR, roster.leaf.until, opened.row.storage, roster.leaf.grant)
-    mark_day(opened.caller, plan, opened.row.storage, opened.row.day, None)
+    wipe(plan, opened.row.storage, opened.caller.workspace.today())
+
+
+def wipe(plan: Plan, storage: bytes, today: int) -> None:
+    """Queue the removal of a block's rows, whether or not anything in them opens; all but shelf and inbox, which do not
+    say what they are about."""
+    row = plan.need(BLOCK, storage)
+    days = {(int(one[7]), int(one[2])) for one in plan.rows(LEDGER, storage) if one[7] is not None}
+    if row is not None and row[6] is not None:
+        days.add((int(row[6]), 0))
+    for day, number in days:
+        plan.delete(CALENDAR, day, storage, number)
     for table in (CHAIN, VERSION, EPOCH, GRANT_WRAP, LEDGER):
-        plan.clear(table, opened.row.storage)
-    plan.need(BLOCK, opened.row.storage)
-    plan.delete(BLOCK, opened.row.storage)
-    doom(plan, opened.row.shred, opened.caller.workspace.today())
+        plan.clear(table, storage)
+    plan.delete(BLOCK, storage)
+    doom(plan, row[7] if row is not None else None, today)
 
 
 def doom(plan: Plan, slot: bytes | None, today: int) -> None:
