@@ -234,12 +234,10 @@ class Deletion(_Body):
 
 @dataclass(frozen=True)
 class Erasure(_Body):
-    """Its owner's word that a block, or a principal with all it owned, was erased: the receipt's signed part.
+    """Its owner's word that a block, or a principal with all it owned, was erased: the signed part of a receipt.
 
-    `what` is the id; `blocks` are those that went (`[block id, hash of its last policy statement, its last version's
-    number]`). `horizon` is the day (days since 1970) after which no backup brings any of it back, as far as backups are
-    kept as the operator says; None when the operator has not said. `holders` counts those whose shelf still has a dead
-    row of it, until they next look. `time` in milliseconds since 1970.
+    `blocks` lists [block id, hash of its last policy statement, its last version's number]; `holders` counts those who
+    keep a dead row until they look; `horizon` is the last day on which a backup could bring it back, if that is known.
     """
 
     what: str
@@ -324,17 +322,10 @@ class Leaf:
         """Canonical bytes of the leaf."""
         return _cbor.encode(
             [
-                self.grant,
-                self.recipient,
-                self.record,
-                self.rights,
-                self.history,
-                self.until,
-                self.depth,
-                self.parent,
-                self.salt,
+                self.grant, self.recipient, self.record, self.rights, self.history, self.until, self.depth,
+                self.parent, self.salt,
             ]
-        )
+        )  # fmt: skip
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

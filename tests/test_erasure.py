@@ -18,7 +18,7 @@ import pytest
 
 from tallystone import crypto
 from tallystone.audit.checkpoint import open_checkpoint, origin_of
-from tallystone.errors import Denied, Locked, NotFound, StoreError, Tampered
+from tallystone.errors import Denied, Invalid, Locked, NotFound, StoreError, Tampered, Unauthenticated
 from tallystone.statements import Erasure, Signed
 from tallystone.store.tables import BLOCK, SHRED, TABLES, VERSION
 from tallystone.vault import Vault, Workspace
@@ -433,3 +433,85 @@ def test_a_deleted_block_is_as_gone_as_an_erased_one(
     assert workspace.shreds.get(row[7]) is None and waiting(workspace) == 1
     assert workspace.purge() == 1 and waiting(workspace) == 0 and workspace.purge() == 0
     assert workspace.verify().findings == []
+
+
+# -- a user -----------------------------------------------------------------------------------------------------
+
+
+def test_an_erased_user_is_gone_with_all_it_owned_and_others_go_on(
+    workspace: Workspace, alice: Vault, bob_credentials: Credentials, clock: Clock, tmp_path: Path
+) -> None:
+    """Bob owns blocks, agents and a role; holds, and has placed with two agents, a block of Alice's; is in her role."""
+    folder, me = tmp_path / "data", bob_credentials.principal
+    before = cells(folder)
+    team = alice.create_block(label="team", value="Alice's.").id
+    alice.share(team, me, "write")
+    crew = alice.create_role("crew")
+    alice.add_members(crew.id, [me])
+    bob = workspace.vault(bob_credentials.token)
+    bob.accept_offer(team)
+    bob.accept_offer(crew.id)
+    mine = bob.create_block(label="mine", value=BIG).id
+    agents = [bob.create_agent({"name": "helper"}, block_ids=[mine, team]) for _ in range(2)]
+    bob.edit_block(team, lambda b: {"value": b.value + " And Bob's."})
+    bob.add_passage(agents[0].id, {"id": "passage-1", "text": BIG, "tags": []})
+    own = bob.create_role("bobs")
+    bob.add_members(own.id, [agents[0].id])
+    bob.share(mine, alice.principal_id, "read")
+    alice.accept_offer(mine)
+    agent_token = bob.agent_token(agents[0].id)
+    recorded = cells(folder)
+    owned = set().union(*(recorded[name] - before[name] for name in ("version", "entry")))
+    with workspace.store.snapshot() as snapshot:
+        of_team = {row[5] for row in snapshot.rows(VERSION) if row[1] == _storage(workspace, alice, team)}
+    for refused in ("", alice.principal_id):
+        with pytest.raises(Invalid) as wrong:
+            bob.erase_me(refused)
+        assert wrong.value.code == "not_confirmed"
+    workspace.backups = Backups(days=30)
+
+    receipt = bob.erase_me(me)
+
+    assert (receipt.erased, receipt.blocks, receipt.horizon) == (me, 1, clock.today + timedelta(30))
+    assert left_in(folder, {cell for cell in owned if len(cell) > 4000}) == set()
+    for token in (bob_credentials.token, agent_token):
+        with pytest.raises(Unauthenticated):
+            workspace.vault(token)
+    with pytest.raises(Unauthenticated):
+        workspace.recover(bob_credentials.kit)
+    assert me not in {user.id for user in alice.users()}
+    with pytest.raises(NotFound):
+        alice.share(alice.create_block(label="new", value="").id, me)
+    with pytest.raises(NotFound):
+        alice.block(mine)
+    assert {block.label for block in alice.blocks()} == {"team", "new"}
+    # What Bob wrote in Alice's block stays, signed; her next write changes the keys and drops his grant.
+    assert alice.block(team).value == "Alice's. And Bob's." and of_team
+    alice.edit_block(team, lambda b: {"value": b.value + " Alone again."})
+    assert alice.grants(team) == [] and alice.block(team).value.endswith("again.")
+    assert workspace.verify().findings == [] and alice.inspect().findings == []
+    alice.add_user("bob")  # the name is free
+
+
+def _storage(workspace: Workspace, vault: Vault, block: str) -> bytes:
+    with workspace.store.snapshot() as snapshot:
+        held = find(Plan(snapshot), vault._caller.keys, BLOCKS, block)
+    assert held is not None
+    return held.storage
+
+
+def test_agents_the_first_user_and_the_holder_of_a_lock_are_not_erased(
+    workspace: Workspace, alice: Vault, bob: Vault
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        alice.erase_me(alice.principal_id)
+    assert refused.value.code == "is_root"
+    agent = bob.create_agent({"name": "a"})
+    with pytest.raises(Denied):
+        workspace.vault(bob.agent_token(agent.id)).erase_me(agent.id)
+    with pytest.raises(Denied):
+        workspace.vault(bob.create_token(scope="read")).erase_me(bob.principal_id)
+    block = bob.create_block(label="l", value="v", locked=True).id
+    with pytest.raises(Locked):
+        bob.erase_me(bob.principal_id)
+    assert bob.block(block).value == "v" and bob.agent(agent.id).name == "a"

@@ -11,7 +11,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 from cyclopts import App, CycloptsError, Group
 
-from tallystone.cli import agent, audit, block, charter, invitations, offers, role, token, user, workspace
+from tallystone.cli import (
+    agent,
+    audit,
+    block,
+    charter,
+    erase,
+    invitations,
+    offers,
+    role,
+    token,
+    user,
+    workspace,
+)
 from tallystone.cli.access import access
 from tallystone.cli.demo import demo, doctor
 from tallystone.cli.group import command, examples
@@ -69,6 +81,7 @@ for _group in (
     offers.app,
     block.app,
     agent.app,
+    erase.app,
     audit.app,
     charter.app,
 ):

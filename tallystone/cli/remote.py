@@ -22,6 +22,7 @@ from tallystone.vault.types import (
     Offer,
     Principal,
     Reach,
+    Receipt,
     Role,
     TokenInfo,
 )
@@ -96,6 +97,14 @@ class RemoteVault:
     def delete_block(self, block_id: str) -> None:
         """Delete the block for everybody."""
         self._delete(path("blocks", block_id))
+
+    def erase_block(self, block_id: str) -> Receipt:
+        """Erase a block for good."""
+        return values.receipt(self._post(path("blocks", block_id, "erase")))
+
+    def erase_me(self, confirm: str) -> Receipt:
+        """Erase this user with everything it owns."""
+        return values.receipt(self._post("/v1/users/me/erase", {"confirm": confirm}))
 
     # -- sharing --
 

@@ -33,6 +33,8 @@ def serve(
     grace: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
     check_every: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
     refusals: Annotated[int | None, Parameter(metavar="N")] = None,
+    backup_days: Annotated[int | None, Parameter(metavar="DAYS")] = None,
+    key_backup_days: Annotated[int | None, Parameter(metavar="DAYS")] = None,
     log_format: Literal["text", "json"] | None = None,
     log_level: Literal["info", "warning", "error"] | None = None,
     providers: Annotated[str | None, Parameter(metavar="NAME=URL,…", group=MODELS)] = None,
@@ -71,6 +73,10 @@ def serve(
         Seconds between checks of the log; 0 checks at the start only. Default: 3600.
     refusals
         Requests a second without a good token that are answered; those beyond get 429. Default: 50.
+    backup_days
+        How long copies of the database are kept, for the receipts of erasures. Default: not known.
+    key_backup_days
+        How long copies of the folder server-keys are kept. Default: 0, there are none.
     log_format
         How the log on stderr is written. Default: text.
     log_level
@@ -110,6 +116,8 @@ def serve(
         "grace": grace,
         "check_every": check_every,
         "refusals": refusals,
+        "backup_days": backup_days,
+        "key_backup_days": key_backup_days,
         "log_format": log_format,
         "log_level": log_level,
         "providers": providers,

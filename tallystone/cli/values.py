@@ -16,6 +16,7 @@ from tallystone.vault.types import (
     Grant,
     InviteInfo,
     Member,
+    Receipt,
     Role,
     TokenInfo,
 )
@@ -108,6 +109,12 @@ def event(item: Mapping[str, Any]) -> AuditEvent:
         under=item.get("under") or "",
         detail=dict(item.get("detail") or {}),
     )
+
+
+def receipt(item: Mapping[str, Any]) -> Receipt:
+    """The receipt of an erasure."""
+    told = {"time": _time(item["time"]), "horizon": _day(item["horizon"])}
+    return plain(Receipt, {**item, **told, "statement": bytes.fromhex(str(item["statement"]))})
 
 
 def grant(item: Mapping[str, Any]) -> Grant:

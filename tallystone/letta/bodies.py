@@ -158,6 +158,12 @@ class TransferCreate(msgspec.Struct):
     to: Whom
 
 
+class UserErase(msgspec.Struct):
+    """`POST /v1/users/me/erase`. `confirm` is the caller's own id."""
+
+    confirm: str
+
+
 class RoleCreate(msgspec.Struct):
     """`POST /v1/roles`. `clearance` names a level; without `history` who joins reads from then on."""
 

@@ -9,6 +9,8 @@
 | grace      | TALLYSTONE_GRACE      | 30          | seconds that requests under way get to finish at a stop       |
 | check_every| TALLYSTONE_CHECK_EVERY| 3600        | seconds between checks of the log; 0: only at the start       |
 | refusals   | TALLYSTONE_REFUSALS   | 50          | requests a second without a good token; beyond, 429           |
+| backup_days| TALLYSTONE_BACKUP_DAYS|             | days that copies of the database are kept; for receipts       |
+| key_backup_days| TALLYSTONE_KEY_BACKUP_DAYS| 0 | days that copies of server-keys are kept; for receipts        |
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
 | log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
 
@@ -51,6 +53,8 @@ class Settings:
     grace: int = 30
     check_every: int = 3600
     refusals: int = 50
+    backup_days: int | None = None
+    key_backup_days: int = 0
     log_format: str = "text"
     log_level: str = "info"
     providers: tuple[tuple[str, str], ...] = ()
@@ -69,6 +73,8 @@ _BOUNDS = {
     "grace": (0, 3600),
     "check_every": (0, 10**9),
     "refusals": (1, 10**6),
+    "backup_days": (0, 36500),
+    "key_backup_days": (0, 36500),
     "model_timeout": (1, 3600),
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tallystone.errors import Denied, Locked, NotFound, StoreError, Tampered
+from tallystone.errors import Denied, Invalid, Locked, NotFound, StoreError, Tampered
 from tallystone.keystore import DELETED
 from tallystone.statements import Erasure, Signed
 from tallystone.store.protocol import Row
@@ -93,17 +93,21 @@ def erase_block(caller: Caller, block_id: str) -> Receipt:
     return _finish(caller, signed, _leaf_of(caller, signed) if place is None else (plan.first or 0) + place)
 
 
-def erase_me(caller: Caller) -> Receipt:
+def erase_me(caller: Caller, confirm: str) -> Receipt:
     """Erase the caller, a user, with its blocks, agents, roles, tokens, kit and name. Its signed records stay, without
-    a name, so that what it signed for others does. Raises `Denied` for the workspace's first user and for agents,
-    `Locked` while one of its blocks is locked."""
+    a name, so that what it signed for others does. `confirm` is its own id. Raises `Denied` for agents,
+    `Invalid` for the workspace's first user and for another id, `Locked` while one of its blocks is locked."""
     caller.must_act()
     users_only(caller)
     if caller.id == caller.workspace.record.root:
-        raise Denied(
+        raise Invalid(
             "the workspace's first user cannot be erased",
             hint="without it nobody adds users or reads refusals; delete the workspace's directory instead",
             code="is_root",
+        )
+    if confirm != caller.id:
+        raise Invalid(
+            "this is not the id of the user who asks", hint="confirm with your own id", code="not_confirmed"
         )
     with caller.workspace.store.snapshot() as snapshot:
         owned = [held.subject for held in walk(Plan(snapshot), caller.keys, ROLES) if held.own_leaf is None]

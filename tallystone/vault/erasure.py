@@ -17,7 +17,7 @@ class Erasures:
         need. Owner only. Asked again it finishes what was interrupted, and returns the same receipt."""
         return erasing.erase_block(self._caller, block_id)
 
-    def erase_me(self) -> Receipt:
-        """Erase this user with everything it owns. Its token opens nothing after that. The workspace's first user
-        cannot. Raises `Denied`, `Locked`."""
-        return erasing.erase_me(self._caller)
+    def erase_me(self, confirm: str) -> Receipt:
+        """Erase this user with everything it owns; `confirm` is its own id. Its token opens nothing after that. The
+        workspace's first user cannot. Raises `Denied`, `Invalid` (`not_confirmed`), `Locked`."""
+        return erasing.erase_me(self._caller, confirm)
