@@ -237,8 +237,7 @@ class Erasure(_Body):
     """Its owner's word that a block, or a principal with all it owned, was erased: the signed part of a receipt.
 
     `blocks` lists [block id, hash of its last policy statement, its last version's number]; `holders` counts those who
-    keep a dead row until they look; `horizon` is the last day on which a backup could bring it back, if that is known.
-    """
+    keep a dead row until they look; `horizon` is the last day on which a backup could bring it back, if known."""
 
     what: str
     blocks: list[Any]

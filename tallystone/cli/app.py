@@ -26,6 +26,7 @@ from tallystone.cli import (
 )
 from tallystone.cli.access import access
 from tallystone.cli.demo import demo, doctor
+from tallystone.cli.export import export
 from tallystone.cli.group import command, examples
 from tallystone.cli.place import Usage
 from tallystone.cli.serve import serve
@@ -95,6 +96,7 @@ command(
     "tallystone redeem - --data ./data --kit /safe/me.kit < code.txt",
 )(invitations.redeem)
 command(app, "recover", "tallystone recover --data ./data --kit me.kit > me.token")(workspace.recover)
+command(app, "export", "tallystone export", "tallystone export /safe/mine.zip --data ./data")(export)
 command(app, "doctor", "tallystone doctor", "tallystone doctor --data ./data")(doctor)
 command(app, "demo", "tallystone demo")(demo)
 
