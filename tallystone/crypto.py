@@ -113,6 +113,14 @@ def derive_for(secret: bytes, info: bytes) -> bytes:
     return HKDF(_SHA256, KEY_SIZE, salt=None, info=info).derive(secret)
 
 
+def derive_from_both(first: bytes, second: bytes, label: str, *parts: bytes | str | int) -> bytes:
+    """A 32-byte key that needs both secrets (32 bytes each): HKDF over one after the other. Raises `Tampered` unless
+    each has its length."""
+    if len(first) != KEY_SIZE or len(second) != KEY_SIZE:
+        raise Tampered("a key does not have its length")
+    return HKDF(_SHA256, KEY_SIZE, salt=None, info=purpose(label, *parts)).derive(first + second)
+
+
 def mac(key: bytes, message: bytes) -> bytes:
     """HMAC-SHA256, 32 bytes. `key` comes from `derive`, so it serves one purpose."""
     return _hmac.digest(key, message, "sha256")

@@ -13,18 +13,9 @@ import pytest
 
 from tallystone import policy
 from tallystone.errors import Tampered
+from tallystone.grant_tree import grant_proof, grants_root
 from tallystone.policy import Head, Party, Standing, Via
-from tallystone.statements import (
-    EMPTY,
-    READ,
-    Genesis,
-    Leaf,
-    Link,
-    Membership,
-    Version,
-    grant_proof,
-    grants_root,
-)
+from tallystone.statements import EMPTY, READ, Genesis, Leaf, Link, Membership, Version
 
 OWNER, BOB, CAROL, MALLORY = "user-owner", "user-bob", "user-carol", "user-mallory"
 AGENT, OTHER_AGENT, OWNERS_AGENT = "agent-bobs", "agent-carols", "agent-owners"

@@ -11,6 +11,7 @@ from naive_policy import Claim, Granted, Person, Statement, Step, Writing
 
 from tallystone import policy
 from tallystone.errors import Tampered
+from tallystone.grant_tree import grant_proof, grants_root
 from tallystone.policy import Head, Party, Standing, Via
 from tallystone.statements import (
     EMPTY,
@@ -23,8 +24,6 @@ from tallystone.statements import (
     Membership,
     PrincipalRecord,
     Version,
-    grant_proof,
-    grants_root,
 )
 
 BITS = {"read": READ, "write": WRITE, "share": SHARE}

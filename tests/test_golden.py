@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from attack.lying import seal_capsule_body
 
-from tallystone import _cbor, crypto, keystore, statements
+from tallystone import _cbor, crypto, grant_tree, keystore, statements
 from tallystone.audit import checkpoint, leaf, merkle, published, receipt, state
 from tallystone.errors import Tampered
 from tallystone.keystore import Carried, Invite, Keys, Kit, Root, Token
@@ -29,6 +29,7 @@ from tallystone.statements import (
     WRITE,
     Charter,
     Deletion,
+    Erasure,
     Genesis,
     Invitation,
     Leaf,
@@ -94,7 +95,7 @@ PAYLOAD = {
 def link(**fields: Any) -> Link:
     made: dict[str, Any] = {
         "block": BLOCK, "number": 3, "previous": fixed("previous"), "version": 7, "version_digest": fixed("version"),
-        "epoch": 1, "owner": OWNER, "grants": statements.grants_root(LEAVES), "next_grant": 6, "settings": SETTINGS,
+        "epoch": 1, "owner": OWNER, "grants": grant_tree.grants_root(LEAVES), "next_grant": 6, "settings": SETTINGS,
         "admin": EMPTY, "change": {}, "issuer": OWNER, "issuer_record": RECORD, "authority": {}, "time": TIME,
     }  # fmt: skip
     return Link(**{**made, **fields})
@@ -116,7 +117,7 @@ BODIES: dict[str, Any] = {
         True,
         False,
         "",
-        statements.grants_root(LEAVES),
+        grant_tree.grants_root(LEAVES),
         6,
         SETTINGS,
     ),
@@ -141,6 +142,7 @@ BODIES: dict[str, Any] = {
     "message": Message(
         AGENT, RECORD, OWNER, OTHER_AGENT, BLOCK, 3, "Scribe", "Are you there?\n", fixed("nonce", 16), TIME
     ),
+    "erasure": Erasure(BLOCK, [[BLOCK, fixed("policy"), 8]], 5, 2, 20833, OWNER, RECORD, TIME),
     "charter": Charter(
         2, fixed("previous"), True, ["public", "internal", "geheim"], 10_000, OWNER, RECORD, TIME
     ),
@@ -160,13 +162,13 @@ LATER: dict[str, Any] = {
     ),
     "grant of many": link(change={"first": 6, "many": 3}, next_grant=9),
     "revocation by a sharer": link(
-        change={"gone": [[PLACED.encode(), statements.grant_proof(LEAVES, 2)]], "due": True},
-        authority={"leaf": SHARED.encode(), "proof": statements.grant_proof({3: SHARED.digest}, 3), "via": []},
+        change={"gone": [[PLACED.encode(), grant_tree.grant_proof(LEAVES, 2)]], "due": True},
+        authority={"leaf": SHARED.encode(), "proof": grant_tree.grant_proof({3: SHARED.digest}, 3), "via": []},
         issuer=OTHER,
     ),
     "policy, keys renewed": link(
         change={"rotated": 1, "renewed": [[GRANT.encode(), RECORD, fixed("salt 4", 16)]]},
-        authority={"leaf": GRANT.encode(), "proof": statements.grant_proof(LEAVES, 1)},
+        authority={"leaf": GRANT.encode(), "proof": grant_tree.grant_proof(LEAVES, 1)},
         issuer=OTHER,
     ),
     "policy, handing over": link(
@@ -189,8 +191,8 @@ LATER: dict[str, Any] = {
     ),
 }  # fmt: skip
 PLACEMENT = link(
-    change={"grant": 2, "leaf": PLACED.encode(), "proof": statements.grant_proof(LEAVES, 2)},
-    authority={"leaf": GRANT.encode(), "proof": statements.grant_proof(LEAVES, 1)},
+    change={"grant": 2, "leaf": PLACED.encode(), "proof": grant_tree.grant_proof(LEAVES, 2)},
+    authority={"leaf": GRANT.encode(), "proof": grant_tree.grant_proof(LEAVES, 1)},
     issuer=OTHER,
 )
 
@@ -227,8 +229,8 @@ def formats() -> dict[str, bytes]:
     found["grant/leaf"] = GRANT.encode()
     found["grant/leaf with expiry"] = PLACED.encode()
     found["grant/digest"] = GRANT.digest
-    found["grant/root"] = statements.grants_root(LEAVES)
-    found |= {f"grant/proof {n}": _cbor.encode(statements.grant_proof(LEAVES, n)) for n in (1, 2, 3, 5)}
+    found["grant/root"] = grant_tree.grants_root(LEAVES)
+    found |= {f"grant/proof {n}": _cbor.encode(grant_tree.grant_proof(LEAVES, n)) for n in (1, 2, 3, 5)}
     found["id"] = statements.identifier("block", fixed("digest")).encode()
     found["payload"] = encode_payload(PAYLOAD)
 
@@ -260,6 +262,8 @@ def formats() -> dict[str, bytes]:
     for name, history in (("with", True), ("without", False)):
         wrapped = records.wrap_epoch(fixed("grant"), BLOCK, EPOCH_1, history=history, nest=nest)
         found[f"wrap/nested grant {name} history"] = wrapped
+    found["key/shred nest"] = records.shred_nest(fixed("shred"), BLOCK, 1)
+    found["key/shred and day nest"] = records.shred_nest(fixed("shred"), BLOCK, 1, fixed("day"))
     found["wrap/content"] = records.wrap_content_key(EPOCH_1.dek, BLOCK, 8, fixed("content"))
     for name, row in (
         ("first", records.epoch_row(EPOCH_0, None)),

@@ -125,6 +125,8 @@ CASES: dict[Key, dict[str, Any]] = {
     ("POST", "/v1/blocks/{block_id}/transfer"): {"body": {"to": "reader"}},
     ("DELETE", "/v1/blocks/{block_id}/transfer"): {},
     ("POST", "/v1/blocks/{block_id}/transfer/accept"): {},
+    ("POST", "/v1/blocks/{block_id}/erase"): {},
+    ("POST", "/v1/users/me/erase"): {"body": {"confirm": "user-somebody-else"}},
     ("GET", "/v1/offers"): {},
     ("POST", "/v1/offers/{offered}/accept"): {},
     ("POST", "/v1/offers/{offered}/decline"): {},

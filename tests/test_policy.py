@@ -14,8 +14,9 @@ from policy_story import AGENT, BOB, CAROL, OWNER, TODAY, Story
 
 from tallystone import policy
 from tallystone.errors import Tampered
+from tallystone.grant_tree import TREE_DEPTH
 from tallystone.policy import Standing
-from tallystone.statements import READ, SHARE, TREE_DEPTH, WRITE
+from tallystone.statements import READ, SHARE, WRITE
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
+from tallystone.grant_tree import TREE_DEPTH, grant_proof, grants_root, root_from_proof
 from tallystone.statements import (
     EMPTY,
     READ,
-    TREE_DEPTH,
     Deletion,
     Genesis,
     Leaf,
@@ -24,11 +24,8 @@ from tallystone.statements import (
     Signed,
     Version,
     WorkspaceRecord,
-    grant_proof,
-    grants_root,
     identifier,
     issue,
-    root_from_proof,
 )
 
 SEED, OTHER_SEED = b"s" * 32, b"o" * 32

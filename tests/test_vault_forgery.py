@@ -10,8 +10,9 @@ import pytest
 
 from tallystone import crypto
 from tallystone.errors import NotFound, Tampered
+from tallystone.grant_tree import grant_proof
 from tallystone.policy import Standing
-from tallystone.statements import EMPTY, READ, Version, grant_proof
+from tallystone.statements import EMPTY, READ, Version
 from tallystone.store.tables import BLOCK, GRANT_WRAP, VERSION
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block

@@ -16,6 +16,7 @@ from tallystone.cli import (
     audit,
     block,
     charter,
+    erase,
     history,
     invitations,
     model,
@@ -27,6 +28,7 @@ from tallystone.cli import (
 )
 from tallystone.cli.access import access
 from tallystone.cli.demo import demo, doctor
+from tallystone.cli.export import export
 from tallystone.cli.group import command, examples
 from tallystone.cli.place import Usage
 from tallystone.cli.serve import serve
@@ -85,6 +87,7 @@ for _group in (
     history.app,
     agent.app,
     model.app,
+    erase.app,
     audit.app,
     charter.app,
 ):
@@ -109,6 +112,7 @@ command(
     "tallystone redeem - --data ./data --kit /safe/me.kit < code.txt",
 )(invitations.redeem)
 command(app, "recover", "tallystone recover --data ./data --kit me.kit > me.token")(workspace.recover)
+command(app, "export", "tallystone export", "tallystone export /safe/mine.zip --data ./data")(export)
 command(app, "doctor", "tallystone doctor", "tallystone doctor --data ./data")(doctor)
 command(app, "demo", "tallystone demo")(demo)
 

@@ -19,15 +19,18 @@ from cyclopts import Group, Parameter
 from tallystone.cli.terminal import warn
 from tallystone.errors import TallystoneError
 from tallystone.vault import Vault, Workspace
-from tallystone.vault.types import Credentials
+from tallystone.vault.types import Backups, Credentials
 from tallystone.vault.workspace import DATABASE
 
 if TYPE_CHECKING:
-    from tallystone.cli.remote import RemoteLog, RemoteVault
+    from tallystone.cli.remote import RemoteVault
+    from tallystone.cli.remote_log import RemoteLog
     from tallystone.vault.publishing import PublicLog
 
 WHERE = Group("Where", sort_key=50)
 SHAPE = Group("Output", sort_key=60)
+
+_MOST_DAYS = 36500
 
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), group=SHAPE, show_default=False)]
 Url = Annotated[str | None, Parameter(name="--url", metavar="URL", group=WHERE)]
@@ -64,7 +67,9 @@ class Keyless:
     @contextmanager
     def workspace(self) -> Iterator[Workspace]:
         """The workspace in the data directory, closed at the end."""
+        backups = Backups(_days("TALLYSTONE_BACKUP_DAYS"), _days("TALLYSTONE_KEY_BACKUP_DAYS") or 0)
         workspace = Workspace.open(self.directory())
+        workspace.backups = backups
         try:
             yield workspace
         finally:
@@ -110,7 +115,7 @@ class Place:
         """The audit log, for which a data directory needs no token, nor does a server whose log is public."""
         data, url = _one(self.data, self.url)
         if url is not None:
-            from tallystone.cli.remote import RemoteLog
+            from tallystone.cli.remote_log import RemoteLog
 
             yield RemoteLog(url, offered_token(self.token_file))
             return
@@ -168,6 +173,13 @@ def _one(data: Path | None, url: str | None) -> tuple[Path | None, str | None]:
     if found == (None, None):
         raise Usage("no place named", hint="give --data DIR or --url URL, or set TALLYSTONE_DATA")
     return found
+
+
+def _days(name: str) -> int | None:
+    said = _from_environment(name)
+    if said is not None and not (said.isascii() and said.isdecimal() and int(said) <= _MOST_DAYS):
+        raise Usage(f"{name} should be a number of days", hint=f"a whole number from 0 to {_MOST_DAYS}")
+    return None if said is None else int(said)
 
 
 def _from_environment(name: str) -> str | None:

@@ -21,14 +21,13 @@ from tallystone.vault.types import (
     Credentials,
     Grant,
     InviteInfo,
-    LogView,
     ModelKeyInfo,
     Offer,
     Principal,
     Reach,
+    Receipt,
     Role,
     TokenInfo,
-    WitnessInfo,
 )
 from tallystone.vault.versions import Blame, Difference, PastVersion, Undone, Versions
 from tallystone.vault.watching import ended
@@ -42,28 +41,6 @@ def redeem(url: str, code: str) -> Credentials:
     """The user that an invitation's code makes, at the server of `url`. Raises `Unauthenticated`."""
     answer, _ = Wire(url, None).call("POST", "/v1/invitations/redeem", {"code": code})
     return values.plain(Credentials, answer)
-
-
-class RemoteLog:
-    """The audit log of a server. Same methods and values as `PublicLog`, fewer of them."""
-
-    def __init__(self, url: str, token: str | None) -> None:
-        """Without a token only a server whose log is public answers."""
-        self._wire = Wire(url, token)
-
-    def checkpoint(self, *, cosigned: bool = False) -> bytes:
-        """The newest signed checkpoint, or the newest that was cosigned."""
-        return self._wire.fetch("/v1/log/checkpoint" + ("?cosigned=true" if cosigned else ""))
-
-    def receipt(self, leaf: int) -> bytes:
-        """The bundle that proves a leaf."""
-        return self._wire.fetch(path("log", "receipt", str(leaf)))
-
-    def view(self) -> LogView:
-        """The log's name, key and size, and its witnesses."""
-        answer = self._wire.call("GET", "/v1/log/witnesses")[0]
-        listed = [values.plain(WitnessInfo, item) for item in answer["witnesses"]]
-        return LogView(str(answer["origin"]), str(answer["key"]), int(answer["size"]), listed)
 
 
 class RemoteVault:
@@ -156,6 +133,14 @@ class RemoteVault:
             lost += 1
             time.sleep(min(0.1 * 2**lost, 5.0))
             events = self._wire.listen(where, after)
+
+    def erase_block(self, block_id: str) -> Receipt:
+        """Erase a block for good."""
+        return values.receipt(self._post(path("blocks", block_id, "erase")))
+
+    def erase_me(self, confirm: str) -> Receipt:
+        """Erase this user with everything it owns."""
+        return values.receipt(self._post("/v1/users/me/erase", {"confirm": confirm}))
 
     # -- sharing --
 

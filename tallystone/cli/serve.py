@@ -36,6 +36,8 @@ def serve(
     refusals: Annotated[int | None, Parameter(metavar="N")] = None,
     listeners: Annotated[int | None, Parameter(metavar="N")] = None,
     listeners_each: Annotated[int | None, Parameter(metavar="N")] = None,
+    backup_days: Annotated[int | None, Parameter(metavar="DAYS")] = None,
+    key_backup_days: Annotated[int | None, Parameter(metavar="DAYS")] = None,
     log_format: Literal["text", "json"] | None = None,
     log_level: Literal["info", "warning", "error"] | None = None,
     log_public: Annotated[bool | None, Parameter(negative=(), group=LOG)] = None,
@@ -81,6 +83,10 @@ def serve(
         Streams of changes that are open at once; those beyond get 503. Default: 2000.
     listeners_each
         Streams of one principal; those beyond get 429. Default: 250.
+    backup_days
+        How long copies of the database are kept, for the receipts of erasures. Default: not known.
+    key_backup_days
+        How long copies of the folder server-keys are kept. Default: 0, there are none.
     log_format
         How the log on stderr is written. Default: text.
     log_level
@@ -128,6 +134,8 @@ def serve(
         "refusals": refusals,
         "listeners": listeners,
         "listeners_each": listeners_each,
+        "backup_days": backup_days,
+        "key_backup_days": key_backup_days,
         "log_format": log_format,
         "log_level": log_level,
         "log_public": log_public,

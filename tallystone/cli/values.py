@@ -18,6 +18,7 @@ from tallystone.vault.types import (
     InviteInfo,
     Member,
     ModelKeyInfo,
+    Receipt,
     Role,
     TokenInfo,
 )
@@ -123,6 +124,12 @@ def event(item: Mapping[str, Any]) -> AuditEvent:
         under=item.get("under") or "",
         detail=dict(item.get("detail") or {}),
     )
+
+
+def receipt(item: Mapping[str, Any]) -> Receipt:
+    """The receipt of an erasure."""
+    told = {"time": _time(item["time"]), "horizon": _day(item["horizon"])}
+    return plain(Receipt, {**item, **told, "statement": bytes.fromhex(str(item["statement"]))})
 
 
 def grant(item: Mapping[str, Any]) -> Grant:

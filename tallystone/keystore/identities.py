@@ -56,6 +56,7 @@ def check_principal(
     - the root's records: the keys that they name, and the old keys as well, under the record that named them;
     - a user's or agent's first record: its keys and the sponsor, or for a user whoever holds an invitation of the root;
     - a later one: its keys, the old keys and the sponsor; the sponsor alone, if only status and clearance change;
+    - a user's last one, which changes nothing but says `deleted`: its own keys will do;
     - a role's records: the sponsor. A role signs nothing.
 
     Nothing follows a record that says `deleted`. `pin` is the digest of the root's first record: nothing that the store
@@ -137,6 +138,8 @@ def _signed(
     followed = signed.signed_by(home, record.previous, before.signing)
     if sponsor is None:
         return own and followed
+    if record.kind == "user" and record.status == DELETED and record.clearance == before.clearance:
+        return (vouched or followed) and _same_but_standing(record, before)  # anybody may retire for good
     return vouched and ((own and followed) or _same_but_standing(record, before))
 
 

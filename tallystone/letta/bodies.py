@@ -174,6 +174,12 @@ class UndoCreate(msgspec.Struct):
     dry_run: bool = False
 
 
+class UserErase(msgspec.Struct):
+    """`POST /v1/users/me/erase`. `confirm` is the caller's own id."""
+
+    confirm: str
+
+
 class RoleCreate(msgspec.Struct):
     """`POST /v1/roles`. `clearance` names a level; without `history` who joins reads from then on."""
 

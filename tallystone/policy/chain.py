@@ -6,17 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from tallystone.errors import Tampered
+from tallystone.grant_tree import grants_root, root_from_proof
 from tallystone.policy.rights import Head, PartyOf, Standing, check_settings, exceeds, refusal, rights
-from tallystone.statements import (
-    EMPTY,
-    LINK_TYPES,
-    SHARE,
-    WRITE,
-    Leaf,
-    Link,
-    grants_root,
-    root_from_proof,
-)
+from tallystone.statements import EMPTY, LINK_TYPES, SHARE, WRITE, Leaf, Link
 
 
 def snapshot(link: Link, digest: bytes) -> Head:

@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tallystone.errors import Tampered
-from tallystone.statements import (
-    EMPTY,
-    READ,
-    SHARE,
-    WRITE,
-    Genesis,
-    Leaf,
-    Membership,
-    PrincipalRecord,
-    root_from_proof,
-)
+from tallystone.grant_tree import root_from_proof
+from tallystone.statements import EMPTY, READ, SHARE, WRITE, Genesis, Leaf, Membership, PrincipalRecord
 
 ROLE_DEPTH = 8
 """How many roles may lie between a grant and the one who uses it."""

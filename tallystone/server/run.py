@@ -25,6 +25,7 @@ from tallystone.server.models import model_config
 from tallystone.server.settings import Settings
 from tallystone.server.witnessing import Witnessing, configured
 from tallystone.vault import Workspace
+from tallystone.vault.types import Backups
 
 PURGE_SECONDS = 60
 """Seconds between removals of what has expired."""
@@ -38,6 +39,7 @@ def serve(workspace: Workspace, settings: Settings, announce: Callable[[str], No
     `announce` is told the URL once the socket is bound (default: printed to stderr). The caller closes the workspace.
     """
     configure(settings.log_format, settings.log_level)
+    workspace.backups = Backups(settings.backup_days, settings.key_backup_days)
     with listening(settings.host, settings.port) as bound:
         url = url_of(settings.host, bound)
         (announce or _announce)(url)

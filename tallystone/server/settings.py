@@ -11,6 +11,8 @@
 | refusals   | TALLYSTONE_REFUSALS   | 50          | requests a second without a good token; beyond, 429           |
 | listeners  | TALLYSTONE_LISTENERS  | 2000        | streams of changes that are open at once; beyond, 503         |
 | listeners_each | TALLYSTONE_LISTENERS_EACH | 250 | those of one principal; beyond, 429                           |
+| backup_days| TALLYSTONE_BACKUP_DAYS|             | days that copies of the database are kept; for receipts       |
+| key_backup_days| TALLYSTONE_KEY_BACKUP_DAYS| 0 | days that copies of server-keys are kept; for receipts        |
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
 | log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
 | log_public | TALLYSTONE_LOG_PUBLIC | false       | whether the audit log is served without a token               |
@@ -58,6 +60,8 @@ class Settings:
     refusals: int = 50
     listeners: int = 2000
     listeners_each: int = 250
+    backup_days: int | None = None
+    key_backup_days: int = 0
     log_format: str = "text"
     log_level: str = "info"
     log_public: bool = False
@@ -81,6 +85,8 @@ _BOUNDS = {
     "refusals": (1, 10**6),
     "listeners": (0, 10**6),
     "listeners_each": (1, 10**6),
+    "backup_days": (0, 36500),
+    "key_backup_days": (0, 36500),
     "model_timeout": (1, 3600),
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),

@@ -148,6 +148,13 @@ class Store(Protocol):
         """
         ...
 
+    def scrub(self) -> bool:
+        """Rid the store's files of rows that were deleted, so that none is left in a journal or a free page.
+
+        False if that has to wait, because somebody still reads an older state. Raises `StoreError`.
+        """
+        ...
+
     def close(self) -> None:
         """Finish what is being written and let go of the file. Later uses raise `StoreError`."""
         ...

@@ -19,7 +19,9 @@ from urllib.parse import quote
 from tallystone.errors import Conflict, StoreError, Tampered
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
+from tallystone.store._file import prepare_file
 from tallystone.store._schema import NODES_SINCE, migrate, schema_findings
+from tallystone.store._scrub import empty_wal
 from tallystone.store._statements import STATEMENTS, put_statement, scan_statement
 from tallystone.store.protocol import Batch, Event, Expect, Put, RowChange, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
@@ -146,7 +148,7 @@ class SqliteStore:
         self._readers: deque[sqlite3.Connection] = deque()
         self._writer: sqlite3.Connection | None = None
         self._commits = CommitQueue(self._write)
-        self._prepare_file(create)
+        prepare_file(self.path, create=create)
         connection = self._connect()
         try:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -180,6 +182,11 @@ class SqliteStore:
         self._own_process()
         return self._commits.submit(batch)
 
+    def scrub(self) -> bool:
+        """See `Store.scrub`."""
+        self._own_process()
+        return empty_wal(self._connect())
+
     def close(self) -> None:
         """See `Store.close`. Snapshots that are still open keep their view."""
         if os.getpid() != self._pid:
@@ -196,25 +203,6 @@ class SqliteStore:
         puts = self._sequencer.nodes_of(iter(leaves.fetchone, None))
         while some := list(islice(puts, _FETCH)):
             _put_all(connection.execute, some[0].table.name, [put.row for put in some])
-
-    def _prepare_file(self, create: bool) -> None:
-        try:
-            if self.path.is_dir():
-                raise StoreError(
-                    "the store's path is a folder", hint="name a file in it", code="not_a_database"
-                )
-            if create:
-                # Before SQLite sees it, so that it never exists with a wider mode; SQLite gives its WAL the
-                # same.
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
-            elif not self.path.exists():
-                raise StoreError(
-                    "there is no store here", hint="create it first: tallystone init", code="missing"
-                )
-        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
-            raise StoreError(
-                "the store cannot be opened", hint="check the path and its permissions", code="no_access"
-            ) from error
 
     def _connect(self, *, reader: bool = False) -> sqlite3.Connection:
         try:

@@ -62,6 +62,8 @@ CALENDAR = _table("calendar", "ws day storage grant_no", "kind")
 """What ends after `day` (days since 1970): a `grant` by its number, or with number 0 a whole `block`."""
 ENTRY = _table("entry", "ws stream number", "sealed")
 """What a principal keeps beside its blocks (`vault/streams.py`)."""
+SHRED = _table("shred", "ws slot", "day")
+"""Slots of shred keys (`vault/shredkeys.py`) of blocks that are gone, to be destroyed; since which day."""
 LOG_LEAF = _table("log_leaf", "ws seq", "leaf")
 LOG_DETAIL = _table("log_detail", "ws seq", "detail")
 LOG_MANIFEST = _table("log_manifest", "ws seq", "body")
@@ -90,6 +92,7 @@ TABLES: tuple[Table, ...] = (
     INVITE,
     CALENDAR,
     ENTRY,
+    SHRED,
     LOG_LEAF,
     LOG_DETAIL,
     LOG_MANIFEST,

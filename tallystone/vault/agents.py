@@ -160,41 +160,46 @@ def delete_agent(caller: Caller, agent_id: str) -> None:
     def action(plan: Plan) -> None:
         caller.must_act()
         users_only(caller)
-        held = find_agent(caller, plan, agent_id)
-        opened = open_block(caller, plan, held, what="Agent", shown=agent_id)
-        keys = agent_keys(caller, held)
-        touched = [held.key]
-        for there in list(walk(plan, keys, BLOCKS)):
-            mine = find(plan, caller.keys, BLOCKS, there.block)
-            if mine is not None and mine.own_leaf is None and _private(caller, plan, mine, agent_id):
-                touched.append(mine.key)
-                remove(caller, plan, mine)
-            elif there.own_leaf is None and there.state != OFFERED:
-                touched.append(there.key)
-                with suppress(NotFound):  # its own: nobody else could ever end it
-                    destroy(plan, open_block(caller.as_agent(keys), plan, there))
-            elif there.state != OFFERED:
-                touched.append(unplace(caller, plan, held, there.block))
-        contact = contact_of(caller, plan, keys)
-        if contact is not None:
-            with suppress(NotFound):  # expired, or handed over
-                remove(caller, plan, contact)
-        forget_everything(plan, keys)
-        for shelf in (BLOCKS, ROLES, SELF):
-            plan.clear(SHELF, keys.shelf(shelf))
-        plan.clear(INBOX, agent_id)
-        plan.clear(INBOX, mailbox(agent_id))
-        for row in plan.rows(TOKEN):
-            if row[2] == agent_id:
-                plan.delete(TOKEN, str(row[1]))
-        plan.delete(IDENTITY, agent_id)
-        statement = opened.deletion()
-        destroy(plan, opened)
-        plan.delete(SHELF, caller.keys.shelf(AGENTS), caller.keys.locator(agent_id))
-        amend(caller, plan, agent_id, status=DELETED)
-        caller.event(plan, "delete", *touched, agent=agent_id, statement=statement)
+        end_agent(caller, plan, find_agent(caller, plan, agent_id))
 
     caller.transact(action, lock=agent_id)
+
+
+def end_agent(caller: Caller, plan: Plan, held: Held) -> None:
+    """Queue the end of an agent of the caller's, with its event."""
+    agent_id = held.subject
+    opened = open_block(caller, plan, held, what="Agent", shown=agent_id)
+    keys = agent_keys(caller, held)
+    touched = [held.key]
+    for there in list(walk(plan, keys, BLOCKS)):
+        mine = find(plan, caller.keys, BLOCKS, there.block)
+        if mine is not None and mine.own_leaf is None and _private(caller, plan, mine, agent_id):
+            touched.append(mine.key)
+            remove(caller, plan, mine)
+        elif there.own_leaf is None and there.state != OFFERED:
+            touched.append(there.key)
+            with suppress(NotFound):  # its own: nobody else could ever end it
+                destroy(plan, open_block(caller.as_agent(keys), plan, there))
+        elif there.state != OFFERED:
+            touched.append(unplace(caller, plan, held, there.block))
+    contact = contact_of(caller, plan, keys)
+    if contact is not None:
+        with suppress(NotFound):  # expired, or handed over
+            remove(caller, plan, contact)
+    forget_everything(plan, keys)
+    for shelf in (BLOCKS, ROLES, SELF):
+        plan.clear(SHELF, keys.shelf(shelf))
+    plan.clear(INBOX, agent_id)
+    plan.clear(INBOX, mailbox(agent_id))
+    for row in plan.rows(TOKEN):
+        if row[2] == agent_id:
+            plan.delete(TOKEN, str(row[1]))
+    plan.delete(IDENTITY, agent_id)
+    statement = opened.deletion()
+    destroy(plan, opened)
+    plan.delete(SHELF, caller.keys.shelf(AGENTS), caller.keys.locator(agent_id))
+    amend(caller, plan, agent_id, status=DELETED)
+    caller.event(plan, "delete", *touched, agent=agent_id, statement=statement)
 
 
 def _private(caller: Caller, plan: Plan, mine: Held, agent_id: str) -> bool:

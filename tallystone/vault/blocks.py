@@ -12,7 +12,7 @@ from tallystone.errors import Denied, Invalid, Locked, NotFound, PreconditionFai
 from tallystone.keystore import Keys
 from tallystone.policy import may_write
 from tallystone.statements import WRITE
-from tallystone.store.tables import SHELF
+from tallystone.store.tables import BLOCK, SHELF
 from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.entering import open_block
 from tallystone.vault.fields import CONTENT_FIELDS, FIXED_FIELDS, check_fields, over_limit
@@ -173,6 +173,7 @@ def visible(
         try:
             block = look(caller, plan, one, agents=agents)
         except NotFound:
+            _forget_dead(caller, plan, one)
             continue  # revoked or deleted since it was put here: as if it had never been
         except KeysChanged:
             if caller.keys.can_act:
@@ -180,6 +181,12 @@ def visible(
             continue  # a token that only reads cannot take the new keys; asked for by id it is told so
         if where is None or where(block):
             yield one, block
+
+
+def _forget_dead(caller: Caller, plan: Plan, held: Held) -> None:
+    """Queue the end of the caller's shelf row of a block that is no more: its owner could not find it."""
+    if caller.keys.can_act and not held.via and plan.get(BLOCK, held.storage) is None:
+        plan.delete(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(held.block))
 
 
 def list_blocks(

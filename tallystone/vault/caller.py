@@ -146,12 +146,13 @@ class Caller:
                         if reply is not None and (plan.changes or plan.reports):
                             reply.keep(plan, result, self.workspace.now())
                     batch = plan.batch()
-                    first = self.workspace.store.commit(batch)
+                    first = plan.first = self.workspace.store.commit(batch)
                     self.leaves.extend(range(first, first + len(batch.events)))
                 except TallystoneError as error:
                     if not self._again(error, plan, collected, audit=audit):
                         raise
                 else:
+                    self.workspace.shred(plan)
                     return result
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 

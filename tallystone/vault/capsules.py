@@ -12,8 +12,9 @@ from typing import Any
 
 from tallystone import _cbor, crypto
 from tallystone.errors import Locked, NotFound, Tampered
+from tallystone.grant_tree import TREE_DEPTH
 from tallystone.keystore import Identity
-from tallystone.statements import SHARE, TREE_DEPTH, Genesis, Leaf, Link, Signed, identifier
+from tallystone.statements import SHARE, Genesis, Leaf, Link, Signed, identifier
 from tallystone.store.tables import GRANT_WRAP, INBOX, LEDGER
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block

@@ -33,7 +33,7 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
     if int(wrap[3]) != row.epoch:
         raise Tampered("a grant's key is of another epoch than its block")
     try:
-        nest = nest_of(caller, held.block, row.day, row.epoch)
+        nest = nest_of(caller, held.block, row, row.epoch)
     except NotFound:
         raise missing(what, shown or held.block) from None
     try:

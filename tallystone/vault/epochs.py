@@ -114,6 +114,8 @@ class Rotation:
         self.half = b"" if opened.held.own_leaf is None and not self.turn else opened.admin_public
         ledger = opened.ledger()
         self.live = {0, self.adopted, *ledger}
+        # A holder who was erased has taken its wrap along; what it was given ends with the next change of keys.
+        self.wrapped = {int(wrap[2]) for wrap in opened.plan.rows(GRANT_WRAP, row.storage)}
         self._wrap_owner()
         for number, (entry, _) in ledger.items():
             self._wrap_grant(number, entry)
@@ -168,7 +170,8 @@ class Rotation:
 
     def _wrap_grant(self, number: int, row: Row) -> None:
         entry = self.entry(row)
-        if entry is not None and entry.marks is not None and not entry.marks[1] and not self.turn:
+        plain = not self.turn and number in self.wrapped
+        if plain and entry is not None and entry.marks is not None and not entry.marks[1]:
             # The place and the marks are sealed beside the key: nothing else of a plain grant need be opened.
             self._wrap(number, entry.key, history=entry.marks[0])
             if self.opened.held.own_leaf is not None:
@@ -207,8 +210,8 @@ class Rotation:
             return True
         if leaf.parent not in self.live:
             return True  # somebody ended the grant it came through, and left this one out
-        role = leaf.recipient.startswith("role-")
-        return role and caller.identity(self.opened.plan, leaf.recipient).record.status == "deleted"
+        asked = leaf.recipient.startswith("role-") or leaf.grant not in self.wrapped
+        return asked and caller.identity(self.opened.plan, leaf.recipient).record.status == "deleted"
 
     def _drop(self, leaf: Leaf, row: Row, entry: Entry | None) -> None:
         """A grant that has ended gets no new key. The owner's statement leaves it out as well; until then its row

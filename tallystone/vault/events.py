@@ -65,6 +65,20 @@ def open_granted(detail: bytes, keys: tuple[bytes, bytes]) -> dict[str, Any] | N
     return None
 
 
+def concerns_only(detail: bytes, keys: Iterable[bytes]) -> bool:
+    """Whether an event is about one block, whose K_grants have these `grant/event` keys, and is not the auditor's."""
+    _, entries, _, capsule = _take_apart(detail)
+    if capsule or len(entries) != 1 or not _cbor.fits(entries[0], (bytes, bytes)):
+        return False
+    for key in keys:
+        try:
+            crypto.unwrap(key, entries[0][0])
+        except Tampered:
+            continue
+        return True
+    return False
+
+
 def auditor_capsule(detail: bytes) -> bytes | None:
     """The id of the capsule whose key opens this event, if it was sealed to the auditor."""
     _, _, _, capsule = _take_apart(detail)

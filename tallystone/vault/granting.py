@@ -8,8 +8,9 @@ from typing import Any
 
 from tallystone import crypto, policy
 from tallystone.errors import Denied, Invalid, NotFound
+from tallystone.grant_tree import grant_proof
 from tallystone.keystore import Identity, Keys
-from tallystone.statements import EMPTY, READ, SHARE, WRITE, Leaf, Signed, grant_proof
+from tallystone.statements import EMPTY, READ, SHARE, WRITE, Leaf, Signed
 from tallystone.store.tables import CALENDAR, GRANT_WRAP, LEDGER, PRINCIPAL
 from tallystone.vault.caller import Caller
 from tallystone.vault.capsules import Parcel, pack, send

@@ -63,6 +63,20 @@ def _leaves(plan: Plan, after: int | None) -> Iterator[tuple[int, bytes, bytes]]
         seen, cursor = seen + len(rows), int(rows[-1][1])
 
 
+def keys_of_grants(plan: Plan, held: Held) -> Iterator[bytes]:
+    """The K_grant of every grant there ever was on an own block: others' events are filed under theirs."""
+    yield held.key
+    if not held.admin:
+        return
+    ledger = Ledger(held.admin, held.block)
+    for row in plan.rows(LEDGER, held.storage):
+        try:
+            entry = ledger.open(int(row[2]), bytes(row[6]))
+        except Tampered:
+            continue  # the log check names the row
+        yield from (entry.key, *entry.retired)
+
+
 class _Reader:
     """The keys with which a caller may open details."""
 
@@ -74,7 +88,7 @@ class _Reader:
             grant_keys(key)
             for held in walk(plan, caller.keys, BLOCKS)
             if not held.leaf
-            for key in self._keys_of_grants(held)
+            for key in keys_of_grants(plan, held)
         ]
         if not caller.id.startswith("agent-"):
             for held in walk(plan, caller.keys, AGENTS):
@@ -82,19 +96,6 @@ class _Reader:
                 self._grants.append(grant_keys(held.key))
         house = find(plan, caller.keys, HOUSE, "workspace")
         self._auditor = house.admin if house is not None else b""
-
-    def _keys_of_grants(self, held: Held) -> Iterator[bytes]:
-        """The K_grant of every grant there ever was on an own block: others' events are filed under theirs."""
-        yield held.key
-        if not held.admin:
-            return
-        ledger = Ledger(held.admin, held.block)
-        for row in self._plan.rows(LEDGER, held.storage):
-            try:
-                entry = ledger.open(int(row[2]), bytes(row[6]))
-            except Tampered:
-                continue  # the log check names the row
-            yield from (entry.key, *entry.retired)
 
     def open(self, detail: bytes) -> dict[str, Any] | None:
         for keys in self._principals:

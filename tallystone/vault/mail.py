@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from tallystone import _cbor, crypto, policy
 from tallystone.errors import Conflict, Denied, Locked, NotFound, Tampered
+from tallystone.grant_tree import grant_proof
 from tallystone.keystore import Identity, Keys
 from tallystone.policy import Standing
-from tallystone.statements import READ, Leaf, Message, Signed, grant_proof, identifier
+from tallystone.statements import READ, Leaf, Message, Signed, identifier
 from tallystone.store.protocol import Row
 from tallystone.store.tables import INBOX
 from tallystone.vault import streams

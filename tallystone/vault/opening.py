@@ -14,20 +14,10 @@ from typing import Any
 
 from tallystone import _cbor, crypto, policy
 from tallystone.errors import NotFound, Tampered
+from tallystone.grant_tree import grant_proof, grants_root
 from tallystone.keystore import Identity
 from tallystone.policy import Head, Standing, Via
-from tallystone.statements import (
-    Deletion,
-    Genesis,
-    Leaf,
-    Link,
-    Membership,
-    Signed,
-    Version,
-    grant_proof,
-    grants_root,
-    identifier,
-)
+from tallystone.statements import Deletion, Genesis, Leaf, Link, Membership, Signed, Version, identifier
 from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, LEDGER, VERSION
 from tallystone.vault.caller import Caller
@@ -38,7 +28,6 @@ from tallystone.vault.records import (
     Content,
     EpochKeys,
     Held,
-    nest_key,
     open_content,
     open_payload,
     open_statement,
@@ -87,15 +76,15 @@ def missing(what: str, identity: str) -> NotFound:
     )
 
 
-def nest_of(caller: Caller, block: str, day: int | None, epoch: int) -> bytes | None:
-    """What the wraps of an epoch are nested in (32 bytes), for a block whose last day is `day`; None for one that does
-    not expire. Raises the uniform miss when the day is over or its key is gone."""
-    if day is None:
+def nest_of(caller: Caller, block: str, row: BlockRow, epoch: int) -> bytes | None:
+    """What the wraps of an epoch are nested in (32 bytes); None for a block that does not expire and is from before
+    there were shred keys. Raises the uniform miss when its day is over, or a key that it needs is gone."""
+    if row.day is None and row.shred is None:
         return None
-    key = caller.workspace.day_key(day)
-    if key is None:
+    nest = caller.workspace.nest(block, row.day, row.shred, epoch)
+    if nest is None:
         raise missing("Block", block)
-    return nest_key(key, block, epoch)
+    return nest
 
 
 class Opened:
@@ -122,7 +111,7 @@ class Opened:
 
     def nest_for(self, epoch: int) -> bytes | None:
         """What the wraps of an epoch of this block are nested in: see `nest_of`."""
-        return nest_of(self.caller, self.id, self.row.day, epoch)
+        return nest_of(self.caller, self.id, self.row, epoch)
 
     # -- policy -------------------------------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from tallystone import crypto
 from tallystone.errors import Locked, NotFound
+from tallystone.grant_tree import grant_proof
 from tallystone.keystore import Keys, Root
 from tallystone.policy import ROLE_DEPTH, Via
-from tallystone.statements import READ, SHARE, WRITE, Leaf, Membership, Signed, grant_proof
+from tallystone.statements import READ, SHARE, WRITE, Leaf, Membership, Signed
 from tallystone.store.tables import GRANT_WRAP
 from tallystone.vault import accounts
 from tallystone.vault.caller import Caller

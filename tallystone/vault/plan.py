@@ -24,6 +24,7 @@ class Plan:
         self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
         self._expects: dict[tuple[str, Row], Expect] = {}
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
+        self.first: int | None = None  # once committed: the log number of its first event
         self._events: list[Event] = []
         self._gets: dict[tuple[str, Row], Row | None] = {}
         self._scans: dict[tuple[str, Row, int | None], list[Row]] = {}
@@ -94,10 +95,23 @@ class Plan:
         """Queue one log leaf."""
         self._events.append(Event(kind, detail))
 
+    @property
+    def events(self) -> int:
+        """How many leaves are queued."""
+        return len(self._events)
+
     def touches(self, table: Table, *prefix: int | bytes | str) -> bool:
         """Whether this plan has changes of its own below a key prefix."""
         full = (WS, *prefix)
         return any(name == table.name and key[: len(full)] == full for name, key in self._changes)
+
+    def written(self, table: Table) -> list[Row]:
+        """The rows of a table that this plan writes."""
+        return [
+            change.row
+            for (name, _), change in self._changes.items()
+            if name == table.name and isinstance(change, Put)
+        ]
 
     @property
     def changes(self) -> bool:

@@ -1,4 +1,5 @@
-"""Removing what has ended, without any key: answers kept for retries, invitations, blocks and grants whose day is over.
+"""Removing what has ended, without any key: answers kept for retries, invitations, blocks and grants whose day is over,
+and the shred keys of deleted blocks.
 
 What ends when lies in the calendar; nothing else is searched. A block goes with all its rows, then its day's key is
 destroyed, so that no backup brings it back. A grant loses its wrap, and its block is marked: whoever writes next
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tallystone.errors import Conflict
-from tallystone.store.protocol import Row
+from tallystone.store.protocol import Batch, Delete, Row, Snapshot
 from tallystone.store.tables import (
     BLOCK,
     CALENDAR,
@@ -20,12 +21,14 @@ from tallystone.store.tables import (
     INVITE,
     LEDGER,
     REPLY,
+    SHRED,
     VERSION,
 )
 from tallystone.vault.caller import ATTEMPTS
 from tallystone.vault.events import seal_event
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow
 from tallystone.vault.plan import WS, Plan
+from tallystone.vault.writing import doom
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -35,20 +38,45 @@ AT_ONCE = 64
 
 
 def is_due(workspace: Workspace) -> bool:
-    """Whether the calendar has something that ended before today. Reads one row."""
+    """Whether the calendar has something that ended before today, or a shred key waits for its end. Reads two rows."""
     with workspace.store.snapshot() as snapshot:
-        first = snapshot.scan(CALENDAR, (WS,), limit=1)
-    return any(int(row[1]) < workspace.today() for row in first)
+        return _has_ended(workspace, snapshot) or bool(snapshot.scan(SHRED, (WS,), limit=1))
+
+
+def _has_ended(workspace: Workspace, snapshot: Snapshot) -> bool:
+    return any(int(row[1]) < workspace.today() for row in snapshot.scan(CALENDAR, (WS,), limit=1))
 
 
 def purge(workspace: Workspace) -> int:
     """Remove all that has ended by now. Returns how many rows went or changed. Raises `StoreError`, `Conflict`."""
     done = _drop_waiting(workspace)
-    while is_due(workspace):
+    while True:
+        with workspace.store.snapshot() as snapshot:
+            if not _has_ended(workspace, snapshot):
+                break
         done += _work_off(workspace)
     # After the commits, never before: a key without rows harms nobody, rows without their key could not be explained.
     workspace.days.destroy(workspace.today())
-    return done
+    return done + destroy_doomed(workspace)
+
+
+def destroy_doomed(workspace: Workspace) -> int:
+    """Destroy the shred keys that wait for it, rid the store's files of what was deleted, and then forget that they
+    waited. Whatever was interrupted before is done again. Returns how many rows went. Raises `StoreError`."""
+    done = 0
+    while True:
+        with workspace.store.snapshot() as snapshot:
+            rows = snapshot.scan(SHRED, (WS,), limit=AT_ONCE)
+        if not rows:
+            if done:
+                workspace.store.scrub()  # of the names of the slots, which say nothing by now
+            return done
+        workspace.shreds.destroy(bytes(row[1]) for row in rows)
+        if not workspace.store.scrub():
+            return done  # somebody reads an older state: it is tried again
+        # A row may be gone already, by another process's purge: deleting it again is no harm.
+        workspace.store.commit(Batch([], [Delete(SHRED, (WS, row[1])) for row in rows], []))
+        done += len(rows)
 
 
 def _drop_waiting(workspace: Workspace) -> int:
@@ -74,7 +102,7 @@ def _work_off(workspace: Workspace) -> int:
             plan = Plan(snapshot)
             for row in snapshot.scan(CALENDAR, (WS,), limit=size):
                 if int(row[1]) < workspace.today():
-                    _end(plan, row, auditor)
+                    _end(workspace, plan, row, auditor)
         try:
             workspace.store.commit(plan.batch())
         except Conflict:
@@ -84,7 +112,7 @@ def _work_off(workspace: Workspace) -> int:
     raise Conflict("what has expired is changing too fast", hint="it is tried again", code="contended")
 
 
-def _end(plan: Plan, entry: Row, auditor: tuple[bytes, bytes]) -> None:
+def _end(workspace: Workspace, plan: Plan, entry: Row, auditor: tuple[bytes, bytes]) -> None:
     """Queue what an entry of the calendar asks for, if it still holds: the rows that it is about say the same day."""
     day, storage, number = int(entry[1]), bytes(entry[2]), int(entry[3])
     plan.need(CALENDAR, day, storage, number)
@@ -101,6 +129,7 @@ def _end(plan: Plan, entry: Row, auditor: tuple[bytes, bytes]) -> None:
         for table in (CHAIN, VERSION, EPOCH, GRANT_WRAP, LEDGER):
             plan.clear(table, storage)
         plan.delete(BLOCK, storage)
+        doom(plan, block.shred, workspace.today())
         plan.event("expire", seal_event(detail, None, (), auditor))
     elif entry[4] == "grant":
         ledger, wrap = plan.get(LEDGER, storage, number), plan.need(GRANT_WRAP, storage, number)

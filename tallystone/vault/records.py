@@ -40,6 +40,13 @@ def nest_key(day_key: bytes, block: str, number: int) -> bytes:
     return crypto.derive(day_key, "day/wrap", block, number)
 
 
+def shred_nest(shred_key: bytes, block: str, number: int, day_key: bytes | None = None) -> bytes:
+    """What the keys of one epoch of a block with a shred key are nested in (32 bytes); if it expires, of both keys."""
+    if day_key is None:
+        return crypto.derive(shred_key, "shred/wrap", block, number)
+    return crypto.derive_from_both(shred_key, day_key, "shred-and-day/wrap", block, number)
+
+
 class EpochWraps:
     """Wraps one epoch's keys under many K_grants: what is the same for all is worked out once."""
 

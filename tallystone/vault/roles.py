@@ -226,7 +226,7 @@ def _above(caller: Caller, plan: Plan, keys: Keys) -> set[str]:
 
 def remove_member(caller: Caller, name: str, who: str) -> Role:
     """Take somebody out of a role: from the answer on it opens nothing through the role."""
-    _collect(caller, name)
+    collect_mail(caller, name)
 
     def action(plan: Plan) -> Role:
         caller.must_act()
@@ -254,7 +254,7 @@ def _take_out(caller: Caller, plan: Plan, opened: Opened, leaf: Leaf) -> None:
     renew_root(caller, plan, opened)
 
 
-def _collect(caller: Caller, name: str) -> None:
+def collect_mail(caller: Caller, name: str) -> None:
     """Open the role's mail while its keys still can: what is sealed to the old record is lost with it. (What arrives
     in between is sent again when its block's keys next change: its grant names the old record.)"""
     with caller.workspace.store.snapshot() as snapshot:
@@ -270,28 +270,31 @@ def delete_role(caller: Caller, name: str) -> None:
 
     def action(plan: Plan) -> None:
         caller.must_act()
-        opened = _owned(caller, plan, name)
-        subject = opened.held.subject
-        keys, _ = role_keys(opened)
-        for outer in list(walk(plan, keys, ROLES)):
-            leaf = outer.own_leaf
-            if leaf is not None and plan.get(GRANT_WRAP, outer.storage, outer.grant) is not None:
-                _take_out(
-                    caller, plan, open_block(caller, plan, find_role(caller, plan, outer.subject)), leaf
-                )
-        mark_blocks(plan, keys)
-        for shelf in (BLOCKS, ROLES):
-            plan.clear(SHELF, keys.shelf(shelf))
-        plan.clear(SHELF, caller.keys.shelf(members_shelf(subject)))
-        plan.clear(INBOX, subject)
-        plan.delete(IDENTITY, subject)
-        statement = opened.deletion()
-        destroy(plan, opened)
-        plan.delete(SHELF, caller.keys.shelf(ROLES), caller.keys.locator(subject))
-        amend(caller, plan, subject, status="deleted")
-        caller.event(plan, "delete", opened.held.key, role=subject, statement=statement)
+        end_role(caller, plan, name)
 
     caller.transact(action, lock=name, audit=True)
+
+
+def end_role(caller: Caller, plan: Plan, name: str) -> None:
+    """Queue the end of a role of the caller's, with its event."""
+    opened = _owned(caller, plan, name)
+    subject = opened.held.subject
+    keys, _ = role_keys(opened)
+    for outer in list(walk(plan, keys, ROLES)):
+        leaf = outer.own_leaf
+        if leaf is not None and plan.get(GRANT_WRAP, outer.storage, outer.grant) is not None:
+            _take_out(caller, plan, open_block(caller, plan, find_role(caller, plan, outer.subject)), leaf)
+    mark_blocks(plan, keys)
+    for shelf in (BLOCKS, ROLES):
+        plan.clear(SHELF, keys.shelf(shelf))
+    plan.clear(SHELF, caller.keys.shelf(members_shelf(subject)))
+    plan.clear(INBOX, subject)
+    plan.delete(IDENTITY, subject)
+    statement = opened.deletion()
+    destroy(plan, opened)
+    plan.delete(SHELF, caller.keys.shelf(ROLES), caller.keys.locator(subject))
+    amend(caller, plan, subject, status="deleted")
+    caller.event(plan, "delete", opened.held.key, role=subject, statement=statement)
 
 
 def set_role_clearance(caller: Caller, name: str, word: str | None) -> Role:

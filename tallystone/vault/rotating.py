@@ -13,7 +13,8 @@ from typing import Any
 
 from tallystone import crypto
 from tallystone.errors import Tampered
-from tallystone.statements import SHARE, WRITE, Leaf, grant_proof
+from tallystone.grant_tree import grant_proof
+from tallystone.statements import SHARE, WRITE, Leaf
 from tallystone.store.tables import GRANT_WRAP
 from tallystone.vault.capsules import send
 from tallystone.vault.entering import open_block

@@ -175,6 +175,37 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class Receipt:
+    """What an erasure leaves: what went, the signed statement that says so, and where the log has it.
+
+    `erased` is the id of the block or user; `blocks` counts the blocks that went, `events` the log details about them
+    that went too, `holders` those on whose shelf a dead row stays until they next look. `horizon` is the last day (UTC)
+    on which a backup could still bring any of it back; None if nobody has said how long backups are kept. `statement`
+    is the signed `Erasure`, `leaf` its number in the log, `checkpoint` a signed head of the log that covers it.
+    """
+
+    erased: str
+    blocks: int
+    events: int
+    holders: int
+    by: str
+    time: datetime
+    horizon: date | None
+    statement: bytes
+    leaf: int
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Backups:
+    """How many days copies are kept: of the database (None: nobody has said), and of `server-keys` (0: there are
+    none)."""
+
+    days: int | None = None
+    key_days: int = 0
+
+
+@dataclass(frozen=True)
 class Reach:
     """Who can reach a block, through what (a grant number; 0 is ownership), and why, in words.
 

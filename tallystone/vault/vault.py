@@ -27,6 +27,7 @@ from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.collaboration import Collaboration
 from tallystone.vault.conversations import Conversations
 from tallystone.vault.earlier import Earlier
+from tallystone.vault.erasure import Erasures
 from tallystone.vault.inspection import Inspection
 from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
@@ -44,7 +45,7 @@ from tallystone.vault.types import (
 from tallystone.vault.watching import Watch
 
 
-class Vault(Collaboration, Conversations, Earlier, Tools, Administration):
+class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasures):
     """One caller's view of a workspace. Cheap to make; not to be shared between threads."""
 
     def __init__(self, caller: Caller) -> None:

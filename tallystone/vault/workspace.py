@@ -4,6 +4,7 @@
     DIR/server-keys/log.key      32 bytes: the seed that signs the log's checkpoints; opens nothing
     DIR/cosigned/                the newest checkpoint that each outside witness has signed (see `audit.cosigned`)
     DIR/server-keys/days/        the keys of days on which blocks end (see `daykeys`); they open nothing alone
+    DIR/server-keys/shred/       the shred keys of blocks (see `shredkeys`); they open nothing alone
 
 It holds no key of any principal. Vaults come out of it, one for each caller.
 """
@@ -27,7 +28,7 @@ from tallystone.keystore import Identity, Keys, check_principal, parse_token
 from tallystone.statements import Genesis, PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
 from tallystone.store.protocol import Batch, Event, Put, Row, Store
 from tallystone.store.sqlite import SqliteStore
-from tallystone.store.tables import AUDITOR, CHARTER, PRINCIPAL, WORKSPACE
+from tallystone.store.tables import AUDITOR, CHARTER, PRINCIPAL, SHRED, WORKSPACE
 from tallystone.vault import accounts, invitations, purging, recovery
 from tallystone.vault.caller import Caller, Stripes, authenticate
 from tallystone.vault.capsules import empty_inbox
@@ -37,7 +38,9 @@ from tallystone.vault.events import seal_event
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
-from tallystone.vault.types import CharterView, Credentials
+from tallystone.vault.records import nest_key, shred_nest
+from tallystone.vault.shredkeys import POOLS, ShredKeys
+from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
 
 DATABASE = "tallystone.db"
@@ -60,10 +63,13 @@ class Workspace:
         signed: Signed,
         log_public: bytes,
         days: DayKeys,
+        shreds: ShredKeys,
         cosigned: Cosigned,
     ) -> None:
         self.store = store
         self.days = days
+        self.shreds = shreds
+        self.backups = Backups()
         self.id = workspace_id
         self.record = record
         self.log_public = log_public
@@ -105,9 +111,8 @@ class Workspace:
                 raise StoreError("the workspace was never finished", hint="start again in an empty directory")
             workspace_id, signed = bytes(row[1]), Signed.decode(bytes(row[2]))
             sequencer.bind(workspace_id)
-            days = DayKeys(folder / KEY_FOLDER / DAYS)
-            record, cosigned = WorkspaceRecord.decode(signed.body), Cosigned(folder / FOLDER)
-            return cls(store, workspace_id, record, signed, public, days, cosigned)
+            record = WorkspaceRecord.decode(signed.body)
+            return cls(store, workspace_id, record, signed, public, *_beside(folder))
         except BaseException:
             store.close()
             raise
@@ -135,10 +140,8 @@ class Workspace:
             public = crypto.signing_public(seed)
             founding = accounts.found_workspace(plan, public, int(time.time()))
             sequencer.bind(founding.identity.digest)
-            days = DayKeys(folder / KEY_FOLDER / DAYS)
-            cosigned = Cosigned(folder / FOLDER)
-            named = founding.identity.digest
-            workspace = cls(store, named, founding.record, founding.signed, public, days, cosigned)
+            made_of = founding.identity.digest, founding.record, founding.signed, public
+            workspace = cls(store, *made_of, *_beside(folder))
             made = accounts.welcome_root(workspace, plan, founding, founder)
         try:
             store.commit(plan.batch())
@@ -163,6 +166,7 @@ class Workspace:
     def close(self) -> None:
         """Finish what is being written, and let go of the files."""
         self.store.close()
+        self.shreds.close()
 
     def __enter__(self) -> Workspace:
         return self
@@ -183,6 +187,17 @@ class Workspace:
     def day_key(self, day: int) -> bytes | None:
         """The key of a day on which blocks end (32 bytes); None when the day is over, or its key was destroyed."""
         return self.days.get(day) if day >= self.today() else None
+
+    def nest(self, block: str, day: int | None, shred: bytes | None, epoch: int) -> bytes | None:
+        """What the wraps of an epoch are nested in (32 bytes), of a block with this last day, this slot, or both; None
+        when the day is over or a key was destroyed."""
+        day_key = None if day is None else self.day_key(day)
+        if shred is None:
+            return None if day_key is None else nest_key(day_key, block, epoch)
+        shred_key = self.shreds.get(shred)
+        if shred_key is None or (day is not None and day_key is None):
+            return None
+        return shred_nest(shred_key, block, epoch, day_key)
 
     def now_ms(self) -> int:
         """Unix milliseconds, for statements: they say when, they order nothing."""
@@ -299,6 +314,14 @@ class Workspace:
             if purging.is_due(self):
                 purging.purge(self)
 
+    def shred(self, plan: Plan) -> None:
+        """Destroy the shred keys of what a plan, now committed, has deleted. What cannot be destroyed now waits for the
+        next purge, and nothing can be read meanwhile: the rows are gone."""
+        slots = [bytes(row[1]) for row in plan.written(SHRED)]
+        if slots:
+            with suppress(StoreError):
+                self.shreds.destroy(slots)
+
     # -- checking -----------------------------------------------------------------------------------------------
 
     def verify(
@@ -333,6 +356,12 @@ class Workspace:
         if not named:
             report.add("workspace", "the record is not its root's word, or names another key for the log")
         return report
+
+
+def _beside(folder: Path) -> tuple[DayKeys, ShredKeys, Cosigned]:
+    """What lies beside the store."""
+    keys = folder / KEY_FOLDER
+    return DayKeys(keys / DAYS), ShredKeys(keys / POOLS), Cosigned(folder / FOLDER)
 
 
 def _write_log_key(folder: Path) -> bytes:

@@ -12,18 +12,10 @@ from typing import Any
 
 from tallystone import _cbor, crypto, policy
 from tallystone.errors import Invalid, Locked
+from tallystone.grant_tree import grants_root
 from tallystone.keystore import Identity, Keys, Root
 from tallystone.policy import Standing
-from tallystone.statements import (
-    EMPTY,
-    Genesis,
-    Leaf,
-    Link,
-    Signed,
-    Version,
-    grants_root,
-    identifier,
-)
+from tallystone.statements import EMPTY, Genesis, Leaf, Link, Signed, Version, identifier
 from tallystone.store.tables import (
     BLOCK,
     CALENDAR,
@@ -33,6 +25,7 @@ from tallystone.store.tables import (
     INBOX,
     LEDGER,
     SHELF,
+    SHRED,
     VERSION,
 )
 from tallystone.vault.caller import Caller
@@ -108,8 +101,8 @@ def create_block(
 ) -> Held:
     """Queue a new block of the caller with its first version, its first grants, and its shelf rows.
 
-    `root` is an agent's own, for its sponsor's shelf. `fixed` is said in the genesis and holds for good. With `expires`
-    among the settings its keys are nested from the start.
+    `root` is an agent's own, for its sponsor's shelf. `fixed` is said in the genesis and holds for good. The keys are
+    nested from the start: under a shred key, and with `expires` among the settings under that day's as well.
     """
     me = caller.identity(plan, caller.id)
     now = caller.workspace.now_ms()
@@ -135,7 +128,8 @@ def create_block(
     day = settings.get("expires")
     if day is not None:
         mark_day(caller, plan, storage, None, day)
-    nest = nest_of(caller, block, day, 0)
+    row = BlockRow(storage, 0, 0, 0, 0, day, caller.workspace.shreds.take())
+    nest = nest_of(caller, block, row, 0)
     plan.put(EPOCH, storage, *epoch_row(keys, None))
     plan.put(CHAIN, storage, 0, 0, seal_statement(keys.chain, block, 0, signed))
     plan.put(GRANT_WRAP, storage, 0, 0, wrap_epoch(own_key, block, keys, history=True, nest=nest))
@@ -170,7 +164,6 @@ def create_block(
         _place(
             plan, grant, replace(held, grant=number, key=grant_key, leaf=leaf.encode()), caller, locator_of
         )
-    row = BlockRow(storage, 0, 0, 0, 0, day, None)
     opened = Opened(caller, plan, held, row, keys)
     opened.know(policy.begin(block, signed.digest, genesis))
     add_version(opened, payload, EMPTY, Standing(caller.id))
@@ -317,15 +310,34 @@ def _authority(opened: Opened, standing: Standing) -> dict[str, Any]:
 
 
 def destroy(plan: Plan, opened: Opened) -> None:
-    """Queue the removal of every row of a block but the shelf rows, which its holders keep until they look."""
+    """Queue the removal of every row of a block but the shelf rows, which its holders keep until they look, and of its
+    shred key: that one is destroyed after the commit."""
     for entry, _ in opened.ledger().values():
         roster = opened.roster(entry)
         if roster.capsule:
             plan.delete(INBOX, roster.leaf.recipient, roster.capsule)
         if roster.leaf.until is not None:
             plan.delete(CALENDAR, roster.leaf.until, opened.row.storage, roster.leaf.grant)
-    mark_day(opened.caller, plan, opened.row.storage, opened.row.day, None)
+    wipe(plan, opened.row.storage, opened.caller.workspace.today())
+
+
+def wipe(plan: Plan, storage: bytes, today: int) -> None:
+    """Queue the removal of a block's rows, whether or not anything in them opens; all but shelf and inbox, which do not
+    say what they are about."""
+    row = plan.need(BLOCK, storage)
+    days = {(int(one[7]), int(one[2])) for one in plan.rows(LEDGER, storage) if one[7] is not None}
+    if row is not None and row[6] is not None:
+        days.add((int(row[6]), 0))
+    for day, number in days:
+        plan.delete(CALENDAR, day, storage, number)
     for table in (CHAIN, VERSION, EPOCH, GRANT_WRAP, LEDGER):
-        plan.clear(table, opened.row.storage)
-    plan.need(BLOCK, opened.row.storage)
-    plan.delete(BLOCK, opened.row.storage)
+        plan.clear(table, storage)
+    plan.delete(BLOCK, storage)
+    doom(plan, row[7] if row is not None else None, today)
+
+
+def doom(plan: Plan, slot: bytes | None, today: int) -> None:
+    """Queue the end of a shred key (None: the block has none): noted with the deletion, so that a crash between the
+    commit and the end of the key leaves it to the next purge."""
+    if slot is not None:
+        plan.put(SHRED, slot, today)

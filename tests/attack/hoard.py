@@ -36,7 +36,7 @@ from tallystone.vault.entering import open_block
 from tallystone.vault.ledger import Ledger
 from tallystone.vault.passages import act_key, reached
 from tallystone.vault.plan import Plan
-from tallystone.vault.records import Held, nest_key, unwrap_content_key, unwrap_epoch
+from tallystone.vault.records import Held, nest_key, shred_nest, unwrap_content_key, unwrap_epoch
 from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, ROLES, SELF, agent_keys, walk
 
 _SIZE = crypto.KEY_SIZE
@@ -107,6 +107,13 @@ class Loot:
         self._workspace, self._blocks = workspace, list(blocks)
         days = folder / "server-keys" / "days"
         self._days = [path.read_bytes() for path in days.iterdir()] if days.is_dir() else []
+        pools = folder / "server-keys" / "shred"
+        self._shreds = [
+            content[start : start + 32]
+            for content in (path.read_bytes() for path in (pools.iterdir() if pools.is_dir() else ()))
+            for start in range(0, len(content), 32)
+        ]
+        self._known: dict[tuple[str, int], list[bytes | None]] = {}
         self._rows = {
             table.name: rows(folder / DATABASE, f"SELECT {', '.join(table.all_columns)} FROM {table.name}")
             for table in _TRIED
@@ -152,9 +159,17 @@ class Loot:
     def _wraps(self, key: bytes, row: Any) -> Iterator[Attempt]:
         epoch, wrap = row[3], row[4]
         for block in self._blocks:
-            for nest in (None, *(nest_key(day, block, epoch) for day in self._days)):
+            for nest in self._nests(block, epoch) if _opens(key, block, epoch, wrap) else [None]:
                 yield "wrap", wrap, partial(_unwrap_epoch, key, block, epoch, wrap, nest)
         yield "wrap", wrap, partial(crypto.unwrap, key, wrap)
+
+    def _nests(self, block: str, epoch: int) -> list[bytes | None]:
+        if (block, epoch) not in self._known:
+            nests: list[bytes | None] = [None, *(nest_key(day, block, epoch) for day in self._days)]
+            for shred in self._shreds:
+                nests += [shred_nest(shred, block, epoch, day) for day in (None, *self._days)]
+            self._known[block, epoch] = nests
+        return self._known[block, epoch]
 
     def _epochs(self, key: bytes, row: Any) -> Iterator[Attempt]:
         for what, cell in zip(("chain", "previous-chain", "previous"), row[3:], strict=True):
@@ -205,6 +220,15 @@ class Loot:
             if record[1] == row[1]:
                 info = capsule_info(self._workspace, crypto.sha256(crypto.pae("principal", record[3])))
                 yield "capsule", enc, partial(crypto.open_from, key, info, enc)
+
+
+def _opens(key: bytes, block: str, epoch: int, wrap: bytes) -> bool:
+    """Whether a wrap gives way to this K_grant, whatever lies in it: only then is a nest worth a try."""
+    try:
+        crypto.unwrap(crypto.derive(key, "grant/wrap", block, epoch), wrap)
+    except Tampered:
+        return False
+    return True
 
 
 def _unwrap_epoch(key: bytes, block: str, epoch: int, wrap: bytes, nest: bytes | None) -> bytes:

@@ -21,9 +21,10 @@ from attack.scene import DATABASE, raw, rows
 from attack.test_sharers import NEVER, is_refused
 from tallystone import crypto
 from tallystone.errors import Denied, Invalid, NotFound, TallystoneError, Tampered
+from tallystone.grant_tree import grants_root
 from tallystone.keystore import Identity
 from tallystone.policy import Standing, Via
-from tallystone.statements import EMPTY, Leaf, Membership, PrincipalRecord, grants_root, issue
+from tallystone.statements import EMPTY, Leaf, Membership, PrincipalRecord, issue
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.opening import Opened

@@ -165,6 +165,11 @@ def _key_like(loot: Path) -> list[bytes]:
         hashlib.sha256(b"").digest(),
         (loot / "server-keys" / "log.key").read_bytes(),
         *(path.read_bytes() for path in (loot / "server-keys" / "days").iterdir()),
+        *(
+            path.read_bytes()[start : start + 32]
+            for path in (loot / "server-keys" / "shred").iterdir()
+            for start in range(0, path.stat().st_size, 32)
+        ),
     }
     for _, cell in _cells(loot):
         found.add(hashlib.sha256(cell).digest())
