@@ -14,6 +14,7 @@ import pytest
 from c2sp_verifier import Key
 from scripted_witness import NAME, Witness, serving
 
+from tallystone.audit.receipt import verify_receipt
 from tallystone.errors import Invalid, NotFound
 from tallystone.server import witnessing
 from tallystone.server.run import running
@@ -92,6 +93,23 @@ def test_a_receipt_carries_the_cosignature_and_verifies_elsewhere(
     assert c2sp_verifier.check_proof(workspace.log.receipt(11), log, [witness.key])[0] == 11
     with pytest.raises(c2sp_verifier.Bad, match="not signed by"):  # newer than what was cosigned
         c2sp_verifier.check_proof(workspace.log.receipt(46), log, [witness.key])
+
+
+def test_two_witnesses_of_one_checkpoint_stand_under_one_receipt(
+    workspace: Workspace, witness: Witness
+) -> None:
+    grow(workspace, 3)
+    with serving(Witness(bytes(32), "witness.example/w2")) as second:
+        second.log = witness.log
+        for one in (witness, second):
+            assert asker(workspace, one).ask()
+    both = [witness.vkey, second.vkey]
+    proven = verify_receipt(workspace.log.receipt(2), workspace.log.key, both, now=witness.now)
+    assert proven.seen == {NAME: witness.now, "witness.example/w2": second.now}
+    c2sp_verifier.check_proof(
+        workspace.log.receipt(2), Key.parse(workspace.log.key), [witness.key, second.key]
+    )
+    assert [info.name for info in workspace.log.witnesses()] == [NAME, "witness.example/w2"]
 
 
 LIES = {

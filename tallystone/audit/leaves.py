@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
 from tallystone.audit.checkpoint import Checkpoint, open_checkpoint
-from tallystone.audit.leaf import ROWS, Leaf, decode_leaf, decode_manifest, key_hash
+from tallystone.audit.leaf import ROWS, Leaf, ManifestEntry, decode_leaf, decode_manifest, key_hash
 from tallystone.audit.merkle import HASH_SIZE, Frontier, leaf_hash
 from tallystone.audit.nodes import NodeCheck
 from tallystone.audit.reading import Beside, Reading, place
@@ -40,6 +40,7 @@ class LogCheck:
         self._start = self.tree.size
         self._absent: dict[bytes, int] = {}  # details that are not there: hash of the key → number
         self._deleted: dict[bytes, int] = {}  # details that were deleted: hash of the key → by which leaf
+        self._unread = False  # whether a list of rows may be among what is missing or unreadable
         self._pins: dict[int, list[tuple[str, Checkpoint]]] = {}
         for where, note in pins.items():
             if (pinned := self._open(note, where)) is not None:
@@ -124,6 +125,7 @@ class LogCheck:
         # Missing leaves get a hash that no leaf has, so that the others keep their places in the tree.
         start = self.tree.size
         if seq > start:
+            self._unread = True
             last = f"–{seq - 1}" if seq - 1 > start else ""
             self._report.add(f"log_leaf {start}{last}", "is missing", leaf=start)
         if seq - start > _MANY:
@@ -156,6 +158,7 @@ class LogCheck:
         except Tampered:
             leaf = None
         if leaf is None:
+            self._unread = True
             self._add(LOG_LEAF, seq, "is no leaf")
         elif leaf.seq != seq:
             self._add(LOG_LEAF, seq, f"holds the leaf {leaf.seq}")
@@ -168,17 +171,10 @@ class LogCheck:
             self._add(LOG_DETAIL, seq, "is not what its leaf has the hash of")
 
     def _fold(self, seq: int, digest: bytes, body: Cell) -> None:
-        if body is None:
-            self._add(LOG_MANIFEST, seq, "is missing: the rows it accounts for cannot be checked")
-            return
-        if not isinstance(body, bytes) or sha256(body).digest() != digest:
-            self._add(LOG_MANIFEST, seq, "is not what its leaf has the hash of")
-            return
-        try:
-            entries = decode_manifest(body)
-        except Tampered:
-            self._add(LOG_MANIFEST, seq, "is no manifest, though its hash is in the log")
-            return
+        problem, entries = _entries(digest, body)
+        if problem:
+            self._unread = True
+            self._add(LOG_MANIFEST, seq, problem)
         for table, key, row in entries:
             if (rows := self.live.get(table)) is not None:
                 if row is None:
@@ -210,6 +206,7 @@ class LogCheck:
                 leaf=None if signed.size == tree.size else min(signed.size, tree.size),
             )
         if isinstance(size, int) and size > tree.size:
+            self._unread = True
             report.add(f"log_leaf {tree.size}–{size - 1}", "is missing at the log's end", leaf=tree.size)
         if size != tree.size:
             report.add("log_head", f"says {size} leaves, here are {tree.size}", leaf=_lesser(size, tree.size))
@@ -246,7 +243,10 @@ class LogCheck:
     def _check_details_deleted(self) -> None:
         for key, seq in self._absent.items() if LOG_DETAIL.name not in self._reading.unreadable else ():
             if self._deleted.get(key, -1) <= seq:
-                self._add(LOG_DETAIL, seq, "is missing, and no leaf says it was deleted")
+                # a leaf that cannot be read may have said so: then that one is bad, and this one is not
+                leaf = None if self._unread else seq
+                where = place(LOG_DETAIL, (WS, seq))
+                self._report.add(where, "is missing, and no leaf says it was deleted", leaf=leaf)
         if not self._deleted:
             return
         for row in self._rows(LOG_DETAIL):
@@ -264,3 +264,15 @@ def _pinned(where: str) -> str:
 
 def _lesser(size: Cell, there: int) -> int | None:
     return min(size, there) if isinstance(size, int) and size >= 0 else None
+
+
+def _entries(digest: bytes, body: Cell) -> tuple[str, list[ManifestEntry]]:
+    """(what is wrong with a manifest, its entries)."""
+    if body is None:
+        return "is missing: the rows it accounts for cannot be checked", []
+    if not isinstance(body, bytes) or sha256(body).digest() != digest:
+        return "is not what its leaf has the hash of", []
+    try:
+        return "", decode_manifest(body)
+    except Tampered:
+        return "is no manifest, though its hash is in the log", []
