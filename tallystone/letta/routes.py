@@ -16,6 +16,7 @@ from tallystone.letta import (
     routes_accounts,
     routes_agent_blocks,
     routes_agents,
+    routes_audit,
     routes_blocks,
     routes_conversations,
     routes_events,
@@ -193,7 +194,7 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/invitations/{invitation}", routes_accounts.revoke_invitation),
     Route("GET", "/v1/charter", routes_accounts.charter),
     Route("PATCH", "/v1/charter", routes_accounts.update_charter),
-    Route("GET", "/v1/audit/events", routes_accounts.events),
+    Route("GET", "/v1/audit/events", routes_audit.events),
     Route("GET", "/v1/events", routes_events.listen),
     *(Route(method, path, _not_served(client), client, "501") for client, method, path in NOT_SERVED),
     # ours, and promised: until then a caller hears that it is not there yet, not that the block is missing
