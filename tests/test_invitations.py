@@ -160,14 +160,14 @@ def test_a_code_that_is_taken_back_while_it_is_redeemed_makes_nobody(
     code = alice.invite("carol")
     commit, tried = workspace.store.commit, []
 
-    def late(batch: Batch) -> None:
+    def late(batch: Batch) -> int:
         if (
             any(isinstance(change, Put) and change.table is PRINCIPAL for change in batch.changes)
             and not tried
         ):
             tried.append(batch)
             alice.revoke_invitation(code[7:23])
-        commit(batch)
+        return commit(batch)
 
     monkeypatch.setattr(workspace.store, "commit", late)
     refusal(workspace, code)

@@ -316,16 +316,25 @@ OURS = [route for route in ROUTES if route.kind == "served" and not route.client
 
 @pytest.mark.parametrize("route", OURS, ids=lambda route: f"{route.method} {route.path}")
 def test_both_spellings_and_no_redirect(server: Served, route: Any) -> None:  # noqa: F811
-    path = route.path.format(
-        block_id=NOWHERE,
-        offered=NOWHERE,
-        principal="nobody",
-        role="none",
-        who="nobody",
-        kid=KID,
-        invitation=KID,
-        provider="openai",
-    ).rstrip("/")
+    path = (
+        route.path.replace("...", "")
+        .format(
+            block_id=NOWHERE,
+            offered=NOWHERE,
+            principal="nobody",
+            role="none",
+            who="nobody",
+            kid=KID,
+            invitation=KID,
+            provider="openai",
+            tile="0/000",
+            leaf="0",
+            old="1",
+            number="1",
+            agent_id=NOWHERE.replace("block", "agent"),
+        )
+        .rstrip("/")
+    )
     http = server.http()
 
     def status(method: str, spelled: str) -> int:

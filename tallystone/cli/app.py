@@ -27,6 +27,7 @@ from tallystone.cli import (
     workspace,
 )
 from tallystone.cli.access import access
+from tallystone.cli.audit_search import search
 from tallystone.cli.demo import demo, doctor
 from tallystone.cli.export import export
 from tallystone.cli.group import command, examples
@@ -77,6 +78,15 @@ command(
     "tallystone serve --data ./data",
     "tallystone serve --data /var/lib/tallystone --host 0.0.0.0 --key-file /run/first.token",
 )(serve)
+command(
+    audit.app,
+    "search",
+    "tallystone audit search --reads --block BLOCK --since 2027-01-01 --until 2027-01-31",
+    "tallystone audit search --by AGENT",
+    "tallystone audit search --gained --csv > gained.csv",
+    "tallystone audit search --denied --since 7d",
+    "tallystone audit search --changes --block BLOCK --after-grant 1",
+)(search)
 for _group in (
     token.app,
     user.app,

@@ -11,6 +11,8 @@ from urllib.parse import urlencode
 from tallystone import errors
 from tallystone.cli import values
 from tallystone.cli.wire import Wire, path
+from tallystone.vault.answers import AuditPage, Span
+from tallystone.vault.questions import Question
 from tallystone.vault.types import (
     Access,
     Agent,
@@ -377,3 +379,8 @@ class RemoteVault:
         """The newest log events (or those after leaf `after`) that the caller may open, oldest first."""
         asked = {"limit": limit} if after is None else {"limit": limit, "after": after}
         return [values.event(item) for item in self._get(f"/v1/audit/events?{urlencode(asked)}")]
+
+    def search_log(self, question: Question, span: Span | None = None, limit: int = 100) -> AuditPage:
+        """A page of the events that the caller may open and that answer a question."""
+        asked = values.question(question, span or Span(), limit)
+        return values.audit_page(self._get(f"/v1/audit/events?{urlencode(asked)}"), span or Span())

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tallystone.cli.terminal import moment
+from tallystone.vault.answers import Answered, AuditPage, Named, Span
+from tallystone.vault.questions import Question
 from tallystone.vault.types import (
     EXTRA_FIELDS,
     Agent,
@@ -130,6 +133,38 @@ def receipt(item: Mapping[str, Any]) -> Receipt:
     """The receipt of an erasure."""
     told = {"time": _time(item["time"]), "horizon": _day(item["horizon"])}
     return plain(Receipt, {**item, **told, "statement": bytes.fromhex(str(item["statement"]))})
+
+
+def question(asked: Question, span: Span, limit: int) -> list[tuple[str, str]]:
+    """A question to the log as a query."""
+    since, until = (
+        moment(minute * 60) if minute is not None else None for minute in (asked.since, asked.until)
+    )
+    pairs: list[tuple[str, object]] = [
+        ("format", "json"), ("limit", limit), ("order", "asc" if span.oldest_first else "desc"),
+        ("block_id", asked.block), ("by", asked.by), ("to", asked.to), ("what", asked.what),
+        *(("kind", kind) for kind in sorted(asked.kinds)), ("since", since), ("until", until),
+        ("after", span.after), ("before", span.before), ("after_grant", span.grant),
+    ]  # fmt: skip
+    return [(name, str(value)) for name, value in pairs if value not in ("", None)]
+
+
+def audit_page(item: Mapping[str, Any], span: Span) -> AuditPage:
+    """A page of the log, and where the next one begins."""
+    found = [
+        Answered(
+            event(one),
+            one["actor_name"],
+            one["under_name"],
+            tuple(Named(block["id"], block["label"]) for block in one["blocks"]),
+            tuple(Named(who["id"], who["name"]) for who in one["gained"]),
+        )
+        for one in item["events"]
+    ]
+    onward = item["next"]
+    if onward is None:
+        return AuditPage(found, None)
+    return AuditPage(found, Span(onward.get("after"), onward.get("before"), None, span.oldest_first))
 
 
 def grant(item: Mapping[str, Any]) -> Grant:

@@ -1,5 +1,4 @@
-"""`/v1/users…`, `/v1/invitations…`, `/v1/charter` and `/v1/audit/events`: ours, not the client's. Who is here, by
-which rules, and what was done.
+"""`/v1/users…`, `/v1/invitations…` and `/v1/charter`: ours, not the client's. Who is here, and by which rules.
 
 A new user's token and kit, and an invitation's code, stand in one answer and nowhere else.
 """
@@ -21,11 +20,7 @@ from tallystone.letta.bodies import (
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.routes_tokens import SHOWN_ONCE, check_kid, time
 from tallystone.vault import Workspace
-from tallystone.vault.types import AuditEvent, Credentials, InviteInfo
-
-EVENTS = 50
-"""Events that one answer holds unless `limit` says otherwise."""
-_ALL = 2**31
+from tallystone.vault.types import Credentials, InviteInfo
 
 
 def users(call: Call) -> Answer:
@@ -99,7 +94,7 @@ def redeem(workspace: Workspace, body: bytes) -> Answer:
     return _credentials(workspace.redeem(decode(body, Redemption).code))
 
 
-# -- the charter and the log -----------------------------------------------------------------------------------
+# -- the charter -----------------------------------------------------------------------------------------------
 
 
 def charter(call: Call) -> Answer:
@@ -110,31 +105,3 @@ def charter(call: Call) -> Answer:
 def update_charter(call: Call) -> Answer:
     """`PATCH /v1/charter`: change what is sent. Only the workspace's first user may."""
     return Answer(asdict(call.vault.set_charter(**given(decode(call.body, CharterUpdate)))))
-
-
-def events(call: Call) -> Answer:
-    """`GET /v1/audit/events`: the newest events that the caller may open, or the first beyond `after`. Oldest first."""
-    limit, after = call.query.number("limit", EVENTS), call.query.number("after")
-    return Answer([_event(event) for event in call.vault.events(limit or _ALL, after)])
-
-
-def _event(event: AuditEvent) -> dict[str, Any]:
-    return {
-        "seq": event.seq,
-        "time": time(event.minute * 60),
-        "kind": event.kind,
-        "actor": event.actor,
-        "under": event.under or None,
-        "detail": _plain(event.detail),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """A detail as JSON has it: bytes in hexadecimal digits."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    return value

@@ -175,7 +175,9 @@ def attach(caller: Caller, agent_id: str, block_id: str, can: str) -> Agent:
         place(caller, plan, block_id, grant)
         agent = view(caller, plan, held)
         no_twins(agent.blocks, {block_id})
-        caller.event(plan, "attach", held.key, touched, agent=agent_id, block=block_id, can=can)
+        placed = find(plan, keys, BLOCKS, block_id)
+        number = placed.grant if placed is not None else None
+        caller.event(plan, "attach", held.key, touched, agent=agent_id, block=block_id, can=can, grant=number)
         return agent
 
     return caller.transact(action, lock=block_id)

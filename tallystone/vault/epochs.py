@@ -120,6 +120,7 @@ class Rotation:
         for number, (entry, _) in ledger.items():
             self._wrap_grant(number, entry)
         if self.turn:
+            self._keep_ended()
             self.public = admin_public(self.admin)
             opened.held = replace(opened.held, admin=self.admin)
         opened.enter(self.keys)
@@ -231,6 +232,17 @@ class Rotation:
                 leaf.grant, key, history=leaf.history, watch=watched(leaf), retired=retired
             )
             self.opened.plan.put(LEDGER, self.opened.row.storage, leaf.grant, *row[3:6], secret, leaf.until)
+
+    def _keep_ended(self) -> None:
+        """The keys of grants that have ended, under the new admin key: what was done with them stays readable."""
+        plan, storage = self.opened.plan, self.opened.row.storage
+        seat = self.opened.head.seat if self.seat is None else self.seat
+        for row in plan.rows(LEDGER, storage):
+            entry = self.entry(row) if not row[3] and row[2] != seat else None
+            if entry is not None and self.new is not None:
+                number = int(row[2])
+                secret = self.new.seal(number, entry.key, history=False, watch=False, retired=entry.retired)
+                plan.put(LEDGER, storage, number, *row[3:6], secret, row[7])
 
     def _renew(self, leaf: Leaf, roster: Roster, row: Row) -> None:
         """Queue a new key for a grant, and its way to the one who holds it."""

@@ -9,6 +9,7 @@ A read is authenticated by a MAC under HKDF(K_grant, "read-mac"): the owner can 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tallystone import _cbor, crypto
@@ -26,7 +27,7 @@ def seal_event(
     event_key = crypto.random_bytes()
     sealed = crypto.seal(event_key, b"event", _cbor.encode(dict(content)))
     digest = crypto.sha256(sealed)
-    entries = [
+    filed = [
         [
             crypto.wrap(crypto.derive(grant, "grant/event"), event_key),
             crypto.mac(crypto.derive(grant, "grant/read-mac"), digest),
@@ -37,7 +38,7 @@ def seal_event(
     capsule = (
         [auditor[0], crypto.wrap(crypto.derive(auditor[1], "auditor/event"), event_key)] if auditor else []
     )
-    return _cbor.encode([sealed, entries, own, capsule])
+    return _cbor.encode([sealed, filed, own, capsule])
 
 
 def open_own(detail: bytes, keys: Keys) -> dict[str, Any] | None:
@@ -53,14 +54,9 @@ def grant_keys(grant: bytes) -> tuple[bytes, bytes]:
 
 def open_granted(detail: bytes, keys: tuple[bytes, bytes]) -> dict[str, Any] | None:
     """The content, if the event concerns the block of the K_grant with these `grant_keys`; else None."""
-    sealed, entries, _, _ = _take_apart(detail)
-    key, mac_key = keys
-    for entry in entries:
-        if not isinstance(entry, list) or not _cbor.fits(entry, (bytes, bytes)):
-            raise Tampered("an event's details are malformed")
-        wrapped, tag = entry
-        content = _try(key, wrapped, sealed)
-        if content is not None and crypto.equal(tag, crypto.mac(mac_key, crypto.sha256(sealed))):
+    for entry in entries(detail):
+        content = entry.open(keys)
+        if content is not None:
             return content
     return None
 
@@ -77,6 +73,32 @@ def concerns_only(detail: bytes, keys: Iterable[bytes]) -> bool:
             continue
         return True
     return False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What files an event under one K_grant: the wrapped event key, the MAC over the digest of what it opens."""
+
+    wrapped: bytes
+    tag: bytes
+    sealed: bytes
+
+    def open(self, keys: tuple[bytes, bytes]) -> dict[str, Any] | None:
+        """The content, if the entry is for the K_grant with these `grant_keys`; else None. A wrong key costs 3 µs."""
+        key, mac_key = keys
+        content = _try(key, self.wrapped, self.sealed)
+        genuine = content is not None and crypto.equal(
+            self.tag, crypto.mac(mac_key, crypto.sha256(self.sealed))
+        )
+        return content if genuine else None
+
+
+def entries(detail: bytes) -> list[Entry]:
+    """One for each K_grant that the event is filed under. Nothing in it says which. Raises `Tampered`."""
+    sealed, found, _, _ = _take_apart(detail)
+    if not all(isinstance(entry, list) and _cbor.fits(entry, (bytes, bytes)) for entry in found):
+        raise Tampered("an event's details are malformed")
+    return [Entry(wrapped, tag, sealed) for wrapped, tag in found]
 
 
 def auditor_capsule(detail: bytes) -> bytes | None:

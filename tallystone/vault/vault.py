@@ -19,8 +19,10 @@ from tallystone.vault import (
     inspection,
     journal,
     memory,
+    searching,
 )
 from tallystone.vault.administration import Administration
+from tallystone.vault.answers import AuditPage, Span
 from tallystone.vault.blocks import Edit
 from tallystone.vault.caller import Caller
 from tallystone.vault.capsules import empty_inbox
@@ -32,16 +34,12 @@ from tallystone.vault.inspection import Inspection
 from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
 from tallystone.vault.publishing import PublicLog
+from tallystone.vault.questions import Question
 from tallystone.vault.replies import Reply
 from tallystone.vault.shelves import agent_keys, find_agent
 from tallystone.vault.subscription import Subscription, subscribe
 from tallystone.vault.tools import Tools
-from tallystone.vault.types import (
-    DEFAULT_LIMIT,
-    Agent,
-    AuditEvent,
-    Block,
-)
+from tallystone.vault.types import DEFAULT_LIMIT, Agent, AuditEvent, Block
 from tallystone.vault.watching import Watch
 
 
@@ -339,6 +337,11 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         """The newest log events (or those after leaf `after`) that the caller may open: its own, those about its
         blocks, and for the workspace's root the unclaimed ones. Oldest first."""
         return journal.events(self._caller, limit, after)
+
+    def search_log(self, question: Question, span: Span | None = None, limit: int = 100) -> AuditPage:
+        """A page of the events that the caller may open and that answer a question. Ask again with the page's `onward`
+        until there is none."""
+        return searching.search(self._caller, question, span or Span(), limit)
 
     def inspect(self, progress: Callable[[int], None] | None = None) -> Inspection:
         """Verify signatures, rights and newest contents of everything that the caller reaches. Complements
