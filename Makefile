@@ -24,7 +24,7 @@ all:
 	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
 	@echo "make test    lint, strict types and all tests"
 	@echo "make bench   what sharing and revoking cost (BENCH_ARGS='--members 100000' for a large role), and how soon"
-	@echo "             listeners hear of a change"
+	@echo "             listeners hear of a change, and what the log costs those who read"
 	@echo "make bench-log  what a long log costs: 10 million leaves, 5 GB for a while (BENCH_ARGS='--leaves 100000' for fewer)"
 	@echo "make lint    lint and strict types only"
 	@echo "make format  let ruff format the code"
@@ -61,6 +61,9 @@ bench: $(STAMP)
 	@echo
 	@echo "How soon 200 listeners hear of a change:"
 	@$(BIN)/python -m bench.feed
+	@echo
+	@echo "What the log costs those who read:"
+	@$(BIN)/python -m bench.audit
 
 bench-log: $(STAMP)
 	@$(BIN)/python -m bench.log $(BENCH_ARGS)
