@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +343,12 @@ def test_a_store_that_fails_ends_the_streams_with_its_code(
 
 @contextmanager
 def terminal(token: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tallystone.cli", "watch", *words]
+    # tests that run in the background inherit that interrupts are ignored, and would pass that on
+    heeding = (
+        "import signal, sys; from tallystone.cli import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
+    )
+    command = [sys.executable, "-c", heeding, "watch", *words]
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("TALLYSTONE_")},
         "TALLYSTONE_TOKEN": token,
@@ -375,16 +380,6 @@ def test_the_terminal_says_what_changes_until_access_ends(fresh_server: Served, 
         assert process.stderr.read() == "error: access has ended\nhint: ask whoever gave it\n"
 
 
-def interrupt(process: subprocess.Popen[str]) -> None:
-    """End a terminal's command as a person does: once more if it came while Python was tidying up, which drops it."""
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            assert process.wait(10) == 130
-            return
-    raise AssertionError("an interrupt does not end it")
-
-
 def test_the_terminal_prints_json_and_takes_a_lost_stream_up_again(tmp_path: Path) -> None:
     workspace, you = Workspace.init(tmp_path / "data")
     vault = workspace.vault(you.token)
@@ -401,7 +396,8 @@ def test_the_terminal_prints_json_and_takes_a_lost_stream_up_again(tmp_path: Pat
         append(vault, block)
         with running(workspace, Settings(port=port, log_level="error")):
             second = json.loads(watching.stdout.readline())
-        interrupt(watching)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
         process.__exit__(None, None, None)
     assert [(line["number"], line["kind"], line["version"]) for line in (first, second)] == [
         (1, "updated", 2),
