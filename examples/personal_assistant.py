@@ -12,6 +12,8 @@ from contextlib import ExitStack
 
 from letta_client import APIConnectionError, APIStatusError, Letta, NotFoundError
 
+WRITE_TO = "send_message_to_agent_async"
+
 # [matrix]
 BLOCKS = {
     "user_profile": "Ada lives in Lisbon.",
@@ -50,7 +52,8 @@ def build(client, undo, model):
         blocks[label] = client.blocks.create(label=label, value=BLOCKS.get(label, f"{label}:"), limit=8000)
         undo.callback(client.blocks.delete, blocks[label].id)
     for name, row in MATRIX.items():
-        agents[name] = client.agents.create(name=name, model=model)
+        tools = [WRITE_TO] if name == "coordinator" else None
+        agents[name] = client.agents.create(name=name, model=model, tools=tools)
         undo.callback(client.agents.delete, agents[name].id)
         for label, rights in row.items():
             access = {"access": "write" if "W" in rights else "read"}
@@ -126,6 +129,13 @@ def main(client, undo, model):
     write("email", "interaction_history", "Wrote to the hotel.")
     done(knows("research", "the hotel"), "research reads on where the email agent stopped")
     done(not knows("coordinator", "email_drafts:"), "the drafts are the email agent's own")
+
+    told = {"message": "Please book Tuesday off.", "other_agent_id": agents["calendar"].id}
+    sent = client.agents.tools.run(WRITE_TO, agent_id=agents["coordinator"].id, args=told)
+    done(
+        sent.status == "success",
+        "and the coordinator, who only reads the calendar, writes to the agent that keeps it",
+    )
     # [/flow]
 
 

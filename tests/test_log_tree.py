@@ -18,6 +18,8 @@ import pytest
 from c2sp_verifier import Bad, Head, Key
 from hypothesis import given
 from hypothesis import strategies as st
+from sigstore import errors
+from sigstore._internal import merkle
 from store_rows import LOG_PUBLIC, LOG_SEED, WORKSPACE_ID, check, counter, make_store, open_store
 
 from tallystone.audit.checkpoint import Checkpoint, origin_of, sign_checkpoint, verifier_key
@@ -126,10 +128,6 @@ def test_proofs_from_stored_rows_are_those_of_the_definition(
 
 
 def test_the_verifier_of_sigstore_agrees_on_inclusion(large: SqliteStore, hashes: list[bytes]) -> None:
-    merkle = pytest.importorskip(
-        "sigstore._internal.merkle", reason="sigstore is a dependency of the tests alone"
-    )
-    errors = pytest.importorskip("sigstore.errors", reason="sigstore is a dependency of the tests alone")
     dice, naive = random.Random(62), Naive(hashes)
     with large.snapshot() as snapshot:
         tree = Tree(snapshot, LARGE)
