@@ -313,6 +313,12 @@ def _ways_in(agent: str, block: str, label: str) -> list[tuple[str, str, Any]]:
         ("GET", f"blocks/{block}/agents", None),
         ("GET", f"blocks/{block}/grants", None),
         ("GET", f"blocks/{block}/access", None),
+        ("GET", f"blocks/{block}/versions", None),
+        ("GET", f"blocks/{block}/versions/1", None),
+        ("GET", f"blocks/{block}/versions/1/diff", None),
+        ("GET", f"blocks/{block}/blame", None),
+        ("POST", f"blocks/{block}/restore", {"version": 1}),
+        ("POST", f"blocks/{block}/erase", None),
         ("POST", f"blocks/{block}/transfer/accept", None),
         ("POST", f"blocks/{block}/grants", {"recipient": agent, "can": "read"}),
         ("DELETE", f"blocks/{block}/grants/{agent}", None),
@@ -392,6 +398,7 @@ def test_every_route_about_an_agents_memory_is_tried() -> None:
     for method, path, _ in _ways_in(*names):
         for name, template in names.items():
             path = path.replace(f"grants/{name}", "grants/{principal}").replace(name, template)
+            path = path.replace("versions/1", "versions/{number}")
         tried.add((method, f"/v1/{path}"))
     for route in ROUTES:
         names_one = "{agent_id}" in route.path or "{block_id}" in route.path
@@ -421,6 +428,7 @@ TRIED_ELSEWHERE = {
     ("GET", "/v1/agents/{agent_id}/archival-memory"),
     ("GET", "/v1/agents/{agent_id}/archival-memory/search"),
     ("DELETE", "/v1/agents/{agent_id}/archival-memory/{memory_id}"),
+    ("POST", "/v1/agents/{agent_id}/contact"),
     ("POST", "/v1/blocks/{block_id}/transfer"),
     ("DELETE", "/v1/blocks/{block_id}/transfer"),
     ("POST", "/v1/offers/{block_id}/decline"),
