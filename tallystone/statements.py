@@ -4,9 +4,9 @@ A statement's bytes are deterministic CBOR of a map with short text keys; they a
 they are, never written again from what was read. The signature covers `pae("tallystone/v1", type, workspace, bytes)`,
 so a statement of one type or workspace is never one of another.
 
-Types: `principal`, `workspace`, `charter`, `invitation`, `genesis`, `grant`, `revocation`, `policy`, `transfer`,
-`membership`, `version`, `deletion`, `erasure`, `checkpoint`. `erasure` is reserved: nothing issues it yet. (A
-checkpoint is a C2SP note, see `audit.checkpoint`.)
+Types: `principal`, `workspace`, `charter`, `invitation`, `restore`, `genesis`, `grant`, `revocation`, `policy`,
+`transfer`, `membership`, `version`, `deletion`, `erasure`, `checkpoint`. `erasure` is reserved: nothing issues it yet.
+(A checkpoint is a C2SP note, see `audit.checkpoint`.)
 """
 
 from __future__ import annotations
@@ -281,6 +281,23 @@ class Invitation(_Body):
     expires: int
     issuer: str
     issuer_record: bytes
+
+
+@dataclass(frozen=True)
+class Restore(_Body):
+    """The root's word that a backup was put back: the log goes on after its first `size` leaves, whose root is `root`
+    (32 bytes). It is the leaf with that number, so it stands for no other place.
+
+    `lost` lists what came after them and is gone: [branch of a log (empty: the first), leaves that it shares with this
+    one, leaves that it had at least]. `time` in milliseconds since 1970.
+    """
+
+    size: int
+    root: bytes
+    lost: list[Any]
+    issuer: str
+    issuer_record: bytes
+    time: int
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from tallystone.statements import (
     Link,
     Membership,
     PrincipalRecord,
+    Restore,
     Signed,
     Version,
     WorkspaceRecord,
@@ -137,6 +138,9 @@ BODIES: dict[str, Any] = {
     "deletion": Deletion(BLOCK, 3, fixed("policy"), 8, OWNER, RECORD, TIME),
     "charter": Charter(
         2, fixed("previous"), True, ["public", "internal", "geheim"], 10_000, OWNER, RECORD, TIME
+    ),
+    "restore": Restore(
+        8, fixed("root"), [["", 8, 13], [fixed("branch", 16).hex(), 9, 30]], OWNER, RECORD, TIME
     ),
     "invitation": Invitation(
         INVITE.kid, crypto.signing_public(INVITE.signing_seed()), 2, TIME // 1000, OWNER, RECORD
@@ -248,6 +252,8 @@ def formats() -> dict[str, bytes]:
     )
     note = checkpoint.Checkpoint(checkpoint.origin_of(WORKSPACE), 8, fixed("root"))
     found["log/checkpoint"] = checkpoint.sign_checkpoint(note, crypto.Signer(SEED))
+    note = replace(note, branch=fixed("branch", 16).hex())
+    found["log/checkpoint after a restore"] = checkpoint.sign_checkpoint(note, crypto.Signer(SEED))
     return found
 
 

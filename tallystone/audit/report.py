@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tallystone.audit.restored import Lost, Restored
+
 FINDINGS_LIMIT = 1000
 """So many findings are listed; the rest are counted."""
 
@@ -30,6 +32,10 @@ class Report:
     root: bytes = b""
     checkpoint: bytes = b""
     """The signed note that was checked. Kept elsewhere, it is a pin for later checks."""
+    restores: list[Restored] = field(default_factory=list)
+    """The backups that were restored, by the word of the workspace's root."""
+    given_up: tuple[Restored, Lost] | None = None
+    """What the pin is of, if not of this log: leaves that a restore gave up, and the restore."""
 
     @property
     def ok(self) -> bool:

@@ -4,7 +4,8 @@ It reads one snapshot and holds no secret. In order:
 
 1. The schema is the one we make, and the file's indexes agree with its tables.
 2. The leaves are numbered without a gap; their tree is the one in the head, and the head's checkpoint is
-signed by the log's key. An earlier checkpoint (`pin`), kept elsewhere, must be of a beginning of this tree.
+signed by the log's key. An earlier checkpoint (`pin`), kept elsewhere, must be of a beginning of this tree, or of
+leaves that the workspace's root declared lost when it restored a backup (`restored.py`).
 3. Beside each leaf lies what it has the hash of. A detail may be missing only if a later leaf says it was
 deleted.
 4. The manifests, folded in order, say which rows there are and what each hashes to. Every row of every table
@@ -22,6 +23,7 @@ from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, origin_of
 from tallystone.audit.leaf import ROWS, Leaf, decode_leaf, decode_manifest, key_hash, row_hash
 from tallystone.audit.merkle import HASH_SIZE, Frontier, leaf_hash
 from tallystone.audit.report import FINDINGS_LIMIT, Finding, Report
+from tallystone.audit.restored import RESTORE, Authority, History
 from tallystone.errors import StoreError, Tampered
 from tallystone.store.protocol import Snapshot
 from tallystone.store.tables import (
@@ -62,15 +64,16 @@ def verify(
     workspace: bytes | None = None,
     pin: bytes | None = None,
     progress: Progress | None = None,
+    authority: Authority | None = None,
 ) -> Report:
     """Check the store under `snapshot`.
 
     `log_public`: the log's Ed25519 key, from the signed workspace record or, better, from elsewhere.
     `workspace`: the workspace's id, which is taken from its row if not given. `pin`: an earlier checkpoint
-    note of this log. Memory: about 250 bytes for each row of the store. Never raises for what it finds in the
-    store; errors of the disk are raised as `StoreError`.
+    note of this log. `authority` judges restore statements; without it none counts. Memory: about 250 bytes for
+    each row of the store. Never raises for what it finds in the store; errors of the disk are raised as `StoreError`.
     """
-    return _Check(snapshot, log_public, workspace, pin, progress).run()
+    return _Check(snapshot, log_public, workspace, pin, progress, authority).run()
 
 
 class _Check:
@@ -81,6 +84,7 @@ class _Check:
         workspace: bytes | None,
         pin: bytes | None,
         progress: Progress | None,
+        authority: Authority | None,
     ) -> None:
         self.snapshot = snapshot
         self.public = log_public
@@ -96,7 +100,8 @@ class _Check:
         self.suspects: list[tuple[int, str, bytes]] = []
         self.unreadable: set[str] = set()
         self.origin = self._origin(workspace)
-        self.pinned = self._open(pin, "pin") if pin is not None else None
+        pinned = self._open(pin, "pin") if pin is not None else None
+        self.history = History(authority, pinned)
 
     def run(self) -> Report:
         for where, what in self.snapshot.schema_findings():
@@ -149,6 +154,8 @@ class _Check:
                     self.report.add(_place(LOG_DETAIL, (ws, seq)), "lies beside a leaf that has no detail")
             elif leaf is not None:
                 self._check_detail(seq, leaf.digest, detail)
+                if leaf.kind == RESTORE and (wrong := self.history.note(self.tree, detail)):
+                    self.report.add(_place(LOG_DETAIL, (ws, seq)), wrong)
                 if manifest is not None:
                     self.report.add(
                         _place(LOG_MANIFEST, (ws, seq)), "lies beside a leaf that has no manifest"
@@ -173,9 +180,7 @@ class _Check:
 
     def _grow(self, leaf: bytes) -> None:
         self.tree.append(leaf)
-        pinned = self.pinned
-        if pinned is not None and self.tree.size == pinned.size and self.tree.root() != pinned.root:
-            self.report.add(f"log_leaf 0–{pinned.size - 1}", "is not what the pinned checkpoint covers")
+        self.history.grew(self.tree)
 
     def _leaf(self, place: str, seq: int, data: Cell) -> Leaf | None:
         try:
@@ -220,16 +225,15 @@ class _Check:
 
     def _check_head(self, head: Row | None) -> None:
         tree = self.tree
-        if self.pinned is not None and self.pinned.size > tree.size:
-            self.report.add(
-                "log_head", f"the log was rolled back: {tree.size} leaves, pinned {self.pinned.size}"
-            )
+        _, size, packed, note = head or (WS, tree.size, None, None)
+        signed = self._open(note, "log_head") if head is not None else None
+        for where, what in self.history.findings(tree.size, None if signed is None else signed.branch):
+            self.report.add(where, what)
+        self.report.restores, self.report.given_up = self.history.restores, self.history.given_up
         if head is None:
             return
-        _, size, packed, note = head
         if isinstance(note, bytes):
             self.report.checkpoint = note
-        signed = self._open(note, "log_head")
         if signed is not None and (signed.size, signed.root) != (tree.size, tree.root()):
             self.report.add(
                 "log_head",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -14,8 +15,15 @@ from tallystone.vault.types import AuditEvent
 app = group("audit", "Check the audit log, and read your part of it.")
 
 
-@command(app, "verify", "tallystone audit verify --data ./data", "tallystone audit verify --json")
-def verify(*, token_file: TokenFile = None, place: Keyless = Keyless()) -> int:
+@command(
+    app, "verify", "tallystone audit verify --data ./data", "tallystone audit verify --pin last.note --json"
+)
+def verify(
+    *,
+    pin: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    token_file: TokenFile = None,
+    place: Keyless = Keyless(),
+) -> int:
     """Recompute the log's tree and compare every row of the database with it. Needs no key.
 
     With a token it also opens everything that you reach, and checks signatures and rights. Exit status 0 when all
@@ -23,14 +31,20 @@ def verify(*, token_file: TokenFile = None, place: Keyless = Keyless()) -> int:
 
     Parameters
     ----------
+    pin
+        A checkpoint of an earlier check, kept elsewhere (`checkpoint` in its JSON): finds a rollback of everything.
     token_file
         File that holds a token; - is standard input. Also: the token itself in TALLYSTONE_TOKEN.
     """
     token = offered_token(token_file)
+    try:
+        pinned = pin.read_bytes() if pin is not None else None
+    except OSError as problem:
+        raise Usage(f"cannot read {pin}: {problem.strerror}") from None
     opened: int | None = None
     with place.workspace() as workspace:
         with progress("checking") as step:
-            report = workspace.verify(progress=step)
+            report = workspace.verify(progress=step, pin=pinned)
         found = [{"where": finding.where, "what": finding.what} for finding in report.findings]
         if token is not None:
             inspected = workspace.vault(token).inspect()
@@ -38,10 +52,16 @@ def verify(*, token_file: TokenFile = None, place: Keyless = Keyless()) -> int:
             found += [{"where": where, "what": what} for where, what in inspected.findings]
     if place.as_json:
         counts = {"leaves": report.leaves, "rows": report.rows, "opened": opened, "root": report.root}
-        emit({"ok": not found, **counts, "findings": found})
+        restores = {"restores": report.restores, "checkpoint": report.checkpoint.decode(errors="replace")}
+        emit({"ok": not found, **counts, **restores, "findings": found})
         return 1 if found else 0
     for finding in found:
         stdout().print(f"{plain(finding['where'])}: {plain(finding['what'])}", style="red")
+    for restored in report.restores:
+        gone = ", ".join(map(str, restored.lost)) or "nothing known"
+        say(f"restored from a backup {moment(restored.time // 1000)}, leaf {restored.seq}; lost: {gone}")
+    if report.given_up is not None:
+        say(f"the pinned checkpoint is of what was lost: {report.given_up[1]}", style="yellow")
     verdict = f"{len(found)} found" if found else "ok"
     with_token = "" if opened is None else f", {opened} opened with your token"
     stdout().print(

@@ -34,6 +34,7 @@ from tallystone.vault.daykeys import DAYS, DayKeys
 from tallystone.vault.events import seal_event
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
+from tallystone.vault.restoring import roots_word
 from tallystone.vault.types import CharterView, Credentials
 from tallystone.vault.vault import Vault
 
@@ -294,10 +295,16 @@ class Workspace:
 
     def verify(self, progress: Callable[[int, int], None] | None = None, pin: bytes | None = None) -> Report:
         """Check the log and every row against it. Needs no token (design §9). `pin` is the checkpoint of an earlier
-        report, kept elsewhere: with it, a rollback of the whole store is found as well."""
+        report, kept elsewhere: with it, a rollback of the whole store is found as well, unless the root restored
+        a backup and said so."""
         with self.store.snapshot() as snapshot:
             report = verify(
-                snapshot, log_public=self.log_public, workspace=self.id, pin=pin, progress=progress
+                snapshot,
+                log_public=self.log_public,
+                workspace=self.id,
+                pin=pin,
+                progress=progress,
+                authority=roots_word(self, Plan(snapshot)),
             )
             try:
                 self.check_record(Plan(snapshot), self.id)
