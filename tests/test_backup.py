@@ -431,16 +431,21 @@ def killed_restore(kept: Kept, after: int) -> bool:
 
         def hook(event: str, _: object) -> None:
             nonlocal steps
-            steps += event in STEPS
+            if event not in STEPS:
+                return
+            steps += 1
             if steps == after:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
+        status = 1
         try:
             kept.restore()
+            status = 0
         finally:
-            os._exit(0)
+            os._exit(status)
     _, status = os.waitpid(child, 0)
+    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0
     return os.WIFEXITED(status)
 
 
