@@ -103,6 +103,9 @@ class _Body:
         return result
 
 
+Body = _Body
+"""For statements that another room defines: `restore` stands in `audit.restored`."""
+
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
     "str": (str,),
@@ -281,23 +284,6 @@ class Invitation(_Body):
     expires: int
     issuer: str
     issuer_record: bytes
-
-
-@dataclass(frozen=True)
-class Restore(_Body):
-    """The root's word that a backup was put back: the log goes on after its first `size` leaves, whose root is `root`
-    (32 bytes). It is the leaf with that number, so it stands for no other place.
-
-    `lost` lists what came after them and is gone: [branch of a log (empty: the first), leaves that it shares with this
-    one, leaves that it had at least]. `time` in milliseconds since 1970.
-    """
-
-    size: int
-    root: bytes
-    lost: list[Any]
-    issuer: str
-    issuer_record: bytes
-    time: int
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tallystone import crypto
-from tallystone.audit.restored import RESTORE, Lost
+from tallystone.audit.restored import RESTORE, Lost, Restore
 from tallystone.errors import Denied, Invalid, NotFound, StoreError, Tampered, Unauthenticated
-from tallystone.statements import Restore, Signed, issue
+from tallystone.statements import Signed, issue
 from tallystone.store.copying import Seizure, copy_database
 from tallystone.store.protocol import Batch, Event
 from tallystone.vault import Workspace

@@ -20,6 +20,7 @@ from attack.lying import seal_capsule_body
 
 from tallystone import _cbor, crypto, keystore, statements
 from tallystone.audit import checkpoint, leaf, merkle
+from tallystone.audit.restored import Restore
 from tallystone.errors import Tampered
 from tallystone.keystore import Carried, Invite, Keys, Kit, Root, Token
 from tallystone.statements import (
@@ -35,7 +36,6 @@ from tallystone.statements import (
     Link,
     Membership,
     PrincipalRecord,
-    Restore,
     Signed,
     Version,
     WorkspaceRecord,

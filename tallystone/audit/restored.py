@@ -10,16 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tallystone import _cbor
 from tallystone.audit.checkpoint import Checkpoint
 from tallystone.audit.merkle import Frontier
 from tallystone.errors import Tampered
-from tallystone.statements import Restore, Signed
+from tallystone.statements import Body, Signed
 from tallystone.store.tables import Cell
 
 RESTORE = "restore"
 """The kind of the leaf. What lies beside it is the signed statement itself, not sealed."""
+
+
+@dataclass(frozen=True)
+class Restore(Body):
+    """The root's word that a backup was put back: the log goes on after its first `size` leaves, whose root is `root`
+    (32 bytes). It is the leaf with that number, so it stands for no other place.
+
+    `lost` lists what came after them and is gone: [branch of a log (empty: the first), leaves that it shares with this
+    one, leaves that it had at least]. `time` in milliseconds since 1970.
+    """
+
+    size: int
+    root: bytes
+    lost: list[Any]
+    issuer: str
+    issuer_record: bytes
+    time: int
+
 
 Authority = Callable[[Signed, Restore], bool]
 """Whether a restore statement is the word of the workspace's root: permission, not only a good signature."""

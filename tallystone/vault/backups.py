@@ -18,9 +18,9 @@ from pathlib import Path
 
 from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, origin_of
 from tallystone.audit.leaf import decode_leaf
-from tallystone.audit.restored import RESTORE, Lost
+from tallystone.audit.restored import RESTORE, Lost, Restore
 from tallystone.errors import Invalid, StoreError, StoreFull, Tampered
-from tallystone.statements import Restore, Signed
+from tallystone.statements import Signed
 from tallystone.store.copying import Seizure, copy_database, put_in_place, sync
 from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, WORKSPACE, Row
 from tallystone.vault.restoring import declare

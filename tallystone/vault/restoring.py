@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tallystone.audit.checkpoint import open_checkpoint, origin_of
-from tallystone.audit.restored import RESTORE, Authority, Lost
+from tallystone.audit.restored import RESTORE, Authority, Lost, Restore
 from tallystone.errors import NotFound, Tampered
-from tallystone.statements import Restore, Signed
+from tallystone.statements import Signed
 from tallystone.store.tables import LOG_HEAD
 from tallystone.vault.caller import Caller
 from tallystone.vault.plan import Plan
