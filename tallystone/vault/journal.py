@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tallystone import _cbor, crypto
+from tallystone.audit.restored import RESTORE
 from tallystone.errors import Tampered
 from tallystone.keystore import Keys
 from tallystone.store.tables import AUDITOR, LEDGER, LOG_DETAIL, LOG_LEAF
@@ -14,6 +15,7 @@ from tallystone.vault.events import auditor_capsule, grant_keys, open_audited, o
 from tallystone.vault.ledger import Ledger
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.records import Held
+from tallystone.vault.restoring import told
 from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, agent_keys, find, walk
 from tallystone.vault.types import AuditEvent
 
@@ -29,10 +31,10 @@ def events(caller: Caller, limit: int, after: int | None) -> list[AuditEvent]:
         reader = _Reader(caller, plan)
         found: list[AuditEvent] = []
         for seq, leaf, detail in _leaves(plan, after):
-            content = reader.open(detail)
+            _, number, minute, kind, digest = _cbor.unpack(leaf, "a log leaf", str, int, int, str, bytes)
+            content = told(detail) if kind == RESTORE else reader.open(detail)
             if content is None:
                 continue
-            _, number, minute, kind, digest = _cbor.unpack(leaf, "a log leaf", str, int, int, str, bytes)
             if number != seq or not crypto.equal(digest, crypto.sha256(detail)):
                 raise Tampered("an event's details are not those that the log counts")
             actor, under = str(content.pop("actor", "")), str(content.pop("under", ""))
