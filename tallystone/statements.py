@@ -4,8 +4,8 @@ A statement's bytes are deterministic CBOR of a map with short text keys; they a
 they are, never written again from what was read. The signature covers `pae("tallystone/v1", type, workspace, bytes)`,
 so a statement of one type or workspace is never one of another.
 
-Types: `principal`, `workspace`, `charter`, `invitation`, `genesis`, `grant`, `revocation`, `policy`, `transfer`,
-`membership`, `version`, `deletion`, `message`, `erasure`, `checkpoint`.
+Types: `principal`, `workspace`, `charter`, `invitation`, `restore`, `genesis`, `grant`, `revocation`, `policy`,
+`transfer`, `membership`, `version`, `deletion`, `message`, `erasure`, `checkpoint`.
 (A checkpoint is a C2SP note, see `audit.checkpoint`.)
 """
 
@@ -102,6 +102,9 @@ class _Body:
                 raise Tampered(f"field {f.name!r} of a statement has the wrong type")
         return result
 
+
+Body = _Body
+"""For statements that another room defines: `restore` stands in `audit.restored`."""
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,),

@@ -333,7 +333,8 @@ def test_kinds_are_those_that_operations_log() -> None:
                         if isinstance(one, ast.Constant) and isinstance(one.value, str)
                     }
     assert {"read", "list", "denied", "share"} < logged
-    assert logged - {""} == KINDS
+    restored = {"restore"}  # logged by the backup that is put back, under a name and not as a word
+    assert logged - {""} | restored == KINDS
 
 
 @pytest.mark.parametrize("wrong", [{"kinds": frozenset({"reads"})}, {"since": 2, "until": 1}])

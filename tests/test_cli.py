@@ -38,9 +38,10 @@ _CHANGING = {
     "time": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"),
     "hash": re.compile(r"\b(?:[0-9a-f]{64}|[0-9a-f]{16})\b…?"),
     "kid": re.compile(r"\b[a-z2-7]{16}\b"),
+    "size": re.compile(r"\b[0-9]{5,}(?= bytes\b)"),
 }
 # Neither is worth telling one from another, nor the same from run to run.
-_ALIKE = {"time", "hash"}
+_ALIKE = {"time", "hash", "size"}
 
 
 class Names:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from attack.lying import seal_capsule_body
 
 from tallystone import _cbor, crypto, grant_tree, keystore, statements
 from tallystone.audit import checkpoint, leaf, merkle, published, receipt, state
+from tallystone.audit.restored import Lost, Restore, Restored
 from tallystone.errors import Tampered
 from tallystone.keystore import Carried, Invite, Keys, Kit, Root, Token
 from tallystone.statements import (
@@ -145,6 +146,9 @@ BODIES: dict[str, Any] = {
     "erasure": Erasure(BLOCK, [[BLOCK, fixed("policy"), 8]], 5, 2, 20833, OWNER, RECORD, TIME),
     "charter": Charter(
         2, fixed("previous"), True, ["public", "internal", "geheim"], 10_000, OWNER, RECORD, TIME
+    ),
+    "restore": Restore(
+        8, fixed("root"), [["", 8, 13], [fixed("branch", 16).hex(), 9, 30]], OWNER, RECORD, TIME
     ),
     "invitation": Invitation(
         INVITE.kid, crypto.signing_public(INVITE.signing_seed()), 2, TIME // 1000, OWNER, RECORD
@@ -286,6 +290,12 @@ def formats() -> dict[str, bytes]:
     found["log/submission"] = published.submission(5, path, found["log/checkpoint"])
     rows = {"block": found["log/key"] + found["log/row"], "version": b""}
     found["log/state"] = state.State(found["log/checkpoint"], 8, fixed("root"), rows).encode()
+    note = replace(note, branch=fixed("branch", 16).hex())
+    found["log/checkpoint after a restore"] = checkpoint.sign_checkpoint(note, crypto.Signer(SEED))
+    lost = Lost(fixed("branch", 16).hex(), 2, 9)
+    restores = (Restored(5, TIME, (lost,), fixed("statement", 16).hex()),)
+    note = found["log/checkpoint after a restore"]
+    found["log/state after a restore"] = state.State(note, 8, fixed("root"), rows, restores).encode()
     return found
 
 

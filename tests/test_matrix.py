@@ -121,6 +121,7 @@ CASES: dict[Key, dict[str, Any]] = {
     ("POST", "/v1/blocks/{block_id}/grants"): {"body": {"recipient": "reader", "can": "write"}},
     ("GET", "/v1/blocks/{block_id}/grants"): {},
     ("DELETE", "/v1/blocks/{block_id}/grants/{principal}"): {},
+    ("POST", "/v1/blocks/{block_id}/rotate"): {},
     ("GET", "/v1/blocks/{block_id}/access"): {"query": {"principal": "reader"}},
     ("POST", "/v1/blocks/{block_id}/transfer"): {"body": {"to": "reader"}},
     ("DELETE", "/v1/blocks/{block_id}/transfer"): {},

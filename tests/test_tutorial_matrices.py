@@ -318,6 +318,7 @@ def _ways_in(agent: str, block: str, label: str) -> list[tuple[str, str, Any]]:
         ("GET", f"blocks/{block}/versions/1/diff", None),
         ("GET", f"blocks/{block}/blame", None),
         ("POST", f"blocks/{block}/restore", {"version": 1}),
+        ("POST", f"blocks/{block}/rotate", None),
         ("POST", f"blocks/{block}/erase", None),
         ("POST", f"blocks/{block}/transfer/accept", None),
         ("POST", f"blocks/{block}/grants", {"recipient": agent, "can": "read"}),

@@ -7,6 +7,8 @@ them.
 
     — tallystone/5f2c… Zk9t…=           base64 of key id (4 bytes) and Ed25519 signature (64 bytes)
 
+After a backup was restored a fourth line says `restore` and the branch that began there (an extension line of the
+format): two logs with one beginning cannot be told apart by size.
 Witnesses may add further signature lines; lines under a name or key id that is not ours are passed over.
 """
 
@@ -24,21 +26,25 @@ from tallystone.errors import Tampered
 
 _ED25519 = b"\x01"
 _DASH = "— "
+_BRANCH = "restore "
 _SIZE_LIMIT = 65_536
 _SIGNATURE_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a log claims: under `origin`, `size` leaves with this `root` (32 bytes)."""
+    """What a log claims: under `origin`, `size` leaves with this `root` (32 bytes). `branch` names the newest restore
+    among them (see `restored`), and is empty as long as there was none."""
 
     origin: str
     size: int
     root: bytes
+    branch: str = ""
 
     def text(self) -> str:
         """The note's text, which is what gets signed. Ends in a newline."""
-        return f"{self.origin}\n{self.size}\n{b64encode(self.root).decode()}\n"
+        branch = f"{_BRANCH}{self.branch}\n" if self.branch else ""
+        return f"{self.origin}\n{self.size}\n{b64encode(self.root).decode()}\n{branch}"
 
 
 def origin_of(workspace: bytes) -> str:
@@ -76,7 +82,7 @@ def open_note(note: bytes, name: str, public: bytes) -> str:
 
 
 def parse_text(text: str) -> Checkpoint:
-    """The checkpoint in a note's text. Raises `Tampered`. Extension lines are allowed and ignored."""
+    """The checkpoint in a note's text. Raises `Tampered`. Other extension lines are allowed and ignored."""
     lines = text.split("\n")
     if len(lines) < 4 or lines[-1] or not all(lines[:-1]):
         raise Tampered("a checkpoint has not the lines it must have")
@@ -87,7 +93,8 @@ def parse_text(text: str) -> Checkpoint:
         raise Tampered("a checkpoint's tree size is malformed")
     if len(root) != HASH_SIZE:
         raise Tampered("a checkpoint's root is malformed")
-    return Checkpoint(origin, int(digits), root)
+    branch = next((line.removeprefix(_BRANCH) for line in lines[3:] if line.startswith(_BRANCH)), "")
+    return Checkpoint(origin, int(digits), root, branch)
 
 
 def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> bytes:

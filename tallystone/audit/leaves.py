@@ -10,6 +10,7 @@ from tallystone.audit.leaf import ROWS, Leaf, ManifestEntry, decode_leaf, decode
 from tallystone.audit.merkle import HASH_SIZE, Frontier, leaf_hash
 from tallystone.audit.nodes import NodeCheck
 from tallystone.audit.reading import Beside, Reading, place
+from tallystone.audit.restored import RESTORE, History
 from tallystone.audit.state import State
 from tallystone.audit.tree import Tree
 from tallystone.errors import Tampered
@@ -29,11 +30,13 @@ class LogCheck:
         tables: tuple[str, ...],
         pins: Mapping[str, bytes],
         since: State | None,
+        history: History,
     ) -> None:
         self._reading = reading
         self._report = reading.report
         self._origin = origin
         self._public = public
+        self._history = history
         known = since.live() if since is not None else {}
         self.live: dict[str, dict[bytes, bytes]] = {name: known.get(name, {}) for name in tables}
         self.tree = Frontier(since.size, since.frontier) if since is not None else Frontier()
@@ -42,6 +45,7 @@ class LogCheck:
         self._deleted: dict[bytes, int] = {}  # details that were deleted: hash of the key → by which leaf
         self._unread = False  # whether a list of rows may be among what is missing or unreadable
         self._pins: dict[int, list[tuple[str, Checkpoint]]] = {}
+        self._other: list[tuple[str, Checkpoint]] = []  # those that are not of a beginning of this tree
         for where, note in pins.items():
             if (pinned := self._open(note, where)) is not None:
                 self._pins.setdefault(pinned.size, []).append((where, pinned))
@@ -86,7 +90,7 @@ class LogCheck:
             for size in [size for size in self._pins if size < self._start]:
                 for where, pinned in self._pins.pop(size):
                     if tree.root(size) != pinned.root:
-                        self._not_covered(where, pinned)
+                        self._other.append((where, pinned))
         except Tampered as error:
             self._report.add("log_node", error.message)
 
@@ -108,6 +112,8 @@ class LogCheck:
                     self._add(LOG_DETAIL, seq, "lies beside a leaf that has no detail")
             elif leaf is not None:
                 self._check_detail(seq, leaf.digest, detail)
+                if leaf.kind == RESTORE and (wrong := self._history.note(self.tree, detail)):
+                    self._add(LOG_DETAIL, seq, wrong)
                 if manifest is not None:
                     self._add(LOG_MANIFEST, seq, "lies beside a leaf that has no manifest")
             self._grow(leaf_hash(data) if isinstance(data, bytes) else bytes(HASH_SIZE))
@@ -144,13 +150,21 @@ class LogCheck:
         """Those checkpoints that are over exactly as many leaves as the tree has now."""
         for where, pinned in self._pins.pop(self.tree.size, ()):
             if self.tree.root() != pinned.root:
-                self._not_covered(where, pinned)
+                self._other.append((where, pinned))
 
-    def _not_covered(self, where: str, pinned: Checkpoint) -> None:
-        self._report.add(
-            f"log_leaf 0–{pinned.size - 1}" if pinned.size else "log_head",
-            f"is not what the {_pinned(where)} checkpoint covers: one of these leaves is another",
-        )
+    def _judge_pins(self) -> None:
+        """Say which checkpoints are neither of this log nor of leaves that a restore gave up."""
+        size, above = self.tree.size, (one for size in sorted(self._pins) for one in self._pins[size])
+        for where, pinned in (*self._other, *above):
+            if (gone := self._history.gave_up(pinned)) is not None:
+                self._report.given_up[where] = gone
+            elif pinned.size > size:
+                what = f"the log was rolled back: {size} leaves, {_pinned(where)} {pinned.size}"
+                self._report.add("log_head", what, leaf=size)
+            else:
+                place = f"log_leaf 0–{pinned.size - 1}" if pinned.size else "log_head"
+                what = f"is not what the {_pinned(where)} checkpoint covers: one of these leaves is another"
+                self._report.add(place, what)
 
     def _leaf(self, seq: int, data: Cell) -> Leaf | None:
         try:
@@ -188,12 +202,10 @@ class LogCheck:
 
     def _check_head(self, head: Row | None, signed: Checkpoint | None) -> None:
         tree, report = self.tree, self._report
-        for where, pinned in (one for size in sorted(self._pins) for one in self._pins[size]):
-            report.add(
-                "log_head",
-                f"the log was rolled back: {tree.size} leaves, {_pinned(where)} {pinned.size}",
-                leaf=tree.size,
-            )
+        report.restores = self._history.restores
+        self._judge_pins()
+        if signed is not None and not self._history.names(signed.branch):
+            report.add("log_head", "the checkpoint names another restore than the log")
         if head is None:
             return
         _, size, packed, note = head

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tallystone.audit.restored import Lost, Restored
+
 if TYPE_CHECKING:
     from tallystone.audit.state import State
 
@@ -32,6 +34,8 @@ class Report:
     first_bad: int | None = None
     """The first leaf that is missing, is not what was signed, or has something else beside it than it had. None if
     the log itself is sound, or if nothing tells one leaf from another. Rows of other tables do not count."""
+    since: int = 0
+    """So many leaves a kept state stood for: they were not looked at."""
     leaves: int = 0
     rows: int = 0
     root: bytes = b""
@@ -39,6 +43,11 @@ class Report:
     """The signed note that was checked. Kept elsewhere, it is a pin for later checks."""
     state: State | None = None
     """What a later check can begin from; only if it was asked for and nothing was found."""
+    restores: list[Restored] = field(default_factory=list)
+    """The backups that were restored, by the word of the workspace's root."""
+    given_up: dict[str, tuple[Restored, Lost]] = field(default_factory=dict)
+    """By who keeps it (`pin` is the one that was given), checkpoints that are not of this log but of leaves that a
+    restore gave up: that restore, and the leaves."""
 
     @property
     def ok(self) -> bool:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, origin_of, sign_checkpoint
 from tallystone.audit.leaf import ROWS, Leaf, encode_manifest, key_hash, row_hash
 from tallystone.audit.merkle import Frontier, leaf_hash
+from tallystone.audit.restored import RESTORE, branch_of
 from tallystone.audit.tree import kept
 from tallystone.crypto import Signer
 from tallystone.errors import Invalid, Tampered
@@ -33,6 +34,7 @@ class LogSequencer(Sequencer):
         self._signer = Signer(seed)
         self._clock = clock
         self._written: Row | None = None
+        self._branch = ""
         self._seen = (0, b"")
 
     def bind(self, workspace: bytes) -> None:
@@ -47,6 +49,7 @@ class LogSequencer(Sequencer):
         last counts.
         """
         tree = self._continue(head) if head is not None else self._begin(changes)
+        branch = self._branch
         minute = self._clock() // 60
         puts: list[Put] = []
         for event in events:
@@ -54,13 +57,16 @@ class LogSequencer(Sequencer):
                 raise Invalid("no event may call itself a list of rows")
             puts.append(Put(LOG_DETAIL, (WS, tree.size, event.detail)))
             puts += _grow(tree, minute, event.kind, event.detail)
+            if event.kind == RESTORE:
+                branch = branch_of(event.detail)
         if changes:
             body = _manifest(changes)
             puts.append(Put(LOG_MANIFEST, (WS, tree.size, body)))
             puts += _grow(tree, minute, ROWS, body)
-        checkpoint = Checkpoint(self._origin, tree.size, tree.root())
+        checkpoint = Checkpoint(self._origin, tree.size, tree.root(), branch)
         # Remembered although the transaction may still fail: it is a head that we would sign either way.
         self._written = (WS, tree.size, tree.pack(), sign_checkpoint(checkpoint, self._signer))
+        self._branch = branch
         puts.append(Put(LOG_HEAD, self._written))
         return puts
 
@@ -82,6 +88,7 @@ class LogSequencer(Sequencer):
             signed = open_checkpoint(note, self._origin, self._signer.public)
             if (signed.size, signed.root) != (size, tree.root()):
                 raise Tampered("the log's head is not what its checkpoint says")
+            self._branch = signed.branch
         seen_size, seen_packed = self._seen
         if size < seen_size or (size == seen_size and packed != seen_packed):
             raise Tampered(

@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tallystone import _cbor
-from tallystone.audit.checkpoint import open_checkpoint
+from tallystone.audit.checkpoint import open_checkpoint, parse_text, take_apart
 from tallystone.audit.merkle import HASH_SIZE, Frontier
+from tallystone.audit.restored import Restored, pack_restores, unpack_restores
 from tallystone.errors import Tampered
 
 _LABEL = "tallystone/audit-state/1"
 _ENTRY = 2 * HASH_SIZE
+_FORMS = ((str, bytes, bytes, list), (str, bytes, bytes, list, list))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +30,19 @@ class State:
     frontier: bytes
     rows: dict[str, bytes]
     """By table, 64 bytes for each row: the hash of its key and its own, sorted."""
+    restores: tuple[Restored, ...] = ()
+    """The restores among the leaves."""
+
+    @property
+    def branch(self) -> str:
+        """The branch of the log that was checked."""
+        return parse_text(take_apart(self.checkpoint)[0]).branch
 
     def encode(self) -> bytes:
         """The state's bytes. They hold no secret and nothing that can be read of a row."""
         tables = [[name, self.rows[name]] for name in sorted(self.rows)]
-        return _cbor.encode([_LABEL, self.checkpoint, self.frontier, tables])
+        restores = [pack_restores(self.restores)] if self.restores else []
+        return _cbor.encode([_LABEL, self.checkpoint, self.frontier, tables, *restores])
 
     def live(self) -> dict[str, dict[bytes, bytes]]:
         """By table: hash of the key → hash of the row."""
@@ -52,7 +62,7 @@ def pack_rows(live: dict[str, dict[bytes, bytes]]) -> dict[str, bytes]:
 
 def decode_state(data: bytes, origin: str, public: bytes) -> State:
     """The state in these bytes. Raises `Tampered` if it is none, or not of this log and signed by its key."""
-    note, packed, tables = _taken_apart(data)
+    note, packed, tables, restores = _taken_apart(data)
     signed = open_checkpoint(note, origin, public)
     try:
         fits = Frontier(signed.size, packed).root() == signed.root
@@ -60,11 +70,14 @@ def decode_state(data: bytes, origin: str, public: bytes) -> State:
         fits = False
     if not fits:
         raise Tampered("the kept state of the log is not of its own checkpoint")
-    return State(note, signed.size, packed, tables)
+    return State(note, signed.size, packed, tables, restores)
 
 
-def _taken_apart(data: bytes) -> tuple[bytes, bytes, dict[str, bytes]]:
-    label, note, packed, listed = _cbor.unpack(data, "the kept state of the log", str, bytes, bytes, list)
+def _taken_apart(data: bytes) -> tuple[bytes, bytes, dict[str, bytes], tuple[Restored, ...]]:
+    whole = _cbor.decode(data)
+    if not isinstance(whole, list) or not any(_cbor.fits(whole, form) for form in _FORMS):
+        raise Tampered("the kept state of the log is malformed")
+    label, note, packed, listed, *restores = whole
     tables: dict[str, bytes] = {}
     for entry in listed:
         match entry:
@@ -74,4 +87,4 @@ def _taken_apart(data: bytes) -> tuple[bytes, bytes, dict[str, bytes]]:
                 raise Tampered("the kept state of the log is malformed")
     if label != _LABEL:
         raise Tampered("the kept state of the log has a form that this version does not know")
-    return note, packed, tables
+    return note, packed, tables, unpack_restores(restores[0]) if restores else ()

@@ -4,8 +4,9 @@ It reads one snapshot and holds no secret. In order:
 
 1. The schema is the one we make, and the file's indexes agree with its tables.
 2. The leaves are numbered without a gap; their tree is the one in the head, and the head's checkpoint is
-signed by the log's key. Earlier checkpoints, kept elsewhere, must be of a beginning of this tree. The stored hashes of
-the tree are those of the leaves (`nodes`).
+signed by the log's key. Earlier checkpoints, kept elsewhere, must be of a beginning of this tree, or of leaves that the
+workspace's root declared lost when it restored a backup (`restored`). The stored hashes of the tree are those of the
+leaves (`nodes`).
 3. Beside each leaf lies what it has the hash of. A detail may be missing only if a later leaf says it was
 deleted.
 4. The manifests, folded in order, say which rows there are and what each hashes to. Every row of every table
@@ -20,11 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tallystone.audit.checkpoint import origin_of
+from tallystone.audit.checkpoint import open_checkpoint, origin_of
 from tallystone.audit.leaf import decode_manifest, key_hash, row_hash
 from tallystone.audit.leaves import LogCheck
 from tallystone.audit.reading import Progress, Reading, place
 from tallystone.audit.report import FINDINGS_LIMIT, Finding, Report
+from tallystone.audit.restored import Authority, History
 from tallystone.audit.state import State, decode_state, pack_rows
 from tallystone.errors import Tampered
 from tallystone.store.protocol import Snapshot
@@ -65,24 +67,30 @@ def verify(
     since: bytes | None = None,
     keep_state: bool = False,
     progress: Progress | None = None,
+    authority: Authority | None = None,
 ) -> Report:
     """Check the store under `snapshot`.
 
     `log_public`: the log's Ed25519 key, from the signed workspace record or, better, from elsewhere.
     `workspace`: the workspace's id, which is taken from its row if not given. `pin`: an earlier checkpoint
     note of this log; `pins`: more of them, by who keeps them. `since`: the encoded `State` of an earlier check, which
-    is then trusted, and continued. `keep_state`: put the state for the next one into the report. Memory: about 250
-    bytes for each row of the store, and 2 for each leaf. Never raises for what it finds in the store; errors of the
-    disk are raised as `StoreError`, and a `since` that is no state of this log as `Tampered`.
+    is then trusted, and continued; after a restore everything is checked anew, and the state is one more pin.
+    `keep_state`: put the state for the next one into the report. `authority` judges restore statements; without it none
+    counts. Memory: about 250 bytes for each row of the store, and 2 for each leaf. Never raises for what it finds in
+    the store; errors of the disk are raised as `StoreError`, and a `since` that is no state of this log as `Tampered`.
     """
     report = Report()
     reading = Reading(snapshot, report, progress)
     origin = _origin(reading, workspace)
+    notes = {**(pins or {}), **({} if pin is None else {"pin": pin})}
     state = decode_state(since, origin, log_public) if since is not None else None
+    if state is not None and not _goes_on(reading, state, origin, log_public):
+        notes["state"], state = state.checkpoint, None
+    report.since = 0 if state is None else state.size
     for where, what in snapshot.schema_findings(deep=state is None):
         report.add(where, what)
-    notes = {**(pins or {}), **({} if pin is None else {"pin": pin})}
-    log = LogCheck(reading, origin, log_public, tuple(table.name for table in _LIVE), notes, state)
+    history = History(authority, () if state is None else state.restores)
+    log = LogCheck(reading, origin, log_public, tuple(table.name for table in _LIVE), notes, state, history)
     log.run()
     packed = pack_rows(log.live) if keep_state else {}
     rows = _RowCheck(reading, log.live)
@@ -90,7 +98,9 @@ def verify(
         rows.check(table)
     rows.explain()
     if keep_state and report.ok:
-        report.state = State(report.checkpoint, log.tree.size, log.tree.pack(), packed)
+        report.state = State(
+            report.checkpoint, log.tree.size, log.tree.pack(), packed, tuple(history.restores)
+        )
     return report
 
 
@@ -100,6 +110,18 @@ def _origin(reading: Reading, workspace: bytes | None) -> str:
         cell = None if row is None else row[1]
         workspace = cell if isinstance(cell, bytes) else b""
     return origin_of(workspace)
+
+
+def _goes_on(reading: Reading, state: State, origin: str, public: bytes) -> bool:
+    """Whether the log is of the branch that the state is of. A head that cannot be read is for the check to name."""
+    row = reading.get(LOG_HEAD, (WS,))
+    note = None if row is None else row[3]
+    try:
+        branch = open_checkpoint(note, origin, public).branch if isinstance(note, bytes) else state.branch
+    except Tampered:
+        return True
+    known = state.restores[-1].branch if state.restores else ""
+    return branch == state.branch == known
 
 
 class _RowCheck:

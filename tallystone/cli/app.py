@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Group
 from tallystone.cli import (
     agent,
     audit,
+    backup,
     block,
     charter,
     erase,
@@ -122,6 +123,18 @@ command(
     "tallystone redeem - --data ./data --kit /safe/me.kit < code.txt",
 )(invitations.redeem)
 command(app, "recover", "tallystone recover --data ./data --kit me.kit > me.token")(workspace.recover)
+command(
+    app,
+    "backup",
+    "tallystone backup /mnt/safe/monday.tally --data ./data",
+    "tallystone backup b.tally --no-verify",
+)(backup.backup)
+command(
+    app,
+    "restore",
+    "tallystone restore /mnt/safe/monday.tally --data ./data --replace --token-file me.token",
+    "tallystone restore monday.tally --data ./new --server-keys ./kept --lost-checkpoint last.note",
+)(backup.restore)
 command(app, "export", "tallystone export", "tallystone export /safe/mine.zip --data ./data")(export)
 command(app, "doctor", "tallystone doctor", "tallystone doctor --data ./data")(doctor)
 command(app, "demo", "tallystone demo")(demo)

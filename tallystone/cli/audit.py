@@ -77,14 +77,31 @@ def verify(
         _write(state, report.state.encode())
     if place.as_json:
         counts = {"leaves": report.leaves, "rows": report.rows, "opened": opened, "root": report.root}
-        emit({"ok": not found, "first_bad": report.first_bad, **counts, "findings": found})
+        restores = {"restores": report.restores, "given_up": report.given_up}
+        checkpoint = {"checkpoint": report.checkpoint.decode(errors="replace")}
+        emit(
+            {
+                "ok": not found,
+                "first_bad": report.first_bad,
+                **counts,
+                **restores,
+                **checkpoint,
+                "findings": found,
+            }
+        )
         return 1 if found else 0
     for finding in found:
         stdout().print(f"{plain(finding['where'])}: {plain(finding['what'])}", style="red")
     if report.first_bad is not None:
         stdout().print(f"the first bad leaf is {report.first_bad}", style="red")
+    for restored in report.restores:
+        gone = ", ".join(map(str, restored.lost)) or "nothing known"
+        say(f"restored from a backup {moment(restored.time // 1000)}, leaf {restored.seq}; lost: {gone}")
+    for keeper, (_, lost) in report.given_up.items():
+        whose = "pinned" if keeper == "pin" else f"{plain(keeper)}'s"
+        say(f"the {whose} checkpoint is of what was lost: {lost}", style="yellow")
     verdict = f"{len(found)} found" if found else "ok"
-    newer = " newer" if since is not None else ""
+    newer = " newer" if report.since else ""
     with_token = "" if opened is None else f", {opened} opened with your token"
     stdout().print(
         f"{verdict}: {report.leaves}{newer} leaves, {report.rows} rows{with_token}, root {report.root.hex()}",

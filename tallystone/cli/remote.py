@@ -165,6 +165,10 @@ class RemoteVault:
         answer = self._delete(path("blocks", block_id, "grants", from_))
         return [values.plain(Reach, item) for item in answer["reach"]]
 
+    def rotate(self, block_id: str) -> int:
+        """Change a block's keys. Returns the number of the new epoch."""
+        return int(self._post(path("blocks", block_id, "rotate"))["epoch"])
+
     def grants(self, block_id: str) -> list[Grant]:
         """The live grants that the caller may know of."""
         return [values.grant(item) for item in self._get(path("blocks", block_id, "grants"))]

@@ -93,6 +93,22 @@ def _reach(found: Iterable[Reach], *, empty: str) -> None:
     table(("PRINCIPAL", "NAME", "CAN", "WHY"), rows, empty=empty)
 
 
+@command(app, "rotate", "tallystone block rotate block-2f4d8c1a-…")
+def rotate(block: BlockId, /, *, place: Place = Place()) -> int:
+    """Change a block's keys, for all who hold it now: what is written from now on opens with new ones alone.
+
+    Parameters
+    ----------
+    block
+        The block's id.
+    """
+    with place.vault() as vault:
+        epoch = vault.rotate(block)
+    return report(
+        {"rotated": block, "epoch": epoch}, f"{block} has new keys: epoch {epoch}", as_json=place.as_json
+    )
+
+
 @command(app, "transfer", "tallystone block transfer block-2f4d8c1a-… --to ada")
 def transfer(
     block: BlockId,

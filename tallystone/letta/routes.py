@@ -173,6 +173,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _GRANTS, routes_sharing.create),
     Route("GET", _GRANTS, routes_sharing.list_),
     Route("DELETE", _GRANTS + "/{principal}", routes_sharing.delete),
+    Route("POST", _BLOCK + "/rotate", routes_sharing.rotate),
     Route("GET", _BLOCK + "/access", routes_sharing.reach),
     Route("POST", _TRANSFER, routes_sharing.transfer),
     Route("DELETE", _TRANSFER, routes_sharing.cancel_transfer),

@@ -40,6 +40,12 @@ def delete(call: Call) -> Answer:
     return Answer({"reach": left, "still_reachable": left})
 
 
+def rotate(call: Call) -> Answer:
+    """`POST …/rotate`: change the block's keys for all who hold it now. Answers the number of the new epoch."""
+    identity = call.id("block")
+    return call.once(lambda: call.vault.rotate(identity), lambda epoch: Answer({"epoch": epoch}))
+
+
 def reach(call: Call) -> Answer:
     """`GET …/access`: who can reach the block, and why. `?principal=` asks about one of them."""
     identity, who = call.id("block"), call.query.text("principal")

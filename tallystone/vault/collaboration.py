@@ -41,6 +41,11 @@ class Collaboration(ABC):
         """End a grant and change the block's keys. Returns who still reaches the block, and through what."""
         return sharing.revoke(self._caller, block_id, from_)
 
+    def rotate(self, block_id: str) -> int:
+        """Change a block's keys on demand: what is written from now on opens with new ones, for all who hold it now.
+        Owner and sharers. Returns the number of the new epoch."""
+        return sharing.rotate(self._caller, block_id)
+
     def grants(self, block_id: str) -> list[Grant]:
         """The live grants that the caller may know of."""
         return reach.grants(self._caller, block_id)

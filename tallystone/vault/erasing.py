@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tallystone.audit.restored import is_restore
 from tallystone.errors import Denied, Invalid, Locked, NotFound, StoreError, Tampered
 from tallystone.keystore import DELETED
 from tallystone.statements import Erasure, Signed
@@ -212,11 +213,11 @@ def _has_shred_key(plan: Plan, held: Held) -> bool:
 
 
 def _details(plan: Plan) -> Iterator[Row]:
-    """Every detail of the log, newest first."""
+    """Every sealed detail of the log, newest first."""
     before: int | None = None
     while True:
         rows = plan.snapshot.scan(LOG_DETAIL, (WS,), after=before, limit=_CHUNK, reverse=True)
-        yield from rows
+        yield from (row for row in rows if not is_restore(bytes(row[2])))
         if len(rows) < _CHUNK:
             return
         before = int(rows[-1][1])

@@ -13,6 +13,7 @@ from typing import Any
 
 from tallystone import crypto
 from tallystone.audit.leaf import decode_leaf
+from tallystone.audit.restored import is_restore
 from tallystone.errors import Locked, NotFound, Tampered
 from tallystone.keystore import Keys
 from tallystone.store.tables import AUDITOR, GRANT_WRAP, LEDGER, LOG_DETAIL, LOG_LEAF
@@ -23,6 +24,7 @@ from tallystone.vault.ledger import Ledger
 from tallystone.vault.passages import reached
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.restoring import told
 from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, ROLES, agent_keys, find, walk
 from tallystone.vault.types import AuditEvent
 
@@ -164,10 +166,10 @@ class Reader:
 
     def event(self, seq: int, leaf: bytes, detail: bytes) -> Opening | None:
         """The event, if it is this caller's to open. Raises `Tampered` if it is not what its leaf counts."""
-        opened = self._open(detail)
-        if opened is None:
+        opened = (told(detail), set[str]()) if is_restore(detail) else self._open(detail)
+        content, blocks = opened if opened is not None else (None, set[str]())
+        if content is None:
             return None
-        content, blocks = opened
         counted = decode_leaf(leaf)
         if counted.seq != seq or not crypto.equal(counted.digest, crypto.sha256(detail)):
             raise Tampered("an event's details are not those that the log counts")

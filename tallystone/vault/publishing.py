@@ -55,7 +55,8 @@ class PublicLog:
         `NotFound` if none was.
         """
         if cosigned:
-            notes = self._cosigned()
+            with self.published() as log:
+                notes = self._cosigned(log)
             if not notes:
                 raise NotFound(
                     "no witness has cosigned a checkpoint of this log",
@@ -64,7 +65,9 @@ class PublicLog:
                 )
             return notes[-1]
         with self.published() as log:
-            same = [note for note in self._cosigned() if take_apart(note)[0] == take_apart(log.checkpoint)[0]]
+            same = [
+                note for note in self._cosigned(log) if take_apart(note)[0] == take_apart(log.checkpoint)[0]
+            ]
             return same[0] if same else log.checkpoint
 
     def tile(self, path: str) -> bytes:
@@ -78,7 +81,7 @@ class PublicLog:
         Raises `NotFound` for a leaf that is not there yet.
         """
         with self.published() as log:
-            over = [note for note in self._cosigned() if leaf < checkpoint_of(note).size <= log.head.size]
+            over = [note for note in self._cosigned(log) if leaf < checkpoint_of(note).size <= log.head.size]
             return log.receipt(leaf, over[-1] if over else None).encode()
 
     def consistency(self, old: int) -> bytes:
@@ -117,16 +120,27 @@ class PublicLog:
         with self.published() as log:
             return export(log, folder, self.origin, self._workspace.log_public, progress)
 
-    def _cosigned(self) -> list[bytes]:
-        """The kept notes by size, smallest first; of equal texts the cosignatures are joined."""
+    def _cosigned(self, log: Published) -> list[bytes]:
+        """The kept notes by size, smallest first; of equal texts the cosignatures are joined. Those of leaves that a
+        restore gave up are left out: they prove nothing of this log."""
         joined: dict[str, bytes] = {}
         for _, note in self.cosigned.all(self.origin):
             try:
                 text, lines = take_apart(note)
             except Tampered:
                 continue  # the log check names it
+            if _is_lost(note, log):
+                continue
             joined[text] = joined[text] + f"{lines[-1]}\n".encode() if text in joined else note
         return sorted(joined.values(), key=lambda note: checkpoint_of(note).size)
+
+
+def _is_lost(note: bytes, log: Published) -> bool:
+    """Whether a note is of another branch than the log, and not of the leaves that both have."""
+    kept = checkpoint_of(note)
+    if kept.branch == log.head.branch:
+        return False
+    return kept.size > log.head.size or log.tree.root(kept.size) != kept.root
 
 
 def leaf_of(text: str) -> int:

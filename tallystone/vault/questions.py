@@ -20,7 +20,8 @@ GAINS = frozenset({"share", "attach", "role", "transfer", "accept", "create"})
 KINDS = READS | REFUSALS | GAINS | frozenset(
     {
         "cancel", "charter", "decline", "delete", "detach", "erase", "expire", "init", "invite", "message", "offer",
-        "principal", "receive", "reset", "revoke", "send", "token", "tool", "tool_return", "update",
+        "principal", "receive", "reset", "restore", "revoke", "rotate", "send", "token", "tool", "tool_return",
+        "update",
     }
 )  # fmt: skip
 """Every kind that an operation logs."""

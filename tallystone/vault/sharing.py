@@ -131,6 +131,22 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
     return caller.transact(action, lock=block_id, audit=True)
 
 
+def rotate(caller: Caller, block_id: str) -> int:
+    """Change a block's keys for all who hold it now. Returns the number of the new epoch."""
+
+    def action(plan: Plan) -> int:
+        caller.must_act()
+        held = find_block(caller, plan, block_id, SHARE)
+        opened = open_block(caller, plan, held)
+        if not held.admin:
+            raise Denied("only the owner or a sharer changes the keys", hint="ask its owner", code="no_share")
+        change_keys(opened)
+        caller.event(plan, "rotate", held.key, block=block_id, epoch=opened.row.epoch)
+        return opened.row.epoch
+
+    return caller.transact(action, lock=block_id, audit=True)
+
+
 def _given(opened: Opened, principal: str) -> list[Leaf]:
     """A principal's grants, as far as the caller may end them."""
     everything = opened.grants()

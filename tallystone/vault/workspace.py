@@ -39,6 +39,7 @@ from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
 from tallystone.vault.records import nest_key, shred_nest
+from tallystone.vault.restoring import roots_word
 from tallystone.vault.shredkeys import POOLS, ShredKeys
 from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
@@ -333,9 +334,9 @@ class Workspace:
         keep_state: bool = False,
     ) -> Report:
         """Check the log and every row against it. Needs no token (design §9). `pin` is the checkpoint of an earlier
-        report, kept elsewhere: with it, a rollback of the whole store is found as well. So it is by what witnesses
-        have cosigned. `since` is the encoded state that an earlier check with `keep_state` put into its report: then
-        only what is newer, and all rows, are looked at."""
+        report, kept elsewhere: with it, a rollback of the whole store is found as well, unless the root restored a
+        backup and said so. So it is by what witnesses have cosigned. `since` is the encoded state that an earlier check
+        with `keep_state` put into its report: then only what is newer, and all rows, are looked at."""
         pins = {f"witness {name}": note for name, note in self.log.cosigned.all(self.log.origin)}
         with self.store.snapshot() as snapshot:
             report = verify(
@@ -347,6 +348,7 @@ class Workspace:
                 since=since,
                 keep_state=keep_state,
                 progress=progress,
+                authority=roots_word(self, Plan(snapshot)),
             )
             try:
                 self.check_record(Plan(snapshot), self.id)

@@ -278,6 +278,7 @@ def test_a_read_only_token_changes_no_row_through_any_call(
         lambda v: v.blame(mine.id),
         lambda v: v.restore(mine.id, 1),
         lambda v: v.undo("bob", datetime(2020, 1, 1, tzinfo=UTC)),
+        lambda v: v.rotate(mine.id),
         lambda v: v.erase_block(mine.id),
         lambda v: v.erase_me(v.principal_id),
         lambda v: v.subscribe(),
