@@ -158,9 +158,16 @@ def _contacts(actor: Caller, plan: Plan, to: str) -> list[Opened]:
             opened = open_block(actor, plan, held)
         except (NotFound, Locked, Tampered):
             continue  # what does not open gives no right, and must not keep others from being used
-        if opened.genesis().change.get("contact") == to and _reads(opened, opened.standing()):
+        if _is_contact(opened, to) and _reads(opened, opened.standing()):
             found.append(opened)
     return found
+
+
+def _is_contact(opened: Opened, of: str) -> bool:
+    """Whether a block's owner made it as the contact of this agent. Who took over a block that another had made so has
+    let nobody write: the genesis shows nowhere, and the grants came along."""
+    genesis = opened.genesis()
+    return genesis.change.get("contact") == of and genesis.owner == opened.head.owner
 
 
 def _reads(opened: Opened, standing: Standing) -> bool:
@@ -295,7 +302,7 @@ def _may_write(
         return False
     except Locked:
         return None
-    if opened.genesis().change.get("contact") != actor.id or opened.head.owner != _sponsor(actor, plan):
+    if not _is_contact(opened, actor.id) or opened.head.owner != _sponsor(actor, plan):
         return False
     leaf, leaves = Leaf.decode(leaf_bytes), opened.leaves()
     if leaves.get(leaf.grant) != leaf.digest:
