@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Any
+
 import pytest
 from test_agent_messages import agent, befriend, read
+from test_feed_server import Peer
 
 from attack.lying import agent_of, caller_of, held_by
 from attack.test_agent_messages import Forger
 from tallystone.errors import NotFound
+from tallystone.server.feed import LOOKS, Pump
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.blocks import new_block
 from tallystone.vault.plan import Plan
+from tallystone.vault.subscription import Found, Subscription, subscribe
+
+# -- the change feed --------------------------------------------------------------------------------------------
+
+
+def test_one_users_many_looks_hold_up_nobody_elses_end(
+    workspace: Workspace, alice: Vault, bob: Vault
+) -> None:
+    """Bob and his agent open many streams, and something of his makes each look again, for as long as he can make it
+    last. Alice's revoked token must not stay open for that."""
+    runner = workspace.vault(bob.agent_token(agent(bob, "runner")))
+    spare = workspace.vault(alice.create_token(label="spare"))
+    may_end = threading.Event()
+
+    class Slow(Subscription):
+        def find(self, wanted: set[str]) -> Found:
+            may_end.wait(60)
+            return super().find(wanted)
+
+    async def scenario() -> None:
+        pump = Pump(workspace)
+        crowd, alone = [Peer() for _ in range(2 * LOOKS)], Peer()
+        streams: list[asyncio.Task[None]] = []
+        listeners = [subscribe(caller_of((bob, runner)[number % 2])) for number in range(len(crowd))]
+        for listener in listeners:
+            listener.__class__ = Slow
+        listeners.append(subscribe(caller_of(spare)))
+        for listener, peer in zip(listeners, [*crowd, alone], strict=True):
+            serve: Any = pump.stream(listener, {})
+            streams.append(asyncio.create_task(serve({}, peer.receive, peer.send)))
+        await asyncio.gather(*(peer.until("ready") for peer in [*crowd, alone]))
+        await asyncio.to_thread(alice.suspend, bob.principal_id)
+        while sum(listener.looking for listener in pump._ears) != len(crowd):
+            await asyncio.sleep(0)
+        kid = next(one.kid for one in alice.tokens() if one.label == "spare")
+        await asyncio.to_thread(alice.revoke_token, kid)
+        try:
+            await alone.until("end")
+        finally:
+            may_end.set()
+        for peer in crowd:
+            peer.left.set()
+        await asyncio.gather(*streams)
+
+    asyncio.run(scenario())
+
 
 # -- messages between agents ------------------------------------------------------------------------------------
 
