@@ -40,6 +40,8 @@ MAX_HOPS = 8
 """Messages that may follow from one another without a person in between."""
 UNREAD = 64
 """Messages that wait for one recipient at most."""
+UNREAD_FROM_OTHERS = 48
+"""How many may wait when one comes by the contact: what is left is for the agents of the recipient's own user."""
 UNREAD_FROM_ONE = 16
 """Those of them that are from one sender."""
 AT_ONCE = 16
@@ -120,7 +122,8 @@ def post(actor: Caller, plan: Plan, to: str, name: str, text: str, hops: int) ->
     leaf = contact.held.leaf if contact else None
     via = contact.evidence() if contact else []
     info = message_info(actor.workspace.id, recipient.digest)
-    _deposit(actor, plan, to, seal_message(recipient.record.kem, info, signed, leaf, via))
+    bound = UNREAD_FROM_OTHERS if contact else UNREAD
+    _deposit(actor, plan, to, seal_message(recipient.record.kem, info, signed, leaf, via), bound)
     return identifier("message", signed.digest), [contact.held.key] if contact else []
 
 
@@ -175,14 +178,14 @@ def _reads(opened: Opened, standing: Standing) -> bool:
     return bool(policy.rights(opened.head, standing, today) & READ)
 
 
-def _deposit(actor: Caller, plan: Plan, to: str, enc: bytes) -> None:
-    """Queue a message into the first free place of a mailbox. Places make the bound exact: two who take the same one at
-    once do not both commit."""
+def _deposit(actor: Caller, plan: Plan, to: str, enc: bytes, bound: int) -> None:
+    """Queue a message into the first free place of a mailbox, if fewer than `bound` wait there. Places make the bound
+    exact: two who take the same one at once do not both commit."""
     rows = plan.rows(INBOX, mailbox(to))
     waiting = {_mark(bytes(row[3])) for row in rows}
     sent = streams.find(plan, actor.keys, SENT, to) or {"unread": []}
     mine = [mark for mark in sent["unread"] if mark in waiting]
-    if len(rows) >= UNREAD or len(mine) >= UNREAD_FROM_ONE:
+    if len(rows) >= bound or len(mine) >= UNREAD_FROM_ONE:
         raise full(to)
     taken = {bytes(row[2]) for row in rows}
     place = next(one for number in range(UNREAD) if (one := bytes([number])) not in taken)

@@ -12,10 +12,11 @@ from test_feed_server import Peer
 
 from attack.lying import agent_of, caller_of, held_by
 from attack.test_agent_messages import Forger
-from tallystone.errors import NotFound
+from tallystone.errors import Conflict, NotFound
 from tallystone.server.feed import LOOKS, Pump
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.blocks import new_block
+from tallystone.vault.mail import UNREAD, UNREAD_FROM_ONE, UNREAD_FROM_OTHERS
 from tallystone.vault.plan import Plan
 from tallystone.vault.subscription import Found, Subscription, subscribe
 
@@ -101,3 +102,22 @@ def test_a_contact_that_went_away_and_came_back_is_one(alice: Vault, bob: Vault)
     alice.accept_transfer(contact)
     bob.send_message(runner, scribe, "hello")
     assert read(alice, scribe) == ["hello"]
+
+
+def test_others_agents_cannot_shut_out_ones_own(alice: Vault, bob: Vault) -> None:
+    """Bob makes as many agents as it takes to fill the mailbox that he may write to."""
+    scribe, clerk, crowd = agent(alice, "scribe"), agent(alice, "clerk"), [agent(bob, "runner")]
+    contact = befriend(alice, scribe, bob, crowd[0])
+    crowd += [agent(bob, f"runner {number}") for number in range(UNREAD // UNREAD_FROM_ONE - 1)]
+    for one in crowd[1:]:
+        bob.attach(one, contact, "read")
+    arrived = 0
+    for one in crowd:
+        for _ in range(UNREAD_FROM_ONE):
+            try:
+                bob.send_message(one, scribe, "x")
+                arrived += 1
+            except Conflict as error:
+                assert error.code == "mailbox_full"
+    assert arrived == UNREAD_FROM_OTHERS < UNREAD
+    alice.send_message(clerk, scribe, "from your own")
