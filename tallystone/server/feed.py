@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -42,6 +43,8 @@ STUCK_SECONDS = 30.0
 """Seconds that one write may wait for a listener to read."""
 LOOKS = 4
 """Vaults that look again at once, each in a thread."""
+LOOKS_EACH = 2
+"""Those of them that are one user's with its agents: the others wait in line there, and hold up nobody else's end."""
 
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 _log = structlog.get_logger("tallystone.server")
@@ -81,6 +84,7 @@ class Pump:
         self._looks: set[asyncio.Task[None]] = set()
         self._searching: asyncio.Task[None] | None = None
         self._limiter: anyio.CapacityLimiter | None = None
+        self._lines: WeakValueDictionary[str, anyio.CapacityLimiter] = WeakValueDictionary()
         self._stopping = False
 
     def admit(self, principal: str) -> None:
@@ -188,8 +192,12 @@ class Pump:
         return task
 
     async def _look(self, listener: Subscription, wanted: set[str]) -> None:
+        line = self._lines.setdefault(listener.user, anyio.CapacityLimiter(LOOKS_EACH))
         try:
-            found = await self._thread(partial(listener.find, wanted))
+            async with line:
+                if listener not in self._ears:
+                    return  # it left while it waited
+                found = await self._thread(partial(listener.find, wanted))
         except Exception as error:
             self._crashed(error)
             found = Found(code="internal")

@@ -40,6 +40,8 @@ MAX_HOPS = 8
 """Messages that may follow from one another without a person in between."""
 UNREAD = 64
 """Messages that wait for one recipient at most."""
+UNREAD_FROM_OTHERS = 48
+"""How many may wait when one comes by the contact: what is left is for the agents of the recipient's own user."""
 UNREAD_FROM_ONE = 16
 """Those of them that are from one sender."""
 AT_ONCE = 16
@@ -120,7 +122,8 @@ def post(actor: Caller, plan: Plan, to: str, name: str, text: str, hops: int) ->
     leaf = contact.held.leaf if contact else None
     via = contact.evidence() if contact else []
     info = message_info(actor.workspace.id, recipient.digest)
-    _deposit(actor, plan, to, seal_message(recipient.record.kem, info, signed, leaf, via))
+    bound = UNREAD_FROM_OTHERS if contact else UNREAD
+    _deposit(actor, plan, to, seal_message(recipient.record.kem, info, signed, leaf, via), bound)
     return identifier("message", signed.digest), [contact.held.key] if contact else []
 
 
@@ -158,9 +161,16 @@ def _contacts(actor: Caller, plan: Plan, to: str) -> list[Opened]:
             opened = open_block(actor, plan, held)
         except (NotFound, Locked, Tampered):
             continue  # what does not open gives no right, and must not keep others from being used
-        if opened.genesis().change.get("contact") == to and _reads(opened, opened.standing()):
+        if _is_contact(opened, to) and _reads(opened, opened.standing()):
             found.append(opened)
     return found
+
+
+def _is_contact(opened: Opened, of: str) -> bool:
+    """Whether a block's owner made it as the contact of this agent. Who took over a block that another had made so has
+    let nobody write: the genesis shows nowhere, and the grants came along."""
+    genesis = opened.genesis()
+    return genesis.change.get("contact") == of and genesis.owner == opened.head.owner
 
 
 def _reads(opened: Opened, standing: Standing) -> bool:
@@ -168,14 +178,14 @@ def _reads(opened: Opened, standing: Standing) -> bool:
     return bool(policy.rights(opened.head, standing, today) & READ)
 
 
-def _deposit(actor: Caller, plan: Plan, to: str, enc: bytes) -> None:
-    """Queue a message into the first free place of a mailbox. Places make the bound exact: two who take the same one at
-    once do not both commit."""
+def _deposit(actor: Caller, plan: Plan, to: str, enc: bytes, bound: int) -> None:
+    """Queue a message into the first free place of a mailbox, if fewer than `bound` wait there. Places make the bound
+    exact: two who take the same one at once do not both commit."""
     rows = plan.rows(INBOX, mailbox(to))
     waiting = {_mark(bytes(row[3])) for row in rows}
     sent = streams.find(plan, actor.keys, SENT, to) or {"unread": []}
     mine = [mark for mark in sent["unread"] if mark in waiting]
-    if len(rows) >= UNREAD or len(mine) >= UNREAD_FROM_ONE:
+    if len(rows) >= bound or len(mine) >= UNREAD_FROM_ONE:
         raise full(to)
     taken = {bytes(row[2]) for row in rows}
     place = next(one for number in range(UNREAD) if (one := bytes([number])) not in taken)
@@ -295,7 +305,7 @@ def _may_write(
         return False
     except Locked:
         return None
-    if opened.genesis().change.get("contact") != actor.id or opened.head.owner != _sponsor(actor, plan):
+    if not _is_contact(opened, actor.id) or opened.head.owner != _sponsor(actor, plan):
         return False
     leaf, leaves = Leaf.decode(leaf_bytes), opened.leaves()
     if leaves.get(leaf.grant) != leaf.digest:

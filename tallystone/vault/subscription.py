@@ -51,12 +51,14 @@ class Found:
 
 
 class Subscription:
-    """See the module. `told` and `settled` belong to whoever reads; the rest to whoever drives the feed."""
+    """See the module. `told` and `settled` belong to whoever reads; the rest to whoever drives the feed. `user` is who
+    listens, or the sponsor of the agent that does."""
 
     def __init__(
         self, caller: Caller, sight: Sight, only: frozenset[str], at: tuple[int, bytes], number: int
     ) -> None:
         self.caller = caller
+        self.user = caller.id
         self.sight = sight
         self.only = only
         self.unsure: set[str] = set()
@@ -270,6 +272,8 @@ def subscribe(caller: Caller, only: frozenset[str] = frozenset(), after: str | N
         size = log_size(plan.snapshot)
         at = size, mark_at(plan.snapshot, size)
         made = Subscription(caller, sight, only, at, place.number if place else 0)
+        if caller.id.startswith("agent-"):
+            made.user = caller.identity(plan, caller.id).record.sponsor
         if place is not None:
             made.resume(place, missed(plan.snapshot, caller.keys, sight, place))
         return made
