@@ -586,7 +586,7 @@ class TestEveryReadAgreesWithTheModel(Sharing.TestCase):  # type: ignore[name-de
     """What pytest collects."""
 
 
-LIVES, STEPS = (40, 120) if LONG else (3, 50)
+LIVES, STEPS = (40, 120) if LONG else (2, 60)
 
 
 def live(machine: Sharing, chance: random.Random) -> Counter[str]:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -313,13 +313,6 @@ def _ways_in(agent: str, block: str, label: str) -> list[tuple[str, str, Any]]:
         ("GET", f"blocks/{block}/agents", None),
         ("GET", f"blocks/{block}/grants", None),
         ("GET", f"blocks/{block}/access", None),
-        ("GET", f"blocks/{block}/versions", None),
-        ("GET", f"blocks/{block}/versions/1", None),
-        ("GET", f"blocks/{block}/versions/1/diff", None),
-        ("GET", f"blocks/{block}/blame", None),
-        ("POST", f"blocks/{block}/restore", {"version": 1}),
-        ("POST", f"blocks/{block}/rotate", None),
-        ("POST", f"blocks/{block}/erase", None),
         ("POST", f"blocks/{block}/transfer/accept", None),
         ("POST", f"blocks/{block}/grants", {"recipient": agent, "can": "read"}),
         ("DELETE", f"blocks/{block}/grants/{agent}", None),
@@ -333,13 +326,30 @@ def _ways_in(agent: str, block: str, label: str) -> list[tuple[str, str, Any]]:
     ]
 
 
+def _ways_into_its_past(block: str) -> list[tuple[str, str, Any]]:
+    """Every route by which somebody might get at what a block was, or end it; the quick suite tries them in turns."""
+    return [
+        ("GET", f"blocks/{block}/versions", None),
+        ("GET", f"blocks/{block}/versions/1", None),
+        ("GET", f"blocks/{block}/versions/1/diff", None),
+        ("GET", f"blocks/{block}/blame", None),
+        ("POST", f"blocks/{block}/restore", {"version": 1}),
+        ("POST", f"blocks/{block}/rotate", None),
+        ("POST", f"blocks/{block}/erase", None),
+    ]
+
+
 def test_no_way_in_for_an_agent_by_its_own_token(company: Company) -> None:
-    turns = cycle(TOOLS)
+    turns, days = cycle(TOOLS), count()
     for agent, sees in company.allowed.items():
         identity, token = company.agents[agent], company.agent_tokens[agent]
         for block in sorted(company.interesting - sees):
             secret, label = company.blocks[block], company.labels[block]
-            for method, path, body in _ways_in(identity, secret, label):
+            past = _ways_into_its_past(secret)
+            for method, path, body in [
+                *_ways_in(identity, secret, label),
+                *(past if LONG else [past[next(days) % len(past)]]),
+            ]:
                 answer = company.ask(token, method, path, body)
                 # 403 where an agent may do this to no block at all
                 manages = path.startswith("agents/") and not path.endswith(label)
@@ -357,6 +367,7 @@ def test_no_way_in_for_an_agent_by_its_own_token(company: Company) -> None:
 
 def test_no_way_in_for_anybody_whom_a_block_was_not_shared_with(company: Company) -> None:
     """Other users: by id, by each other's agents, and by agents of their own."""
+    days = count()
     for user, token in company.tokens.items():
         mine = [agent for agent, other in company.user_of.items() if other == user]
         made = None if mine else company.need(token, "POST", "agents/", {"tools": list(TOOLS)})["id"]
@@ -367,7 +378,8 @@ def test_no_way_in_for_anybody_whom_a_block_was_not_shared_with(company: Company
             if user == company.owner[block] or user in {company.user_of[agent] for agent in holders}:
                 continue
             foreign, label = company.agents[holders[0]], company.labels[block]
-            tries = _ways_in(own, secret, label)
+            past = _ways_into_its_past(secret)
+            tries = [*_ways_in(own, secret, label), *(past if LONG else [past[next(days) % len(past)]])]
             if LONG or user == "outsider":
                 tries += [way for way in _ways_in(foreign, secret, label) if way[1].startswith("agents/a")]
             tries.append(
@@ -396,7 +408,7 @@ def test_every_route_about_an_agents_memory_is_tried() -> None:
     """A route that is added later, such as one that shows a prompt, has to be tried here too."""
     names = {"AGENT": "{agent_id}", "BLOCK": "{block_id}", "LABEL": "{block_label...}"}
     tried = set()
-    for method, path, _ in _ways_in(*names):
+    for method, path, _ in [*_ways_in(*names), *_ways_into_its_past("BLOCK")]:
         for name, template in names.items():
             path = path.replace(f"grants/{name}", "grants/{principal}").replace(name, template)
             path = path.replace("versions/1", "versions/{number}")
