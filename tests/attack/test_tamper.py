@@ -23,7 +23,7 @@ from tallystone.store.tables import TABLES, Table
 from tallystone.vault import Workspace
 
 FULL = os.environ.get("TALLYSTONE_ATTACK") == "full"
-QUICK_CASES = 2
+QUICK_CASES = 3
 EVENT_TABLES = {"log_leaf", "log_detail", "log_manifest", "log_head", "auditor"}
 # Rows that bring an older value of a block back: a consistent rollback is for the log check to find (design §2).
 ROLLBACK = {"block", "version", "chain"}
