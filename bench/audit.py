@@ -47,8 +47,8 @@ def _without_log() -> None:
         return None
 
     # A program for measuring may reach in; `Caller.event` is where each operation seals its event.
-    setattr(SqliteStore, "commit", changes_only)  # noqa: B010  # as text, since mypy minds a method that is replaced
-    setattr(Caller, "event", nothing)  # noqa: B010  # likewise
+    setattr(SqliteStore, "commit", changes_only)  # noqa: B010 -- as text: mypy minds a method that is replaced
+    setattr(Caller, "event", nothing)  # noqa: B010 -- as above, mypy minds it otherwise
 
 
 def _server(folder: str, logged: bool, ready: Connection) -> None:

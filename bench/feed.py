@@ -113,7 +113,7 @@ def write(
     with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, trust_env=False) as client:
         began = time.monotonic()
         for count in range(int(rate * seconds)):
-            time.sleep(max(0.0, began + count / rate - time.monotonic()))
+            time.sleep(max(0.0, began + count / rate - time.monotonic()))  # the load is a rate: this keeps it
             block = blocks[count % len(blocks)]
             answer = client.patch(f"/v1/blocks/{block}", json={"value": f"value {count} " + "x" * 1000})
             done.append((block, answer.raise_for_status().json()["version"], time.monotonic()))

@@ -7,6 +7,7 @@ import pytest
 from tallystone.errors import Denied, Invalid, NotFound, Taken
 from tallystone.store.tables import GRANT_WRAP, INBOX, LEDGER
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.caller import Caller
 from tallystone.vault.plan import WS
 from tallystone.vault.types import Block, Credentials
 
@@ -261,6 +262,39 @@ def test_who_writes_after_a_placement_was_taken_back_changes_the_keys_first_with
     alice.edit_block(team.id, lambda _: appended("by alice"))
     assert bob.edit_block(team.id, lambda _: appended("by bob")).version == 4
     assert alice.block(team.id).value == "by bob"
+
+
+def test_keys_that_change_again_while_the_last_ones_are_taken_are_taken_too(
+    workspace: Workspace,
+    alice: Vault,
+    bob_credentials: Credentials,
+    team: Block,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alice.share(team.id, "bob", "write")
+    bob = again(workspace, bob_credentials)
+    bob.accept_offer(team.id)
+    mine = alice.create_agent({"name": "a"}, block_ids=[team.id])
+    agent = bob.create_agent({"name": "b"})
+
+    def change_the_keys() -> None:
+        bob.attach(agent.id, team.id)
+        bob.detach(agent.id, team.id)
+        bob.edit_block(team.id, lambda before: appended(before.value + "!"))
+
+    collect, left = workspace.collect, 3
+
+    def collect_and_be_overtaken(caller: Caller, holder: str) -> None:
+        nonlocal left
+        collect(caller, holder)
+        if holder == mine.id and left:
+            left -= 1
+            change_the_keys()
+
+    change_the_keys()
+    monkeypatch.setattr(workspace, "collect", collect_and_be_overtaken)
+    assert alice.agent_block(mine.id, "team").value == "hello!!!!"
+    assert left == 0
 
 
 def test_a_reader_who_takes_its_placement_back_leaves_the_change_of_keys_to_the_next_writer(

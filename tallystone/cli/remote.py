@@ -133,7 +133,9 @@ class RemoteVault:
                 if lost >= _REDIALS:
                     raise
             lost += 1
-            time.sleep(min(0.1 * 2**lost, 5.0))
+            time.sleep(
+                min(0.1 * 2**lost, 5.0)
+            )  # a person waits at a terminal; a server that starts needs a moment
             events = self._wire.listen(where, after)
 
     def erase_block(self, block_id: str) -> Receipt:

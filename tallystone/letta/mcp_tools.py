@@ -113,8 +113,8 @@ def _parameters(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_schema(value: Mapping[str, Any]) -> bool:
     """Whether this is a JSON schema at all. Nothing of it is run: it is the data here."""
-    # it comes with `mcp`, is loaded as late, and has no types
-    from jsonschema import Draft202012Validator, SchemaError  # type: ignore[import-untyped]
+    # it comes with `mcp`, and is loaded as late
+    from jsonschema import Draft202012Validator, SchemaError  # type: ignore[import-untyped]  # it has no types
 
     try:
         Draft202012Validator.check_schema(value)

@@ -48,15 +48,16 @@ _REFUSALS = (Denied, Locked, NotFound, Unauthenticated, Tampered)
 
 
 class KeysChanged(Locked):
-    """A block's keys were changed for everybody, and the new ones wait in the inbox of `holder`."""
+    """A block's keys were changed for everybody, and the new ones wait in the inbox of `holder`. `change` tells this
+    change from the next: what the block's rows hold of the grant, as bytes to compare."""
 
-    def __init__(self, holder: str) -> None:
+    def __init__(self, holder: str, change: bytes) -> None:
         super().__init__(
             "the block's keys have changed, and this token cannot take the new ones",
             hint="use a token of scope full once",
             code="keys_changed",
         )
-        self.holder = holder
+        self.holder, self.change = holder, change
 
 
 class Caller:
@@ -127,7 +128,7 @@ class Caller:
         and `Repeated` for a request that turns out to have been answered.
         """
         reply, self.reply = self.reply, None  # one operation, one answer, also when it fails
-        collected: set[str] = set()
+        collected: set[tuple[str, bytes]] = set()
         guard: Any = self.workspace.lock_for(lock) if lock else nullcontext()
         plan: Plan | None = None
         with guard:
@@ -156,14 +157,16 @@ class Caller:
                     return result
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 
-    def _again(self, error: TallystoneError, plan: Plan | None, collected: set[str], *, audit: bool) -> bool:
+    def _again(
+        self, error: TallystoneError, plan: Plan | None, collected: set[tuple[str, bytes]], *, audit: bool
+    ) -> bool:
         """Whether to run once more what ended so; if not, and it is a refusal, that is logged. `collected` names the
-        principals whose mail was opened for this operation: it is opened once."""
+        principals whose mail was opened for this operation, and for which change of keys: once for each."""
         if isinstance(error, Conflict) and error.code == "conflict":
             return True
-        holder = error.holder if isinstance(error, KeysChanged) else self.id
-        if holder not in collected and self._mail_may_help(error):
-            collected.add(holder)
+        holder, change = (error.holder, error.change) if isinstance(error, KeysChanged) else (self.id, b"")
+        if (holder, change) not in collected and self._mail_may_help(error):
+            collected.add((holder, change))
             self.workspace.collect(self, holder)
             return True
         if isinstance(error, _REFUSALS) or (audit and isinstance(error, Conflict | Invalid)):

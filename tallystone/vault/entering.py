@@ -93,11 +93,11 @@ def _caught_up(caller: Caller, plan: Plan, held: Held) -> Held:
     if row is None or (leaf is not None and (not row[3] or crypto.equal(bytes(row[3]), leaf.digest))):
         raise wrong  # no new key waits for a grant that ended, or whose key is the one that it was
     if leaf is not None:
-        raise KeysChanged(leaf.recipient)
+        raise KeysChanged(leaf.recipient, bytes(row[3]))
     if not renewed(bytes(row[6])):
         raise wrong
     if not held.admin:
-        raise KeysChanged(caller.id)
+        raise KeysChanged(caller.id, bytes(row[6]))
     entry = Ledger(held.admin, held.block).open(held.grant, bytes(row[6]))
     held = replace(held, key=entry.key, admin=entry.admin or held.admin)
     shelf, locator = caller.keys.shelf(held.kind), caller.keys.locator(held.block)

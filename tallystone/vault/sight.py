@@ -143,7 +143,7 @@ def glance(caller: Caller, plan: Plan, block_id: str) -> Seen | None:
 def look(caller: Caller, question: Callable[[Plan], T]) -> T:
     """Answer a question on a consistent view, after the checks that every operation makes: the token, its day, the
     standing of who acts. Nothing is written but new keys that wait in a mailbox. Raises `Unauthenticated`."""
-    collected: set[str] = set()
+    collected: set[tuple[str, bytes]] = set()
     for _ in range(ATTEMPTS):
         try:
             with caller.workspace.store.snapshot() as snapshot:
@@ -151,9 +151,9 @@ def look(caller: Caller, question: Callable[[Plan], T]) -> T:
                 caller.check(plan)
                 return question(plan)
         except KeysChanged as error:
-            if not caller.keys.can_act or error.holder in collected:
+            if not caller.keys.can_act or (error.holder, error.change) in collected:
                 raise
-            collected.add(error.holder)
+            collected.add((error.holder, error.change))
             caller.workspace.collect(caller, error.holder)
     raise Conflict("the blocks are changing too fast", hint="try again", code="contended")
 

@@ -193,7 +193,9 @@ class Watch:
             change = self.poll()
             if change is not None or (until is not None and time.monotonic() >= until):
                 return change
-            time.sleep(POLL_SECONDS)
+            time.sleep(
+                POLL_SECONDS
+            )  # of the listener's own thread; other processes write, so no event could wake it
 
     def poll(self) -> Change | None:
         """The next change if there is one already. Raises `Unauthenticated` once access has ended, `StoreError`."""
