@@ -27,7 +27,7 @@ from tallystone.errors import (
 from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
 from tallystone.statements import Signed, issue
 from tallystone.store.protocol import Row
-from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, TOKEN
+from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, SHELF, TOKEN
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.replies import Repeated, Reply
@@ -68,16 +68,16 @@ class Caller:
         workspace: Workspace,
         keys: Keys,
         token_row: Row,
-        reply_key: bytes,
+        reply_key: Callable[[], bytes],
         under: Caller | None = None,
     ) -> None:
         self.workspace = workspace
         self.keys = keys
         self.under = under
         self.reply: Reply | None = None
-        self.reply_key = reply_key
+        self._reply_key = reply_key
         self.leaves: deque[int] = deque(maxlen=NAMED_LEAVES)  # what this caller's operations logged last
-        self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
+        self.has_mail = self.has_roles = True  # whether mail and roles are worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
 
@@ -105,9 +105,14 @@ class Caller:
         """`full` or `read`."""
         return str(self._token_row[3])
 
+    @property
+    def reply_key(self) -> bytes:
+        """Addresses and seals the answers kept for this token's retried requests."""
+        return self._reply_key()
+
     def as_agent(self, keys: Keys) -> Caller:
         """The same token, acting as an agent whose keys it reaches."""
-        agent = Caller(self.workspace, keys, self._token_row, self.reply_key, under=self)
+        agent = Caller(self.workspace, keys, self._token_row, self._reply_key, under=self)
         agent.reply = self.reply
         agent.leaves = self.leaves
         return agent
@@ -115,7 +120,7 @@ class Caller:
     def twin(self) -> Caller:
         """The same caller once more, for work that goes on beside: a caller belongs to one thread at a time."""
         under = self.under.twin() if self.under is not None else None
-        return Caller(self.workspace, self.keys, self._token_row, self.reply_key, under)
+        return Caller(self.workspace, self.keys, self._token_row, self._reply_key, under)
 
     # -- committing ---------------------------------------------------------------------------------------------
 
@@ -135,7 +140,7 @@ class Caller:
             for _ in range(ATTEMPTS):
                 try:
                     with self.workspace.store.snapshot() as snapshot:
-                        plan = Plan(snapshot)
+                        plan = Plan(snapshot, self.workspace.recall.find)
                         self.check(plan)
                         if reply is not None:
                             known = reply.find(plan, self.workspace.now())
@@ -297,7 +302,7 @@ class Caller:
             **content,
         }
         auditor = None if grants else self.workspace.auditor_key()
-        plan.event(kind, seal_event(detail, self.keys, grants, auditor))
+        plan.event(kind, seal_event(detail, self.keys, grants, auditor, plan.filing))
 
 
 def _inactive(who: str, identity: Identity) -> Unauthenticated:
@@ -329,11 +334,16 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
             identity = plan.get(IDENTITY, principal)
             if identity is None:
                 raise Tampered("a principal's keys are not there")
-            open_seed(keys, "sign", bytes(identity[2]))
-        caller = Caller(workspace, keys, row, token.reply_key())
+            # Each of the two opens under one key only: that this one did is remembered by their hash.
+            mark = crypto.sha256(crypto.pae("seed", principal, bytes(row[7]), bytes(identity[2])))
+            if mark not in workspace.trusted:
+                open_seed(keys, "sign", bytes(identity[2]))
+                workspace.trust(mark)
+        caller = Caller(workspace, keys, row, token.reply_key)
         workspace.check_record(plan, root.pin)
         caller.standing(plan)
         caller.has_mail = bool(snapshot.scan(INBOX, (WS, principal), limit=1))
+        caller.has_roles = bool(snapshot.scan(SHELF, (WS, keys.shelf("role")), limit=1))  # `shelves.ROLES`
         return caller
 
 

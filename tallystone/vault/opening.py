@@ -96,8 +96,10 @@ class Opened:
         self.held = held
         self.row = row
         self.keys = keys
+        self._trusted = caller.workspace.trusted
         self._chain = {keys.number: keys.chain}
         self._heads: dict[int, Head] = {}
+        self.verified: tuple[dict[str, Any], Version, bytes] | None = None
 
     @property
     def id(self) -> str:
@@ -185,10 +187,6 @@ class Opened:
         policy.check_settings(head.settings)
         self._heads[number] = head
         return head
-
-    @property
-    def _trusted(self) -> set[bytes]:
-        return self.caller.workspace.trusted
 
     def _mark(self, signed: Signed, place: int) -> bytes:
         # With whom the walk is anchored in: who believes in another owner (a forged shelf row) vouches for nothing
@@ -309,8 +307,17 @@ class Opened:
 
     def payload(self) -> tuple[dict[str, Any], Version, bytes]:
         """The newest content as a map, its version statement and that statement's digest."""
+        if self.verified is None or self.verified[1].number != self.row.version:
+            content, version = self.content()
+            self.verified = open_payload(self.held.kind, content.payload), version, content.signed.digest
+        return self.verified
+
+    def newest(self) -> tuple[Version, bytes]:
+        """The newest version's statement and that statement's digest, whatever its content is."""
+        if self.verified is not None and self.verified[1].number == self.row.version:
+            return self.verified[1:]
         content, version = self.content()
-        return open_payload(self.held.kind, content.payload), version, content.signed.digest
+        return version, content.signed.digest
 
     @property
     def admin_public(self) -> bytes:
@@ -361,6 +368,11 @@ class Opened:
         """The live grants, all that the latest policy statement counts, and no other."""
         self.leaves()
         return [self.roster(row).leaf for row, _ in self.ledger().values()]
+
+    def recipients(self) -> list[str]:
+        """Whom the live grants are to."""
+        known = self.held.recalled.granted(self.plan) if self.held.recalled is not None else None
+        return [leaf.recipient for leaf in self.grants()] if known is None else known
 
     def deletion(self) -> bytes:
         """The owner's signed word that the block is gone, for the event's details."""

@@ -40,6 +40,7 @@ class ShredKeys:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._prefix = f"{folder}{os.sep}"
         self._lock = Lock()
         self._pool = b""
         self._next = self._size = 0
@@ -62,7 +63,7 @@ class ShredKeys:
         if len(slot) != SLOT_SIZE:
             return None
         try:
-            handle = os.open(self._path(slot[:_NAME]), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            handle = os.open(f"{self._prefix}{slot[:_NAME].hex()}", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             try:
                 key = os.pread(handle, crypto.KEY_SIZE, _offset(slot))
             finally:

@@ -61,10 +61,11 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         try:
             if caller.has_mail:
                 empty_inbox(caller)
-            collect_trusted(caller)
+            if caller.has_roles:
+                collect_trusted(caller)
         finally:
             caller.reply = reply
-        caller.has_mail = True
+        caller.has_mail = caller.has_roles = True
 
     @property
     def principal_id(self) -> str:

@@ -51,13 +51,13 @@ def agent_ids(opened: Opened, viewer: Caller) -> list[str]:
     """Agents with a live grant: all of them for the owner, else those that the viewer sponsors, or is."""
     owns = opened.head.owner == viewer.id
     return [
-        leaf.recipient
-        for leaf in opened.grants()
-        if leaf.recipient.startswith("agent-")
+        recipient
+        for recipient in opened.recipients()
+        if recipient.startswith("agent-")
         and (
             owns
-            or leaf.recipient in (viewer.id, opened.caller.id)
-            or find(opened.plan, viewer.keys, AGENTS, leaf.recipient) is not None
+            or recipient in (viewer.id, opened.caller.id)
+            or find(opened.plan, viewer.keys, AGENTS, recipient) is not None
         )
     ]
 

@@ -38,6 +38,7 @@ from tallystone.vault.events import seal_event
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
+from tallystone.vault.recall import Recall
 from tallystone.vault.records import nest_key, shred_nest
 from tallystone.vault.restoring import roots_word
 from tallystone.vault.shredkeys import POOLS, ShredKeys
@@ -75,6 +76,7 @@ class Workspace:
         self.record = record
         self.log_public = log_public
         self.log = PublicLog(self, cosigned)
+        self.recall = Recall()
         self.trusted: set[bytes] = set()
         self.geneses: dict[str, Genesis] = {}
         self.clock: Callable[[], float] = time.time
@@ -320,6 +322,7 @@ class Workspace:
         next purge, and nothing can be read meanwhile: the rows are gone."""
         slots = [bytes(row[1]) for row in plan.written(SHRED)]
         if slots:
+            self.recall.clear()  # nothing of what is gone stays in memory either, not even sealed
             with suppress(StoreError):
                 self.shreds.destroy(slots)
 

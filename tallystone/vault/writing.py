@@ -223,7 +223,7 @@ def add_version(
         )
     body = encode_payload(payload)
     head, number = opened.head, row.version + 1
-    before = opened.content()[1] if row.version else None
+    before = opened.newest()[0] if row.version else None
     version = Version(
         block=opened.id,
         number=number,
@@ -247,6 +247,7 @@ def add_version(
     plan.put(VERSION, row.storage, number, row.epoch, wrap, sealed)
     opened.row = replace(row, version=number)
     opened.row.write(plan)
+    opened.verified = dict(payload), version, signed.digest
     return version
 
 
@@ -272,7 +273,7 @@ def add_link(
     if standing is not None and opened.row.epoch == head.epoch and (head.due or kind == "revocation"):
         change = {**change, "due": True}  # no version may cite this before somebody has rotated (design §6)
     authority = {} if standing is None or standing.leaf is None else _authority(opened, standing)
-    version_digest = opened.content()[0].signed.digest if opened.row.version else EMPTY
+    version_digest = opened.newest()[1] if opened.row.version else EMPTY
     link = Link(
         block=opened.id,
         number=head.number + 1,
