@@ -10,7 +10,7 @@
 | check_every| TALLYSTONE_CHECK_EVERY| 3600        | seconds between checks of the log; 0: only at the start       |
 | refusals   | TALLYSTONE_REFUSALS   | 50          | requests a second without a good token; beyond, 429           |
 | listeners  | TALLYSTONE_LISTENERS  | 2000        | streams of changes that are open at once; beyond, 503         |
-| listeners_each | TALLYSTONE_LISTENERS_EACH | 250 | those of one principal; beyond, 429                           |
+| listeners_each | TALLYSTONE_LISTENERS_EACH | 250 | those of one user with its agents; beyond, 429                |
 | backup_days| TALLYSTONE_BACKUP_DAYS|             | days that copies of the database are kept; for receipts       |
 | key_backup_days| TALLYSTONE_KEY_BACKUP_DAYS| 0 | days that copies of server-keys are kept; for receipts        |
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
