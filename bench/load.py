@@ -1,8 +1,8 @@
 """A load generator: each connection sends the next request when it has the answer to the last.
 
 Plain sockets, one `select` loop a process, no HTTP library: so what is measured is the server. What it takes itself,
-some 0.1 to 0.2 ms of processor time a request with the kernel's part, is measured too (`Played.cpu`). A script is a generator: it yields
-requests, is sent their answers, and goes round until the time is over or it returns.
+some 0.1 to 0.2 ms of processor time a request with the kernel's part, is measured too (`Played.cpu`). A script is a
+generator: it yields requests, is sent their answers, and goes round until the time is over or it returns.
 """
 
 from __future__ import annotations
