@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,7 @@ def serve(
     host: Annotated[str | None, Parameter(metavar="ADDRESS")] = None,
     port: Annotated[int | None, Parameter(metavar="N")] = None,
     config: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    workers: Annotated[int | None, Parameter(metavar="N")] = None,
     max_body: Annotated[int | None, Parameter(metavar="BYTES")] = None,
     threads: Annotated[int | None, Parameter(metavar="N")] = None,
     grace: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
@@ -69,6 +71,8 @@ def serve(
         Port to listen on; 0 takes a free one. Default: 8283.
     config
         TOML file with settings. Also: TALLYSTONE_CONFIG.
+    workers
+        Processes that serve; one that dies is replaced. Default: 1.
     max_body
         Bytes that the body of a request may have. Default: 10485760.
     threads
@@ -127,6 +131,7 @@ def serve(
         "data": data,
         "host": host,
         "port": port,
+        "workers": workers,
         "max_body": max_body,
         "threads": threads,
         "grace": grace,
@@ -156,8 +161,14 @@ def serve(
         _first_start(settings.data, key_file, kit)
     if not settings.host.startswith(_LOOPBACK):
         warn(f"{settings.host} is reachable from outside, and tokens cross it unencrypted: put TLS in front")
-    with Workspace.open(settings.data) as workspace:
-        run.serve(workspace, settings)
+    opened = partial(Workspace.open, settings.data)
+    with (
+        opened() as workspace
+    ):  # so that what is wrong with it is said once, and an older store is brought up to date
+        if settings.workers == 1:
+            run.serve(workspace, settings)
+    if settings.workers > 1:
+        run.serve_many(opened, settings)
     say("stopped")
     return 0
 

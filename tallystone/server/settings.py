@@ -4,13 +4,14 @@
 | data       | TALLYSTONE_DATA       |             | the data directory                                            |
 | host       | TALLYSTONE_HOST       | 127.0.0.1   | address to listen on                                          |
 | port       | TALLYSTONE_PORT       | 8283        | port to listen on; 0 takes a free one                         |
+| workers    | TALLYSTONE_WORKERS    | 1           | processes that serve                                          |
 | max_body   | TALLYSTONE_MAX_BODY   | 10485760    | bytes of a request's body                                     |
 | threads    | TALLYSTONE_THREADS    | 16          | requests worked on at once                                    |
 | grace      | TALLYSTONE_GRACE      | 30          | seconds that requests under way get to finish at a stop       |
 | check_every| TALLYSTONE_CHECK_EVERY| 3600        | seconds between checks of the log; 0: only at the start       |
 | refusals   | TALLYSTONE_REFUSALS   | 50          | requests a second without a good token; beyond, 429           |
 | listeners  | TALLYSTONE_LISTENERS  | 2000        | streams of changes that are open at once; beyond, 503         |
-| listeners_each | TALLYSTONE_LISTENERS_EACH | 250 | those of one principal; beyond, 429                           |
+| listeners_each | TALLYSTONE_LISTENERS_EACH | 250 | those of one user with its agents; beyond, 429                |
 | backup_days| TALLYSTONE_BACKUP_DAYS|             | days that copies of the database are kept; for receipts       |
 | key_backup_days| TALLYSTONE_KEY_BACKUP_DAYS| 0 | days that copies of server-keys are kept; for receipts        |
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
@@ -53,6 +54,7 @@ class Settings:
     data: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8283
+    workers: int = 1
     max_body: int = 10 * 1024 * 1024
     threads: int = 16
     grace: int = 30
@@ -78,6 +80,7 @@ class Settings:
 
 _BOUNDS = {
     "port": (0, 65535),
+    "workers": (1, 256),
     "max_body": (1024, 2**31 - 1),
     "threads": (1, 256),
     "grace": (0, 3600),

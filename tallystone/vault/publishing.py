@@ -6,7 +6,7 @@ is for the caller to decide: a server asks for a token, unless its log is public
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ class PublicLog:
     def __init__(self, workspace: Workspace, cosigned: Cosigned) -> None:
         self._workspace = workspace
         self.cosigned = cosigned
-        self.asked: dict[str, str] = {}
+        self.asked: MutableMapping[str, str] = {}
         """By witness that is asked: what was wrong with its last answer, empty if nothing was."""
 
     @property
@@ -104,7 +104,7 @@ class PublicLog:
         return LogView(self.origin, self.key, size, self.witnesses())
 
     def witnesses(self) -> list[WitnessInfo]:
-        """Who has cosigned what, and when, by name: those asked by this process, and those who once were."""
+        """Who has cosigned what, and when, by name: those who are asked, and those who once were."""
         found: dict[str, WitnessInfo] = {}
         for name, note in self.cosigned.all(self.origin):
             info = _seen(name, note)
