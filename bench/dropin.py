@@ -130,7 +130,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         result["memory"]["after"] = machine.memory(*pids) if pids else None
         if not given.url:
             server.stop()
-            for _ in range(STARTS):
+            for _ in range(given.starts):
                 with serving.ours(data, token, given.workers, more) as server:
                     starts.append(server.first)
             result["first_answer_s"] = [round(seconds, 2) for seconds in starts]
@@ -196,6 +196,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=3, help="of each window")
     parser.add_argument("--warm", type=float, default=0.5, help="seconds before each window")
     parser.add_argument("--rounds", type=int, default=3, help="windows of each operation")
+    parser.add_argument(
+        "--starts", type=int, default=STARTS, help="of our server once more, with the data there"
+    )
     parser.add_argument("--generators", type=int, default=1, help="processes that send requests")
     parser.add_argument("--write", type=Path, metavar="DIR", help="keep the run in dropin.json there")
     return parser

@@ -43,18 +43,23 @@ class Server:
             command, env=environment, stdin=subprocess.DEVNULL, stderr=self._said
         )
         self.pid = self._process.pid
-        target = Target(self.url, token)
+        try:
+            self._wait(Target(self.url, token), port, began)
+        except BaseException:
+            self.stop()
+            raise
+        self.first = time.perf_counter() - began
+
+    def _wait(self, target: Target, port: int, began: float) -> None:
         while True:
             reply = first_answer(target) if _listens(port) else None
             if reply is not None and reply.ok:
-                break
+                return
             if self._process.poll() is not None:
                 raise Unreachable(f"the server ended with {self._process.returncode}: {self.said()}")
             if time.perf_counter() - began > STARTING:
-                self.stop()
                 raise Unreachable(f"no answer in {STARTING:.0f} s: {reply}")
             time.sleep(_POLL)  # the time to the first answer is what is measured: nothing tells of it sooner
-        self.first = time.perf_counter() - began
 
     def __enter__(self) -> Server:
         return self
@@ -76,6 +81,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._said.close()
 
 
 def _listens(port: int) -> bool:
