@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from stores import POSTGRESQL, given_back, use_postgresql
 from wire_counts import summarise
 
 from tallystone.vault import Vault, Workspace
@@ -15,6 +16,17 @@ from tallystone.vault.types import Credentials
 # A slow machine is no failure; each machine keeps the examples that failed on it.
 settings.register_profile("tallystone", deadline=None)
 settings.load_profile("tallystone")
+
+
+if POSTGRESQL:
+    use_postgresql()
+
+
+@pytest.fixture(autouse=True)
+def databases() -> Iterator[None]:
+    """On PostgreSQL: what a test takes of the server, it gives back."""
+    with given_back():
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 | setting    | environment           | default     | meaning                                                       |
 | data       | TALLYSTONE_DATA       |             | the data directory                                            |
+| store      | TALLYSTONE_STORE      |             | the postgresql:// URL of the database that holds the rows     |
 | host       | TALLYSTONE_HOST       | 127.0.0.1   | address to listen on                                          |
 | port       | TALLYSTONE_PORT       | 8283        | port to listen on; 0 takes a free one                         |
 | workers    | TALLYSTONE_WORKERS    | 1           | processes that serve                                          |
@@ -37,11 +38,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tallystone.errors import Invalid
 from tallystone.server.models import LISTS
+from tallystone.vault.places import check_url
 
 PREFIX = "TALLYSTONE_"
 CONFIG = "TALLYSTONE_CONFIG"
@@ -52,6 +54,7 @@ class Settings:
     """What `serve` runs with. See the module's table for units."""
 
     data: Path | None = None
+    store: str | None = field(default=None, repr=False)  # may hold a password
     host: str = "127.0.0.1"
     port: int = 8283
     workers: int = 1
@@ -99,7 +102,7 @@ _FLAGS = ("log_public",)
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 _PATHS = ("data", "model_keys")
 _WORDS = {"log_format": ("text", "json"), "log_level": ("info", "warning", "error")}
-NAMES = tuple(field.name for field in fields(Settings))
+NAMES = tuple(one.name for one in fields(Settings))
 """All settings."""
 
 
@@ -145,6 +148,11 @@ def _typed(name: str, value: object, source: str) -> object:
     """`value` as the setting's type. Strings come from the environment, other types from TOML and flags."""
     if name in _PATHS:
         return Path(str(value))
+    if name == "store":
+        try:
+            return check_url(str(value))
+        except Invalid as error:
+            raise Invalid(f"{source}: {error.message}", hint=error.hint) from None
     if name in LISTS:
         try:
             return LISTS[name](value)
