@@ -38,7 +38,7 @@ class Server:
         }
         self.url = f"http://127.0.0.1:{port}"
         began = time.perf_counter()
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- it lives as long as the process that writes to it
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- open for as long as the server runs
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stderr=self._said
         )

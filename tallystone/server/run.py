@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +22,16 @@ from tallystone.errors import StoreError
 from tallystone.letta.model_layer import ModelLayer
 from tallystone.server.app import App
 from tallystone.server.auth import Turnstile
+from tallystone.server.connections import Sweep, allow_files, bounded
 from tallystone.server.duty import housekeeping, on_duty
 from tallystone.server.limits import MAX_HEADERS, MAX_TARGET
 from tallystone.server.logs import configure
 from tallystone.server.models import model_config
+from tallystone.server.rates import Buckets
+from tallystone.server.senders import networks
 from tallystone.server.settings import Settings
 from tallystone.server.status import Status
+from tallystone.server.tls import Certificate, certificate
 from tallystone.server.witnessing import POLL, TOGETHER, Witnessing, configured
 from tallystone.server.workers import Inherited, Workers
 from tallystone.vault import Workspace
@@ -35,6 +40,7 @@ from tallystone.vault.types import Backups
 QUEUE = 2048
 """Connections that wait to be accepted."""
 
+_TICKS = 10  # of uvicorn's main loop, a second
 _log = structlog.get_logger("tallystone.server")
 
 
@@ -54,7 +60,7 @@ def serve(workspace: Workspace, settings: Settings, announce: Callable[[str], No
     """
     configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as bound:
-        (announce or _announce)(url_of(settings.host, bound))
+        (announce or _announce)(url_of(settings.host, bound, settings.scheme))
         _serve_on(workspace, settings, bound)
 
 
@@ -68,8 +74,9 @@ def serve_many(
     configure(settings.log_format, settings.log_level)
     # what is wrong with the settings is said once, and not by each process again and again
     configured(settings)
+    certificate(settings)
     with listening(settings.host, settings.port) as bound:
-        (announce or _announce)(url_of(settings.host, bound))
+        (announce or _announce)(url_of(settings.host, bound, settings.scheme))
 
         def work(number: int, starts: int, lifeline: int) -> None:
             configure(settings.log_format, settings.log_level, worker=number)
@@ -87,7 +94,7 @@ def _serve_on(
     workspace.log.asked = status.witnesses
     # Another process may write, and cannot wake us: then the log's head is looked at as often as witnesses are asked.
     witnessing = Witnessing(workspace, configured(settings), TOGETHER if worker is not None else POLL)
-    server = _assembled(workspace, settings, witnessing, worker)
+    server = _assembled(workspace, settings, witnessing, status, worker)
 
     @contextmanager
     def jobs() -> Iterator[None]:
@@ -112,7 +119,7 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
         try:
             server.began.wait()
             with witnessing.under_way():
-                yield url_of(settings.host, bound)
+                yield url_of(settings.host, bound, settings.scheme)
         finally:
             server.should_exit = True
             thread.join()
@@ -143,11 +150,11 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield bound
 
 
-def url_of(host: str, bound: socket.socket) -> str:
+def url_of(host: str, bound: socket.socket, scheme: str = "http") -> str:
     """What clients put into `base_url`."""
     port = bound.getsockname()[1]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
+    return f"{scheme}://{shown}:{port}"
 
 
 def _announce(url: str) -> None:
@@ -157,9 +164,12 @@ def _announce(url: str) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, which after a signal stops and returns, instead of raising the signal once more."""
 
-    def __init__(self, config: uvicorn.Config, app: App, lifeline: int | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: App, tls: Certificate | None, lifeline: int | None
+    ) -> None:
         super().__init__(config)
-        self._app, self._lifeline = app, lifeline
+        self._app, self._tls, self._lifeline = app, tls, lifeline
+        self._sweep = Sweep(lambda: self.server_state.connections, time.monotonic)
         self.began = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -175,6 +185,14 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().remove_reader(self._lifeline)
         _log.error("the watching process is gone")
         self._stop(signal.SIGTERM, None)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        if counter % _TICKS == 0:
+            self._sweep.look()
+        if self._tls is not None and counter % (60 * _TICKS) == 0:
+            self._tls.refresh()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, and close what the application has open."""
@@ -201,23 +219,32 @@ class _Server(uvicorn.Server):
 
 
 def _assembled(
-    workspace: Workspace, settings: Settings, witnessing: Witnessing, worker: Worker | None = None
+    workspace: Workspace,
+    settings: Settings,
+    witnessing: Witnessing,
+    status: Status | None = None,
+    worker: Worker | None = None,
 ) -> _Server:
     app = App(
         workspace,
         max_body=settings.max_body,
         threads=settings.threads,
-        turnstile=Turnstile(settings.refusals, 4 * settings.refusals),
+        turnstile=Turnstile(settings.refusals, 4 * settings.refusals, each=settings.refusals_each),
         models=ModelLayer(model_config(settings, os.environ)),
         listeners=settings.listeners,
         listeners_each=settings.listeners_each,
         log_public=settings.log_public,
         logged=witnessing.wake,
         ask_seconds=settings.reply_wait,
+        queue=settings.queue,
+        rates=Buckets(settings.rate, settings.burst or 2 * settings.rate) if settings.rate else None,
+        proxies=networks(settings.proxies),
+        status=status,
     )
+    tls = certificate(settings)
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=bounded(settings.connections),
         ws="none",
         loop="asyncio",
         interface="asgi3",
@@ -231,5 +258,7 @@ def _assembled(
         timeout_keep_alive=75,
         # Also how many connections are accepted at a time: one that takes all that wait leaves the others idle.
         backlog=QUEUE if worker is None else 1,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
-    return _Server(config, app, None if worker is None else worker.lifeline)
+    allow_files(settings.connections + settings.listeners + 512)
+    return _Server(config, app, tls, None if worker is None else worker.lifeline)

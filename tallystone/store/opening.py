@@ -25,21 +25,17 @@ SCHEMES = ("postgresql://", "postgres://")
 _SECRETS = ("password", "sslpassword")
 
 
-def check_url(url: str) -> str:
+def check_url(url: object) -> str:
     """`url`, if it is one of a PostgreSQL database. Raises `Invalid`, which does not repeat it."""
-    try:
-        scheme, place, *_ = urlsplit(url)
-        fine = url.startswith(SCHEMES) and bool(scheme) and url.isprintable() and " " not in url
-        fine = fine and place.count("@") <= 1
-    except ValueError:
-        fine = False
-    if not fine:
-        raise Invalid(
-            "the store should be a postgresql:// URL",
-            hint="postgresql://USER@HOST/DATABASE; special characters in it as %40",
-            code="bad_store",
-        )
-    return url
+    if isinstance(url, str) and url.startswith(SCHEMES) and url.isprintable() and " " not in url:
+        with suppress(ValueError):
+            if urlsplit(url).netloc.count("@") <= 1:
+                return url
+    raise Invalid(
+        "the store should be a postgresql:// URL",
+        hint="postgresql://USER@HOST/DATABASE; special characters in it as %40",
+        code="bad_store",
+    )
 
 
 def without_password(url: str) -> str:

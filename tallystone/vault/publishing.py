@@ -16,7 +16,7 @@ from tallystone.audit.cosigned import Cosigned
 from tallystone.audit.export import export
 from tallystone.audit.published import Published, checkpoint_of, parse_tile, submission
 from tallystone.audit.reading import Progress
-from tallystone.errors import Invalid, NotFound, Tampered
+from tallystone.errors import Invalid, NotFound, StoreError, Tampered
 from tallystone.vault.types import LogView, WitnessInfo
 
 if TYPE_CHECKING:
@@ -43,6 +43,18 @@ class PublicLog:
     def key(self) -> str:
         """The log's verifier key: what a receipt is checked against."""
         return verifier_key(self.origin, self._workspace.log_public)
+
+    def probe(self) -> int:
+        """The log's number of leaves. Raises `StoreError` if the store does not answer, or holds other tables than this
+        version makes."""
+        with self._workspace.store.snapshot() as snapshot:
+            if snapshot.schema_findings(deep=False):
+                raise StoreError(
+                    "the store's tables are not those of this version",
+                    hint="tallystone audit verify names them",
+                    code="schema",
+                )
+            return Published(snapshot).head.size
 
     @contextmanager
     def published(self) -> Iterator[Published]:
