@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from tallystone.cli.place import DataDir, Usage, secret_file, written_secret
+from tallystone.cli.place import DataDir, StoreUrl, Usage, secret_file, store_url, written_secret
 from tallystone.cli.terminal import line, say, warn, watched
 from tallystone.cli.user import KitFile
 from tallystone.cli.workspace import create
@@ -29,6 +29,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 def serve(
     *,
     data: DataDir = None,
+    store: StoreUrl = None,
     host: Annotated[str | None, Parameter(metavar="ADDRESS")] = None,
     port: Annotated[int | None, Parameter(metavar="N")] = None,
     config: Annotated[Path | None, Parameter(metavar="FILE")] = None,
@@ -76,6 +77,8 @@ def serve(
     ----------
     data
         The data directory.
+    store
+        The PostgreSQL database that holds the rows, without a password. Default: what the data directory names.
     host
         Address to listen on. Default: 127.0.0.1.
     port
@@ -158,6 +161,7 @@ def serve(
         ) from None
     flags: dict[str, object] = {
         "data": data,
+        "store": store_url(store) if store is not None else None,
         "host": host,
         "port": port,
         "workers": workers,
@@ -196,13 +200,13 @@ def serve(
     if settings.data is None:
         raise Usage("no data directory named", hint="give --data DIR or set TALLYSTONE_DATA")
     if _is_empty(settings.data):
-        _first_start(settings.data, key_file, kit)
+        _first_start(settings.data, settings.store, key_file, kit)
     if settings.tls_cert is None and not settings.host.startswith(_LOOPBACK):
         warn(
             f"{settings.host} is reachable from outside, and tokens cross it unencrypted: "
             "give --tls-cert, or put TLS in front"
         )
-    opened = partial(Workspace.open, settings.data)
+    opened = partial(Workspace.open, settings.data, settings.store)
     with (
         opened() as workspace
     ):  # so that what is wrong with it is said once, and an older store is brought up to date
@@ -218,7 +222,7 @@ def _is_empty(directory: Path) -> bool:
     return not directory.exists() or (directory.is_dir() and next(directory.iterdir(), None) is None)
 
 
-def _first_start(data: Path, key_file: Path | None, kit: Path | None) -> None:
+def _first_start(data: Path, store: str | None, key_file: Path | None, kit: Path | None) -> None:
     if key_file is None and not watched():
         raise Usage(
             f"there is no workspace in {data}, and nobody watches to take its key",
@@ -227,13 +231,13 @@ def _first_start(data: Path, key_file: Path | None, kit: Path | None) -> None:
     with ExitStack() as secrets:
         if key_file is not None:
             key = secrets.enter_context(written_secret(secret_file(key_file, outside=data, what="key")))
-            target, credentials = create(data, kit)
+            target, credentials = create(data, kit, store)
             key.append(credentials.token + "\n")
             say(
                 f"Made the workspace {data}. The first user's key is in {key_file}, the recovery kit in {target}."
             )
         else:
-            target, credentials = create(data, kit)
+            target, credentials = create(data, kit, store)
             say(f"Made the workspace {data}. This is your key, shown once:")
             line(credentials.token)
             say(f"The recovery kit is {target}: print it or store it away from this machine.")

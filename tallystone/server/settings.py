@@ -2,6 +2,7 @@
 
 | setting    | environment           | default     | meaning                                                       |
 | data       | TALLYSTONE_DATA       |             | the data directory                                            |
+| store      | TALLYSTONE_STORE      |             | the postgresql:// URL of the database that holds the rows     |
 | host       | TALLYSTONE_HOST       | 127.0.0.1   | address to listen on                                          |
 | port       | TALLYSTONE_PORT       | 8283        | port to listen on; 0 takes a free one                         |
 | workers    | TALLYSTONE_WORKERS    | 1           | processes that serve                                          |
@@ -46,12 +47,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tallystone.errors import Invalid
 from tallystone.server.models import LISTS
 from tallystone.server.senders import read_proxies
+from tallystone.vault.places import check_url
 
 PREFIX = "TALLYSTONE_"
 CONFIG = "TALLYSTONE_CONFIG"
@@ -62,6 +64,7 @@ class Settings:
     """What `serve` runs with. See the module's table for units."""
 
     data: Path | None = None
+    store: str | None = field(default=None, repr=False)  # may hold a password
     host: str = "127.0.0.1"
     port: int = 8283
     workers: int = 1
@@ -132,8 +135,8 @@ _WORDS = {
     "log_level": ("info", "warning", "error"),
     "tls_min": ("1.2", "1.3"),
 }
-_READERS = {**LISTS, "proxies": read_proxies}
-NAMES = tuple(field.name for field in fields(Settings))
+_READERS = {**LISTS, "proxies": read_proxies, "store": check_url}
+NAMES = tuple(one.name for one in fields(Settings))
 """All settings."""
 
 
