@@ -87,6 +87,10 @@ class Pump:
         self._lines: WeakValueDictionary[str, anyio.CapacityLimiter] = WeakValueDictionary()
         self._stopping = False
 
+    def __len__(self) -> int:
+        """How many streams are open."""
+        return len(self._ears)
+
     def admit(self, principal: str) -> None:
         """Raises `Refusal` (429) if this principal has too many streams, (503) if everybody together has."""
         if self._of[principal] >= self._most_each:
