@@ -66,7 +66,8 @@ class Metrics:
             raise Invalid(
                 "the setting metrics needs prometheus-client", hint="pip install 'tallystone[operations]'"
             ) from None
-        library.disable_created_metrics()  # when each began to be counted: a second line for each, of no use here
+        without: Any = library.disable_created_metrics
+        without()  # when each began to be counted: a second line for each, of no use here
         self._library = library
         self._registry = library.CollectorRegistry()
         own: Any = self._registry

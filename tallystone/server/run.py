@@ -76,9 +76,8 @@ def serve_many(
     Nothing of the workspace may be open here: what is forked is a process without a store, threads or keys.
     """
     configure(settings.log_format, settings.log_level)
-    configured(
-        settings
-    )  # what is wrong with the settings is said once, and not by each process again and again
+    # what is wrong with the settings is said once, and not by each process again and again
+    configured(settings)
     certificate(settings)
     Readers(settings)
     with listening(settings.host, settings.port) as bound:

@@ -20,7 +20,7 @@
 | tls_key    | TALLYSTONE_TLS_KEY    |             | PEM file of its key                                           |
 | tls_min    | TALLYSTONE_TLS_MIN    | 1.2         | oldest version of TLS that is spoken: 1.2 or 1.3              |
 | listeners  | TALLYSTONE_LISTENERS  | 2000        | streams of changes that are open at once; beyond, 503         |
-| listeners_each | TALLYSTONE_LISTENERS_EACH | 250 | those of one principal; beyond, 429                           |
+| listeners_each | TALLYSTONE_LISTENERS_EACH | 250 | those of one user with its agents; beyond, 429                |
 | backup_days| TALLYSTONE_BACKUP_DAYS|             | days that copies of the database are kept; for receipts       |
 | key_backup_days| TALLYSTONE_KEY_BACKUP_DAYS| 0 | days that copies of server-keys are kept; for receipts        |
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
