@@ -19,6 +19,7 @@ from tallystone.vault import Workspace
 
 BOUNDS = Group("Bounds", sort_key=50)
 TLS = Group("TLS", sort_key=52)
+WATCHED = Group("Metrics and traces", sort_key=53)
 LOG = Group("Audit log", sort_key=55)
 MODELS = Group("Models", sort_key=60)
 FIRST_START = Group("First start", sort_key=70)
@@ -54,6 +55,9 @@ def serve(
     key_backup_days: Annotated[int | None, Parameter(metavar="DAYS")] = None,
     log_format: Literal["text", "json"] | None = None,
     log_level: Literal["info", "warning", "error"] | None = None,
+    metrics: Annotated[Literal["off", "loopback", "token"] | None, Parameter(group=WATCHED)] = None,
+    metrics_token: Annotated[Path | None, Parameter(metavar="FILE", group=WATCHED)] = None,
+    traces: Annotated[bool | None, Parameter(negative=(), group=WATCHED)] = None,
     log_public: Annotated[bool | None, Parameter(negative=(), group=LOG)] = None,
     witnesses: Annotated[str | None, Parameter(metavar="URL=KEY,…", group=LOG)] = None,
     providers: Annotated[str | None, Parameter(metavar="NAME=URL,…", group=MODELS)] = None,
@@ -127,6 +131,12 @@ def serve(
         How the log on stderr is written. Default: text.
     log_level
         What is logged: info logs each request. Default: info.
+    metrics
+        Who may read GET /metrics: nobody, this machine, or whoever has the token. Default: off.
+    metrics_token
+        File with that token.
+    traces
+        Tell OpenTelemetry of requests; which exporter gets them, its own variables say (OTEL_…).
     log_public
         Serve the audit log without a token: its tiles, checkpoints, receipts and witnesses.
     witnesses
@@ -185,6 +195,9 @@ def serve(
         "key_backup_days": key_backup_days,
         "log_format": log_format,
         "log_level": log_level,
+        "metrics": metrics,
+        "metrics_token": metrics_token,
+        "traces": traces,
         "log_public": log_public,
         "witnesses": witnesses,
         "providers": providers,

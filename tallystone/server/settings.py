@@ -27,6 +27,9 @@
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
 | log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
 | log_public | TALLYSTONE_LOG_PUBLIC | false       | whether the audit log is served without a token               |
+| metrics    | TALLYSTONE_METRICS    | off         | who may read /metrics: off, loopback, or token                |
+| metrics_token | TALLYSTONE_METRICS_TOKEN |       | file with that token                                          |
+| traces     | TALLYSTONE_TRACES     | false       | whether OpenTelemetry is told of requests                     |
 | witnesses  | TALLYSTONE_WITNESSES  |             | who cosigns the audit log: URL=KEY, or a table in the file    |
 
 Of the models, each TALLYSTONE_ and its name in the environment, where lists are separated by commas:
@@ -89,6 +92,9 @@ class Settings:
     log_format: str = "text"
     log_level: str = "info"
     log_public: bool = False
+    metrics: str = "off"
+    metrics_token: Path | None = None
+    traces: bool = False
     witnesses: tuple[tuple[str, str], ...] = ()
     providers: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
@@ -127,9 +133,9 @@ _BOUNDS = {
     "model_tokens": (1, 10**6),
     "reply_wait": (1, 600),
 }
-_FLAGS = ("log_public",)
+_FLAGS = ("log_public", "traces")
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
-_PATHS = ("data", "model_keys", "tls_cert", "tls_key")
+_PATHS = ("data", "model_keys", "tls_cert", "tls_key", "metrics_token")
 _WORDS = {
     "log_format": ("text", "json"),
     "log_level": ("info", "warning", "error"),
