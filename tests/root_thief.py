@@ -7,10 +7,9 @@ shelves, agents, roles, sealed seeds, ledgers, capsules. `Thief.opened` says whi
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
-from tallystone import crypto
+from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
 from tallystone.keystore import Keys, Root, open_root, open_seed, parse_token
 from tallystone.store.tables import (
@@ -39,7 +38,6 @@ from tallystone.vault.records import (
     unwrap_content_key,
     unwrap_epoch,
 )
-from tallystone import _cbor
 
 
 class Thief:

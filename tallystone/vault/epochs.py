@@ -124,6 +124,8 @@ class Rotation:
             if progress is not None and not done % TELL_EVERY:
                 progress(done, len(ledger))
             self._wrap_grant(number, entry)
+        if progress is not None and ledger:
+            progress(len(ledger), len(ledger))
         if self.turn:
             self._keep_ended()
             self.public = admin_public(self.admin)
