@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlencode
 
 from tallystone import errors
@@ -150,6 +150,10 @@ class RemoteVault(RemoteRoots):
     def erase_me(self, confirm: str) -> Receipt:
         """Erase this user with everything it owns."""
         return values.receipt(self._post("/v1/users/me/erase", {"confirm": confirm}))
+
+    def export(self, target: IO[bytes], *, versions: bool = False) -> None:
+        """Write the archive of everything that is this principal's."""
+        self._wire.download("/v1/export" + ("?versions=true" if versions else ""), target)
 
     # -- sharing --
 
