@@ -38,7 +38,10 @@ from tallystone.vault.attaching import users_only
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import concerns_only, grant_keys, open_own, seal_event
+from tallystone.vault.external import SERVER, TOOL
+from tallystone.vault.former import FORMER
 from tallystone.vault.journal import keys_of_grants
+from tallystone.vault.model_keys import MODEL_KEY
 from tallystone.vault.opening import FLAG_ROTATE, Opened, missing
 from tallystone.vault.passages import keys_of, lookup
 from tallystone.vault.plan import WS, Plan
@@ -208,7 +211,8 @@ def _leave(plan: Plan, held: Held) -> None:
 def _forget_user(caller: Caller, plan: Plan) -> None:
     for shelf in (BLOCKS, AGENTS, ROLES, SELF, HOUSE):
         plan.clear(SHELF, caller.keys.shelf(shelf))
-    streams.clear(plan, caller.keys, RECEIPTS)
+    for drawer in (RECEIPTS, MODEL_KEY, SERVER, TOOL, FORMER):
+        streams.clear(plan, caller.keys, drawer)
     plan.clear(INBOX, caller.id)
     for row in plan.rows(TOKEN):
         if row[2] == caller.id:
