@@ -76,8 +76,10 @@ def configured(settings: Settings) -> list[Witness]:
 class Witnessing:
     """The witnesses of one workspace, and what asks them."""
 
-    def __init__(self, workspace: Workspace, witnesses: list[Witness]) -> None:
-        self.askers = [Asker(workspace, witness) for witness in witnesses]
+    def __init__(self, workspace: Workspace, witnesses: list[Witness], poll: float = POLL) -> None:
+        """`poll`: seconds after which the head is looked at although nothing woke us."""
+        self._workspace, self._witnesses, self._poll = workspace, witnesses, poll
+        self.askers: list[Asker] = []
 
     def wake(self) -> None:
         """The log has grown."""
@@ -87,6 +89,7 @@ class Witnessing:
     @contextmanager
     def under_way(self) -> Iterator[None]:
         """Ask while the body runs."""
+        self.askers = [Asker(self._workspace, witness, poll=self._poll) for witness in self._witnesses]
         for asker in self.askers:
             asker.start()
         try:
@@ -100,11 +103,15 @@ class Asker:
     """Keeps one witness up to date."""
 
     def __init__(
-        self, workspace: Workspace, witness: Witness, clock: Callable[[], float] = time.time
+        self,
+        workspace: Workspace,
+        witness: Witness,
+        clock: Callable[[], float] = time.time,
+        poll: float = POLL,
     ) -> None:
         self._url = witness.url
         self._log = Cosigning(workspace, witness.key)
-        self._clock = clock
+        self._clock, self._poll = clock, poll
         self._awake = threading.Event()
         self._stopped = threading.Event()
         name = f"tallystone-witness-{self._log.name}"
@@ -132,7 +139,7 @@ class Asker:
             if failures:
                 self._stopped.wait(min(2.0**failures, LONGEST_PAUSE))
             elif not self._stopped.wait(TOGETHER):
-                self._awake.wait(POLL)
+                self._awake.wait(self._poll)
 
     def ask(self) -> bool:
         """Have the newest checkpoint cosigned, unless it is. False if that failed; the reason is then in the status."""

@@ -11,7 +11,17 @@ from tallystone.errors import NotFound
 from tallystone.keystore import DELETED
 from tallystone.statements import READ
 from tallystone.store.tables import IDENTITY, INBOX, SHELF, TOKEN
-from tallystone.vault.attaching import RIGHTS, no_twins, place, unplace, users_only, view, view_and_keys
+from tallystone.vault.attaching import (
+    RIGHTS,
+    no_twins,
+    note_placed,
+    place,
+    placed,
+    unplace,
+    users_only,
+    view,
+    view_and_keys,
+)
 from tallystone.vault.blocks import new_block, page, remove
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
@@ -59,10 +69,12 @@ def create_agent(
         for block_id in dict.fromkeys(block_ids):
             touched.append(place(caller, plan, block_id, FirstGrant(identity, keys, RIGHTS[access])))
         for fields in memory_blocks:
-            touched.append(new_block(caller, plan, fields, [FirstGrant(identity, keys, RIGHTS["write"])]).key)
+            made = new_block(caller, plan, fields, [FirstGrant(identity, keys, RIGHTS["write"])])
+            note_placed(plan, made.block, 1)
+            touched.append(made.key)
         agent = view(caller, plan, held)
         no_twins(agent.blocks, {block.id for block in agent.blocks})
-        caller.event(plan, "create", *touched, agent=identity.id)
+        caller.event(plan, "create", *touched, agent=identity.id, **placed(plan))
         return agent
 
     return caller.transact(action)
@@ -134,7 +146,7 @@ def edit_agent(caller: Caller, agent_id: str, edit: Callable[[Agent], Mapping[st
                     touched.append(place(caller, plan, block_id, grant))
         agent = view(caller, plan, held)
         no_twins(agent.blocks, set(wanted or ()).difference(block.id for block in current.blocks))
-        caller.event(plan, "update", *touched, agent=agent_id, fields=sorted(changes))
+        caller.event(plan, "update", *touched, agent=agent_id, fields=sorted(changes), **placed(plan))
         return agent
 
     return caller.transact(action, lock=agent_id)

@@ -189,9 +189,12 @@ class Reader:
                 return content, self._file(detail, (self._mine, self._known))[1] if self._names else set()
         content, blocks = self._file(detail, (self._mine,))
         if content is not None:
-            if isinstance(content.get("blocks"), list):  # a refusal may concern others' blocks too
-                mine = {grant.block for grant in self._mine}
+            # a refusal, or what an agent was given, may concern others' blocks too
+            mine = {grant.block for grant in self._mine}
+            if isinstance(content.get("blocks"), list):
                 content["blocks"] = [one for one in content["blocks"] if one in mine]
+            if isinstance(content.get("placed"), dict):
+                content["placed"] = {one: at for one, at in content["placed"].items() if one in mine}
             return content, blocks
         capsule = auditor_capsule(detail)
         key = self._day_key(capsule) if capsule and self._auditor else None

@@ -21,7 +21,7 @@ from tallystone.vault.entering import open_block
 from tallystone.vault.journal import Opening, Reader
 from tallystone.vault.passages import lookup, reached, role_name
 from tallystone.vault.plan import WS, Plan
-from tallystone.vault.questions import Question, gained, named_blocks
+from tallystone.vault.questions import Question, gained, named_blocks, placed_by
 from tallystone.vault.resuming import log_size
 from tallystone.vault.shelves import AGENTS, find, walk
 
@@ -79,13 +79,14 @@ def _place_of(caller: Caller, plan: Plan, block: str, grant: int) -> int:
         raise Invalid(
             "a grant's number counts within its block", hint="name the block as well", code="bad_question"
         )
-    given = Question(block, kinds=frozenset({"share", "attach"}))
     reader = Reader(caller, plan, block)
-    for opening in _walk(plan, reader, given, Span(-1, log_size(plan.snapshot))):
-        if isinstance(opening, int):
-            break
-        if opening.detail.get("grant") == grant:
-            return opening.seq
+    # Those that only give come first: a block's updates may be many, and few of them are its agents'.
+    for kinds in (frozenset({"share", "attach"}), frozenset({"create", "update"})):
+        for opening in _walk(plan, reader, Question(block, kinds=kinds), Span(-1, log_size(plan.snapshot))):
+            if isinstance(opening, int):
+                break
+            if grant in (opening.detail.get("grant"), placed_by(opening.detail).get(block)):
+                return opening.seq
     raise NotFound(
         "the log tells you of no such grant",
         hint="see the numbers with: tallystone audit search --gained --block BLOCK",

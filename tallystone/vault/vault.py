@@ -82,6 +82,14 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         return self._caller.scope
 
     @property
+    def user(self) -> str:
+        """The user who answers for this caller: itself, or its sponsor."""
+        if self.kind != "agent":
+            return self.principal_id
+        with self._caller.workspace.store.snapshot() as snapshot:
+            return self._caller.identity(Plan(snapshot), self.principal_id).record.sponsor
+
+    @property
     def under(self) -> str | None:
         """The user whose token acts as this agent, if one does."""
         return self._caller.under.id if self._caller.under else None

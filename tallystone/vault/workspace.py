@@ -66,8 +66,10 @@ class Workspace:
         days: DayKeys,
         shreds: ShredKeys,
         cosigned: Cosigned,
+        folder: Path,
     ) -> None:
         self.store = store
+        self.folder = folder
         self.days = days
         self.shreds = shreds
         self.backups = Backups()
@@ -360,10 +362,10 @@ class Workspace:
         return report
 
 
-def _beside(folder: Path) -> tuple[DayKeys, ShredKeys, Cosigned]:
-    """What lies beside the store."""
+def _beside(folder: Path) -> tuple[DayKeys, ShredKeys, Cosigned, Path]:
+    """What lies beside the store, and where."""
     keys = folder / KEY_FOLDER
-    return DayKeys(keys / DAYS), ShredKeys(keys / POOLS), Cosigned(folder / FOLDER)
+    return DayKeys(keys / DAYS), ShredKeys(keys / POOLS), Cosigned(folder / FOLDER), folder
 
 
 def _write_log_key(folder: Path) -> bytes:
