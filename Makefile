@@ -15,6 +15,8 @@ export UV_NO_CONFIG := 1
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 export UV_PROJECT_ENVIRONMENT := $(VENV)
+# Compiled modules are kept, whatever the machine says: every process would compile all it imports anew, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
 .PHONY: all setup demo test bench lint format clean

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlencode
 
 from tallystone import errors
 from tallystone.cli import values
+from tallystone.cli.remote_roots import RemoteRoots
 from tallystone.cli.wire import Wire, path
 from tallystone.vault.answers import AuditPage, Span
 from tallystone.vault.questions import Question
@@ -45,7 +46,7 @@ def redeem(url: str, code: str) -> Credentials:
     return values.plain(Credentials, answer)
 
 
-class RemoteVault:
+class RemoteVault(RemoteRoots):
     """What the token's principal can do, over HTTP. Same methods and values as `Vault`, fewer of them."""
 
     def __init__(self, url: str, token: str) -> None:
@@ -150,6 +151,10 @@ class RemoteVault:
         """Erase this user with everything it owns."""
         return values.receipt(self._post("/v1/users/me/erase", {"confirm": confirm}))
 
+    def export(self, target: IO[bytes], *, versions: bool = False) -> None:
+        """Write the archive of everything that is this principal's."""
+        self._wire.download("/v1/export" + ("?versions=true" if versions else ""), target)
+
     # -- sharing --
 
     def share(
@@ -171,8 +176,8 @@ class RemoteVault:
         answer = self._delete(path("blocks", block_id, "grants", from_))
         return [values.plain(Reach, item) for item in answer["reach"]]
 
-    def rotate(self, block_id: str) -> int:
-        """Change a block's keys. Returns the number of the new epoch."""
+    def rotate(self, block_id: str, *, progress: Callable[[int, int], None] | None = None) -> int:
+        """Change a block's keys, in one request: `progress` hears nothing. Returns the number of the new epoch."""
         return int(self._post(path("blocks", block_id, "rotate"))["epoch"])
 
     def grants(self, block_id: str) -> list[Grant]:
