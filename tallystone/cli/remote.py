@@ -335,10 +335,11 @@ class RemoteVault:
         trust: bool | None = None,
         levels: Iterable[str] | None = None,
         max_grants: int | None = None,
+        audit: Mapping[str, str] | None = None,
     ) -> CharterView:
         """Change some of them."""
         named = None if levels is None else list(levels)
-        body = {"trust": trust, "levels": named, "max_grants": max_grants}
+        body = {"trust": trust, "levels": named, "max_grants": max_grants, "audit": audit}
         return values.charter(self._patch("/v1/charter", body))
 
     def tokens(self) -> list[TokenInfo]:

@@ -72,6 +72,7 @@ def block(item: Mapping[str, Any]) -> Block:
         append_only=bool(item.get("append_only")),
         through=item.get("through") or "",
         keep=item.get("keep") or "all",
+        audit_level=item.get("audit_level") or "durable",
     )
 
 

@@ -38,6 +38,7 @@ class BlockFields(msgspec.Struct, omit_defaults=True):
     mutable: bool | None = None
     append_only: bool | None = None
     keep: str | dict[str, int] | None = None
+    audit_level: str | None = None
     tags: list[str] | None = None
     metadata: Mapped | None = None
     hidden: bool | None = None
@@ -271,6 +272,7 @@ class CharterUpdate(msgspec.Struct):
     trust: bool | None = None
     levels: list[str] | None = None
     max_grants: int | None = None
+    audit: dict[str, str] | None = None
 
 
 NULLABLE = frozenset({"allowed", "expires"})

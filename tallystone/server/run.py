@@ -43,7 +43,7 @@ def serve(workspace: Workspace, settings: Settings, announce: Callable[[str], No
     with listening(settings.host, settings.port) as bound:
         url = url_of(settings.host, bound)
         (announce or _announce)(url)
-        witnessing = Witnessing(workspace, configured(settings))
+        witnessing = Witnessing(workspace, configured(settings), settings.witness_wait)
         server = _assembled(workspace, settings, witnessing)
         with _background(workspace, settings.check_every), witnessing.under_way():
             server.run(sockets=[bound])
@@ -55,7 +55,7 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
     settings = settings or Settings(port=0)
     configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as bound:
-        witnessing = Witnessing(workspace, configured(settings))
+        witnessing = Witnessing(workspace, configured(settings), settings.witness_wait)
         server = _assembled(workspace, settings, witnessing)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()

@@ -17,6 +17,7 @@
 | log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
 | log_public | TALLYSTONE_LOG_PUBLIC | false       | whether the audit log is served without a token               |
 | witnesses  | TALLYSTONE_WITNESSES  |             | who cosigns the audit log: URL=KEY, or a table in the file    |
+| witness_wait| TALLYSTONE_WITNESS_WAIT| 20        | seconds that an answer waits for a witness, if a block asks   |
 
 Of the models, each TALLYSTONE_ and its name in the environment, where lists are separated by commas:
 
@@ -66,6 +67,7 @@ class Settings:
     log_level: str = "info"
     log_public: bool = False
     witnesses: tuple[tuple[str, str], ...] = ()
+    witness_wait: int = 20
     providers: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
     model_keys: Path | None = None
@@ -91,6 +93,7 @@ _BOUNDS = {
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),
     "reply_wait": (1, 600),
+    "witness_wait": (1, 600),
 }
 _FLAGS = ("log_public",)
 _TRUE, _FALSE = ("true", "1"), ("false", "0")

@@ -21,6 +21,8 @@ import structlog
 from tallystone.errors import Invalid, TallystoneError, Tampered
 from tallystone.letta.hosts import Hosts, origin
 from tallystone.vault import Workspace
+from tallystone.vault.awaiting import SECONDS as WAIT
+from tallystone.vault.awaiting import Awaited
 from tallystone.vault.cosigning import Cosigning, witness_name
 
 if TYPE_CHECKING:
@@ -76,8 +78,16 @@ def configured(settings: Settings) -> list[Witness]:
 class Witnessing:
     """The witnesses of one workspace, and what asks them."""
 
-    def __init__(self, workspace: Workspace, witnesses: list[Witness]) -> None:
+    def __init__(self, workspace: Workspace, witnesses: list[Witness], seconds: float = WAIT) -> None:
+        """`seconds`: how long an answer waits for a cosignature where a block asks for one."""
         self.askers = [Asker(workspace, witness) for witness in witnesses]
+        self._workspace = workspace
+        self._awaited = Awaited(seconds, self.hurry) if witnesses else None
+
+    def hurry(self) -> None:
+        """Somebody waits for what the log now holds."""
+        for asker in self.askers:
+            asker.hurry()
 
     def wake(self) -> None:
         """The log has grown."""
@@ -86,12 +96,14 @@ class Witnessing:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """Ask while the body runs."""
+        """Ask while the body runs. Only meanwhile blocks that want a witness can be used."""
+        self._workspace.awaited = self._awaited
         for asker in self.askers:
             asker.start()
         try:
             yield
         finally:
+            self._workspace.awaited = None
             for asker in self.askers:
                 asker.stop()
 
@@ -106,12 +118,18 @@ class Asker:
         self._log = Cosigning(workspace, witness.key)
         self._clock = clock
         self._awake = threading.Event()
+        self._urgent = threading.Event()
         self._stopped = threading.Event()
         name = f"tallystone-witness-{self._log.name}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def wake(self) -> None:
         """Look at the head soon."""
+        self._awake.set()
+
+    def hurry(self) -> None:
+        """Look at the head at once: somebody waits for it. Those who wait by then share a call."""
+        self._urgent.set()
         self._awake.set()
 
     def start(self) -> None:
@@ -121,17 +139,20 @@ class Asker:
     def stop(self) -> None:
         """Ask no more. A call under way is not waited for: nothing is lost by it."""
         self._stopped.set()
-        self._awake.set()
+        self.hurry()
         self._thread.join(timeout=1)
 
     def _run(self) -> None:
         failures = 0
         while not self._stopped.is_set():
             self._awake.clear()
+            self._urgent.clear()  # before the head is read: who hurries us later waits for the next call
             failures = 0 if self.ask() else failures + 1
             if failures:
-                self._stopped.wait(min(2.0**failures, LONGEST_PAUSE))
-            elif not self._stopped.wait(TOGETHER):
+                # one that fails is not asked more than once in this time, however many wait
+                if not self._stopped.wait(TOGETHER):
+                    self._urgent.wait(min(2.0**failures, LONGEST_PAUSE))
+            elif not self._urgent.wait(TOGETHER):
                 self._awake.wait(POLL)
 
     def ask(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from tallystone.errors import Invalid
@@ -117,10 +117,14 @@ class Administration:
         trust: bool | None = None,
         levels: Iterable[str] | None = None,
         max_grants: int | None = None,
+        audit: Mapping[str, str] | None = None,
     ) -> CharterView:
         """Change some of them. `trust`: what members share with each other needs no acceptance. `levels`: their names,
-        lowest first, renamed in place or added at the end. Only the workspace's first user may. Raises `Invalid`."""
-        return charter.set_charter(self._caller, trust=trust, levels=levels, max_grants=max_grants)
+        lowest first, renamed in place or added at the end. `audit`: by name, the audit level that its blocks have at
+        least. Only the workspace's first user may. Raises `Invalid`."""
+        return charter.set_charter(
+            self._caller, trust=trust, levels=levels, max_grants=max_grants, audit=audit
+        )
 
 
 def _seconds(moment: datetime | None) -> int | None:

@@ -23,11 +23,14 @@ from tallystone.errors import (
     TallystoneError,
     Tampered,
     Unauthenticated,
+    Unwitnessed,
 )
 from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
 from tallystone.statements import Signed, issue
 from tallystone.store.protocol import Row
 from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, TOKEN
+from tallystone.vault.audit_levels import must_be_witnessed, touches_blocks
+from tallystone.vault.awaiting import must_be_cosigned
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.replies import Repeated, Reply
@@ -43,7 +46,7 @@ ATTEMPTS = 100
 """How often a lost race is run again before the caller hears of it."""
 CONCERNED = 8
 """Blocks whose owners are told of one refusal: of those that were opened first."""
-_REFUSALS = (Denied, Locked, NotFound, Unauthenticated, Tampered)
+_REFUSALS = (Denied, Locked, NotFound, Unauthenticated, Unwitnessed, Tampered)
 """What is logged whenever it ends an operation."""
 
 
@@ -120,14 +123,28 @@ class Caller:
     # -- committing ---------------------------------------------------------------------------------------------
 
     def transact(self, action: Callable[[Plan], T], *, lock: str | None = None, audit: bool = False) -> T:
-        """Run `action` on a consistent view, commit what it planned, and return its result once that is durable.
+        """Run `action` on a consistent view, commit what it planned, and return its result once that is durable, and as
+        sure as the blocks in it ask for (`audit_levels`).
 
         `lock` names a block whose edits queue up inside this process instead of losing races to each other; the
         compare-and-swap on its row is what makes them right. With `audit` wrong input is logged like a refusal: who
         asks for rights that cannot be given is worth knowing. Raises what the action raises, after logging a refusal,
-        and `Repeated` for a request that turns out to have been answered.
+        `Repeated` for a request that turns out to have been answered, and `Unwitnessed` for an answer that is kept
+        back.
         """
         reply, self.reply = self.reply, None  # one operation, one answer, also when it fails
+        try:
+            result, witnessed = self._commit(action, reply, lock, audit)
+        except Repeated:
+            must_be_cosigned(self.workspace, reply is not None and reply.witnessed)
+            raise
+        must_be_cosigned(self.workspace, witnessed)
+        return result
+
+    def _commit(
+        self, action: Callable[[Plan], T], reply: Reply | None, lock: str | None, audit: bool
+    ) -> tuple[T, bool]:
+        """The result, and whether a witness must have seen it before it is told."""
         collected: set[tuple[str, bytes]] = set()
         guard: Any = self.workspace.lock_for(lock) if lock else nullcontext()
         plan: Plan | None = None
@@ -144,8 +161,9 @@ class Caller:
                         result = action(plan)
                         if plan.changes:
                             self.must_act()  # whatever the operation forgot to ask: reading changes nothing
+                        witnessed = self._must_be_witnessed(plan)
                         if reply is not None and (plan.changes or plan.reports):
-                            reply.keep(plan, result, self.workspace.now())
+                            reply.keep(plan, result, self.workspace.now(), witnessed=witnessed)
                     batch = plan.batch()
                     first = plan.first = self.workspace.store.commit(batch)
                     self.leaves.extend(range(first, first + len(batch.events)))
@@ -154,8 +172,14 @@ class Caller:
                         raise
                 else:
                     self.workspace.shred(plan)
-                    return result
+                    return result, witnessed
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
+
+    def _must_be_witnessed(self, plan: Plan) -> bool:
+        if not touches_blocks(plan):
+            return False
+        charter = self.workspace.charter(plan, self.keys.root.pin)
+        return must_be_witnessed(plan, charter, possible=self.workspace.awaited is not None)
 
     def _again(
         self, error: TallystoneError, plan: Plan | None, collected: set[tuple[str, bytes]], *, audit: bool

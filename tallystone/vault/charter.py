@@ -6,8 +6,9 @@ of the log finds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from tallystone import _cbor
 from tallystone.errors import Invalid, Tampered
@@ -15,6 +16,7 @@ from tallystone.keystore import Identity
 from tallystone.statements import EMPTY, Charter, Signed, signature_pairs
 from tallystone.store.protocol import Row
 from tallystone.store.tables import CHARTER
+from tallystone.vault.audit_levels import NAMES as AUDIT_LEVELS
 from tallystone.vault.caller import Caller
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import signature_cell
@@ -45,11 +47,34 @@ def check_charter(rows: list[Row], workspace: bytes, root: Identity) -> CharterV
             or not root.signed(signed, workspace, charter.issuer_record)
         ):
             raise Tampered("the workspace's charter is not its root's word")
-        after = CharterView(charter.trust, tuple(charter.levels), charter.max_grants, charter.serial)
+        levels, audit = _apart(charter.levels)
+        after = CharterView(charter.trust, levels, charter.max_grants, charter.serial, audit)
         if _wrong_levels(after.levels, view.levels) or not 1 <= after.max_grants <= GRANTS_LIMIT:
             raise Tampered("the workspace's charter says what no charter may")
         view, previous = after, signed.digest
     return view
+
+
+def _apart(entries: list[Any]) -> tuple[tuple[Any, ...], dict[str, str]]:
+    """The names of a charter's levels, and the audit level of those that ask for more than the least. Raises
+    `Tampered` for an audit level that there is not."""
+    named, audit = [], {}
+    for entry in entries:
+        if not isinstance(entry, list):
+            named.append(entry)
+            continue
+        if not _cbor.fits(entry, (str, int)) or not 0 < entry[1] < len(AUDIT_LEVELS):
+            raise Tampered("the workspace's charter says what no charter may")
+        named.append(entry[0])
+        audit[entry[0]] = AUDIT_LEVELS[entry[1]]
+    return tuple(named), audit
+
+
+def _together(view: CharterView) -> list[Any]:
+    """The reverse."""
+    return [
+        [name, AUDIT_LEVELS.index(view.audit[name])] if name in view.audit else name for name in view.levels
+    ]
 
 
 def _signed(row: Row) -> Signed:
@@ -93,9 +118,15 @@ def read_charter(caller: Caller) -> CharterView:
 
 
 def set_charter(
-    caller: Caller, *, trust: bool | None, levels: Iterable[str] | None, max_grants: int | None
+    caller: Caller,
+    *,
+    trust: bool | None,
+    levels: Iterable[str] | None,
+    max_grants: int | None,
+    audit: Mapping[str, str] | None,
 ) -> CharterView:
-    """Change what is given, leave the rest. Only the root may. Raises `Denied`, `Invalid`."""
+    """Change what is given, leave the rest. Only the root may. `audit` names for some levels how sure the log must
+    be of what is done with their blocks. Raises `Denied`, `Invalid`."""
     named = None if levels is None else tuple(levels)
     if max_grants is not None and (type(max_grants) is not int or not 1 <= max_grants <= GRANTS_LIMIT):
         raise Invalid(
@@ -111,10 +142,13 @@ def set_charter(
         wrong = _wrong_levels(now.levels if named is None else named, now.levels)
         if wrong:
             raise Invalid(wrong, hint=f"the levels are {', '.join(now.levels)}", code="bad_levels")
+        renamed = now.levels if named is None else named
+        kept = {renamed[now.levels.index(name)]: asked for name, asked in now.audit.items()}
         after = replace(
             now,
+            audit=_audited({**kept, **(audit or {})}, renamed),
             trust=now.trust if trust is None else bool(trust),
-            levels=now.levels if named is None else named,
+            levels=renamed,
             max_grants=now.max_grants if max_grants is None else max_grants,
         )
         if after != now:
@@ -127,10 +161,26 @@ def set_charter(
             trust=after.trust,
             levels=list(after.levels),
             max_grants=after.max_grants,
+            audit=dict(after.audit),
         )
         return after
 
     return caller.transact(action, audit=True)
+
+
+def _audited(asked: Mapping[str, str], levels: tuple[str, ...]) -> dict[str, str]:
+    for name, level in asked.items():
+        if name not in levels:
+            raise Invalid(
+                f"there is no level {name!r}", hint=f"use {', '.join(levels)}", code="unknown_level"
+            )
+        if level not in AUDIT_LEVELS:
+            raise Invalid(
+                f"there is no audit level {level!r}",
+                hint=f"use {', '.join(AUDIT_LEVELS)}",
+                code="unknown_level",
+            )
+    return {name: level for name, level in asked.items() if level != AUDIT_LEVELS[0]}
 
 
 def _put(caller: Caller, plan: Plan, view: CharterView) -> None:
@@ -139,7 +189,7 @@ def _put(caller: Caller, plan: Plan, view: CharterView) -> None:
         serial=view.serial,
         previous=_signed(rows[-1]).digest if rows else EMPTY,
         trust=view.trust,
-        levels=list(view.levels),
+        levels=_together(view),
         max_grants=view.max_grants,
         issuer=caller.id,
         issuer_record=caller.identity(plan, caller.id).digest,

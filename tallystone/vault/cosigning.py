@@ -50,6 +50,7 @@ class Cosigning:
         old, seen = self._kept()
         with self._workspace.log.published() as log:
             if old == log.head and now - seen < REFRESH:
+                self._reached(old.size)
                 return None
             size = old.size if old is not None else 0
             body = submission(size, log.consistency(old) if old is not None else [], log.checkpoint)
@@ -76,6 +77,11 @@ class Cosigning:
         """Keep its cosignature. Raises `Tampered` if none of the lines is one, `StoreError` if it cannot be kept."""
         note, _ = cosigned(sent.note, lines, self._key, int(now))
         self._workspace.log.cosigned.keep(self._key, note)
+        self._reached(sent.size)
+
+    def _reached(self, size: int) -> None:
+        if self._workspace.awaited is not None:
+            self._workspace.awaited.reached(size)
 
     def _kept(self) -> tuple[Checkpoint | None, int]:
         """The last checkpoint that it has cosigned, and when; nothing if what is kept does not verify."""

@@ -20,6 +20,7 @@ from tallystone.policy import Head, Standing, Via
 from tallystone.statements import Deletion, Genesis, Leaf, Link, Membership, Signed, Version, identifier
 from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, LEDGER, VERSION
+from tallystone.vault.audit_levels import note_settings
 from tallystone.vault.caller import Caller
 from tallystone.vault.fixed import check_content
 from tallystone.vault.ledger import Roster, admin_public, open_public, open_roster
@@ -140,6 +141,7 @@ class Opened:
     def know(self, head: Head) -> None:
         """Take note of a head that this plan itself has just made."""
         self._heads[head.number] = head
+        note_settings(self.plan, self.id, head.settings)
 
     @property
     def head(self) -> Head:
@@ -263,6 +265,7 @@ class Opened:
 
     def stored(self, number: int) -> tuple[Content, Version]:
         """The version at this place, as it lies there: whether its writer was allowed to is not asked."""
+        note_settings(self.plan, self.id, self.head.settings)
         row = self.plan.get(VERSION, self.held.storage, number)
         if row is None:
             raise Tampered("a block's version is not there")
@@ -365,6 +368,7 @@ class Opened:
     def deletion(self) -> bytes:
         """The owner's signed word that the block is gone, for the event's details."""
         caller, head = self.caller, self.head
+        note_settings(self.plan, self.id, head.settings)
         record = caller.identity(self.plan, caller.id).digest
         body = Deletion(
             self.id, head.number, head.digest, self.row.version, caller.id, record, caller.workspace.now_ms()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tallystone import crypto
+from tallystone.errors import Tampered
 from tallystone.store.protocol import Row
 from tallystone.store.tables import REPLY
 from tallystone.vault.plan import Plan
@@ -39,6 +40,8 @@ class Reply:
         self._address = crypto.mac(secret, crypto.pae("reply", key))
         self._first_seen: Row | None = None
         self._looked = False
+        self.witnessed = False
+        """Whether the answer that was found may be told only when a witness has seen what it tells of."""
 
     def find(self, plan: Plan, now: int) -> bytes | None:
         """The answer that was given to an equal request within the window, or None; so it stays until the commit.
@@ -53,10 +56,17 @@ class Reply:
             return None
         if not self.attempt and (row == self._first_seen or not row[2]):
             return None
-        return crypto.open_sealed(self._secret, crypto.pae("reply", self._address, row[2], row[3]), row[4])
+        place = (self._address, row[2], row[3])
+        try:
+            return crypto.open_sealed(self._secret, crypto.pae("reply", *place), row[4])
+        except Tampered:
+            answer = crypto.open_sealed(self._secret, crypto.pae("reply/witnessed", *place), row[4])
+        self.witnessed = True
+        return answer
 
-    def keep(self, plan: Plan, result: Any, now: int) -> None:
+    def keep(self, plan: Plan, result: Any, now: int, *, witnessed: bool = False) -> None:
         """Queue the answer to be kept with the plan's own changes."""
-        context = crypto.pae("reply", self._address, self.attempt, now + WINDOW)
+        purpose = "reply/witnessed" if witnessed else "reply"
+        context = crypto.pae(purpose, self._address, self.attempt, now + WINDOW)
         sealed = crypto.seal(self._secret, context, self.render(result))
         plan.put(REPLY, self._address, self.attempt, now + WINDOW, sealed)

@@ -30,6 +30,7 @@ from tallystone.store.protocol import Batch, Event, Put, Row, Store
 from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import AUDITOR, CHARTER, PRINCIPAL, SHRED, WORKSPACE
 from tallystone.vault import accounts, invitations, purging, recovery
+from tallystone.vault.awaiting import Awaited
 from tallystone.vault.caller import Caller, Stripes, authenticate
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
@@ -71,6 +72,7 @@ class Workspace:
         self.days = days
         self.shreds = shreds
         self.backups = Backups()
+        self.awaited: Awaited | None = None  # who waits for a witness; None where none is asked
         self.id = workspace_id
         self.record = record
         self.log_public = log_public
