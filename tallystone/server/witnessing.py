@@ -160,7 +160,8 @@ class Asker:
         try:
             self._ask()
         except TallystoneError as error:
-            self._failed(error.message)
+            refused = self._log.restored and error.code in ("rolled_back", "another_log", "witness_refused")
+            self._failed(error.message + (_RESTORED if refused else ""))
             return False
         except Exception as error:  # a witness is a stranger: nothing that it sends may end the thread
             self._failed(f"unexpected {type(error).__name__}")
@@ -223,6 +224,9 @@ _REFUSALS = {
     409: "names another size each time that it is asked",
     422: "does not accept that the log grew out of what it has seen",
 }
+
+
+_RESTORED = "; a backup was restored: its operator has to let it forget the log that was lost"
 
 
 def _cut(connection: HTTPConnection, cut: threading.Event) -> None:

@@ -8,6 +8,7 @@ from tallystone.audit.checkpoint import Checkpoint, open_checkpoint
 from tallystone.audit.cosignature import WITNESS, cosigned, cosigned_at, parse_key
 from tallystone.audit.published import submission
 from tallystone.errors import Tampered
+from tallystone.vault.publishing import is_lost
 from tallystone.vault.workspace import Workspace
 
 REFRESH = 600
@@ -37,6 +38,8 @@ class Cosigning:
         self._workspace = workspace
         self._key = parse_key(key, WITNESS)
         self.name = self._key.name
+        self.restored = False
+        """Whether the log goes on from a backup: then a witness that refuses it does what it is there for."""
         self.shown("")
 
     def shown(self, problem: str) -> None:
@@ -47,9 +50,13 @@ class Cosigning:
         """What it is to be sent; None if it has cosigned the newest checkpoint lately. Raises `Tampered` if the log is
         not the one that it cosigned before.
         """
-        old, seen = self._kept()
+        kept, (old, seen) = self._note(), self._kept()
         with self._workspace.log.published() as log:
-            if old == log.head and now - seen < REFRESH:
+            self.restored = bool(log.head.branch)
+            if kept is not None and old is not None and self.restored and is_lost(kept, log):
+                # A restore gave up what it saw. Only its own operator lets it forget that; then it begins anew.
+                old = None
+            if old is not None and old == log.head and now - seen < REFRESH:
                 self._reached(old.size)
                 return None
             size = old.size if old is not None else 0
@@ -85,8 +92,7 @@ class Cosigning:
 
     def _kept(self) -> tuple[Checkpoint | None, int]:
         """The last checkpoint that it has cosigned, and when; nothing if what is kept does not verify."""
-        log = self._workspace.log
-        note = log.cosigned.get(self._key)
+        log, note = self._workspace.log, self._note()
         if note is None:
             return None, 0
         try:
@@ -94,3 +100,6 @@ class Cosigning:
             return open_checkpoint(note, log.origin, self._workspace.log_public), seen
         except Tampered:
             return None, 0
+
+    def _note(self) -> bytes | None:
+        return self._workspace.log.cosigned.get(self._key)
