@@ -289,6 +289,14 @@ class Charter(_Body):
 
 
 @dataclass(frozen=True)
+class AuditedCharter(Charter):
+    """A charter of a workspace that has auditors beside its root: the ids of users. Signed as a charter; one without
+    them has the fields that it always had."""
+
+    auditors: list[Any]
+
+
+@dataclass(frozen=True)
 class Invitation(_Body):
     """The root's word that whoever holds the secret of `public` (Ed25519, 32 bytes) may make one user.
 

@@ -169,6 +169,7 @@ def test_the_charter(fresh_server: Served) -> None:  # noqa: F811
         "max_grants": first["max_grants"],
         "serial": 1,
         "audit": {},
+        "auditors": [],
     }
     assert ada.get("/v1/charter").json() == changed
     assert ada.patch("/v1/charter", json={"trust": False}).status_code == 403

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from tallystone import errors
 from tallystone.cli import values
+from tallystone.cli.remote_log import RemoteAuditors
 from tallystone.cli.wire import Wire, path
 from tallystone.vault.answers import AuditPage, Span
 from tallystone.vault.questions import Question
@@ -45,7 +46,7 @@ def redeem(url: str, code: str) -> Credentials:
     return values.plain(Credentials, answer)
 
 
-class RemoteVault:
+class RemoteVault(RemoteAuditors):
     """What the token's principal can do, over HTTP. Same methods and values as `Vault`, fewer of them."""
 
     def __init__(self, url: str, token: str) -> None:

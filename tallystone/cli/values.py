@@ -211,4 +211,6 @@ def undone(item: Mapping[str, Any]) -> Undone:
 
 def charter(item: Mapping[str, Any]) -> CharterView:
     """The workspace's charter."""
-    return plain(CharterView, {**item, "levels": tuple(item["levels"])})
+    return plain(
+        CharterView, {**item, "levels": tuple(item["levels"]), "auditors": tuple(item.get("auditors", ()))}
+    )

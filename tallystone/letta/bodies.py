@@ -266,6 +266,13 @@ class Redemption(msgspec.Struct):
     code: Annotated[str, Meta(max_length=300)]
 
 
+class AuditorCreate(msgspec.Struct):
+    """`POST /v1/audit/auditors`. `history`: what was logged before as well."""
+
+    principal: str
+    history: bool = False
+
+
 class CharterUpdate(msgspec.Struct):
     """`PATCH /v1/charter`. What is null or absent stays."""
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tallystone.errors import Invalid
 from tallystone.keystore import ACTIVE, SUSPENDED
-from tallystone.vault import accounts, charter, invitations, model_keys, roles, tokens
+from tallystone.vault import accounts, auditing, charter, invitations, model_keys, roles, tokens
 from tallystone.vault.caller import Caller
 from tallystone.vault.types import (
     CharterView,
@@ -125,6 +125,21 @@ class Administration:
         return charter.set_charter(
             self._caller, trust=trust, levels=levels, max_grants=max_grants, audit=audit
         )
+
+    # -- auditors -----------------------------------------------------------------------------------------------
+
+    def auditors(self) -> list[str]:
+        """The ids of the users who see what concerns no block, beside the workspace's first."""
+        return auditing.auditors(self._caller)
+
+    def grant_audit(self, who: str, *, history: bool = False) -> str:
+        """Let a user see it from now on, with `history` from the beginning. Only the workspace's first user may.
+        Returns the user's id."""
+        return auditing.grant_audit(self._caller, who, history=history)
+
+    def end_audit(self, who: str) -> str:
+        """Take that away: the user opens no newer event. Only the workspace's first user may. Returns its id."""
+        return auditing.end_audit(self._caller, who)
 
 
 def _seconds(moment: datetime | None) -> int | None:

@@ -320,7 +320,7 @@ class Caller:
             "kind": kind,
             **content,
         }
-        auditor = None if grants else self.workspace.auditor_key()
+        auditor = None if grants else self.workspace.auditor_key(plan)
         plan.event(kind, seal_event(detail, self.keys, grants, auditor))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from tallystone import _cbor
 from tallystone.errors import Invalid, Tampered
 from tallystone.keystore import Identity
-from tallystone.statements import EMPTY, Charter, Signed, signature_pairs
+from tallystone.statements import EMPTY, AuditedCharter, Charter, Signed, signature_pairs
 from tallystone.store.protocol import Row
 from tallystone.store.tables import CHARTER
 from tallystone.vault.audit_levels import NAMES as AUDIT_LEVELS
@@ -38,7 +38,7 @@ def check_charter(rows: list[Row], workspace: bytes, root: Identity) -> CharterV
     view, previous = DEFAULT, EMPTY
     for row in rows:
         signed = _signed(row)
-        charter = Charter.decode(signed.body)
+        charter, auditors = _decode(signed.body)
         if (
             row[1] != charter.serial
             or charter.serial != view.serial + 1
@@ -48,11 +48,25 @@ def check_charter(rows: list[Row], workspace: bytes, root: Identity) -> CharterV
         ):
             raise Tampered("the workspace's charter is not its root's word")
         levels, audit = _apart(charter.levels)
-        after = CharterView(charter.trust, levels, charter.max_grants, charter.serial, audit)
+        after = CharterView(charter.trust, levels, charter.max_grants, charter.serial, audit, auditors)
         if _wrong_levels(after.levels, view.levels) or not 1 <= after.max_grants <= GRANTS_LIMIT:
             raise Tampered("the workspace's charter says what no charter may")
         view, previous = after, signed.digest
     return view
+
+
+def _decode(body: bytes) -> tuple[Charter, tuple[str, ...]]:
+    """A charter and its auditors. Raises `Tampered`."""
+    try:
+        return Charter.decode(body), ()
+    except Tampered:
+        charter = AuditedCharter.decode(body)
+    named = charter.auditors
+    if not all(isinstance(one, str) and one.startswith("user-") for one in named) or len(set(named)) != len(
+        named
+    ):
+        raise Tampered("the workspace's charter names auditors who cannot be")
+    return charter, tuple(named)
 
 
 def _apart(entries: list[Any]) -> tuple[tuple[Any, ...], dict[str, str]]:
@@ -152,8 +166,7 @@ def set_charter(
             max_grants=now.max_grants if max_grants is None else max_grants,
         )
         if after != now:
-            after = replace(after, serial=now.serial + 1)
-            _put(caller, plan, after)
+            after = put_charter(caller, plan, after)
         caller.event(
             plan,
             "charter",
@@ -183,8 +196,9 @@ def _audited(asked: Mapping[str, str], levels: tuple[str, ...]) -> dict[str, str
     return {name: level for name, level in asked.items() if level != AUDIT_LEVELS[0]}
 
 
-def _put(caller: Caller, plan: Plan, view: CharterView) -> None:
-    rows = plan.rows(CHARTER)
+def put_charter(caller: Caller, plan: Plan, view: CharterView) -> CharterView:
+    """Queue the next charter, signed; `view` is the one in force with what changes. Returns it with its serial."""
+    rows, view = plan.rows(CHARTER), replace(view, serial=view.serial + 1)
     statement = Charter(
         serial=view.serial,
         previous=_signed(rows[-1]).digest if rows else EMPTY,
@@ -195,5 +209,8 @@ def _put(caller: Caller, plan: Plan, view: CharterView) -> None:
         issuer_record=caller.identity(plan, caller.id).digest,
         time=caller.workspace.now_ms(),
     )
+    if view.auditors:
+        statement = AuditedCharter(**vars(statement), auditors=list(view.auditors))
     signed = caller.sign(plan, "charter", statement.encode())
     plan.put(CHARTER, view.serial, signed.body, signature_cell(signed))
+    return view

@@ -326,13 +326,14 @@ class CharterView:
     """The workspace's own rules. `trust`: what members share with each other needs no acceptance. `levels`: names of
     the sensitivity levels, lowest first. `max_grants`: direct grants that a block may have. `serial` counts changes; 0
     is what holds before the first. `audit`: the audit level that blocks of a sensitivity have at least,
-    where it is more than `durable`."""
+    where it is more than `durable`. `auditors`: the users who see what concerns no block, beside the root."""
 
     trust: bool
     levels: tuple[str, ...]
     max_grants: int
     serial: int
     audit: Mapping[str, str] = field(default_factory=dict)
+    auditors: tuple[str, ...] = ()
 
     def audit_of(self, sensitivity: int) -> str:
         """What a block of the sensitivity with this number has at least."""

@@ -26,12 +26,12 @@ from tallystone.audit.verify import Report, verify
 from tallystone.errors import Conflict, NotFound, StoreError, Tampered
 from tallystone.keystore import Identity, Keys, check_principal, parse_token
 from tallystone.statements import Genesis, PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
-from tallystone.store.protocol import Batch, Event, Put, Row, Store
+from tallystone.store.protocol import Batch, Event, Row, Store
 from tallystone.store.sqlite import SqliteStore
-from tallystone.store.tables import AUDITOR, CHARTER, PRINCIPAL, SHRED, WORKSPACE
-from tallystone.vault import accounts, invitations, purging, recovery
+from tallystone.store.tables import CHARTER, PRINCIPAL, SHRED, WORKSPACE
+from tallystone.vault import accounts, auditing, invitations, purging, recovery
 from tallystone.vault.awaiting import Awaited
-from tallystone.vault.caller import Caller, Stripes, authenticate
+from tallystone.vault.caller import ATTEMPTS, Caller, Stripes, authenticate
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
 from tallystone.vault.daykeys import DAYS, DayKeys
@@ -86,7 +86,7 @@ class Workspace:
         self._charter: tuple[list[Row], CharterView] | None = None
         self._position = 0
         self._position_lock = Lock()
-        self._auditor: tuple[int, bytes, bytes] | None = None
+        self._auditor: auditing.DayKey | None = None
 
     def __repr__(self) -> str:
         return f"Workspace({self.id.hex()[:16]})"
@@ -282,24 +282,25 @@ class Workspace:
 
     # -- what belongs to no block -------------------------------------------------------------------------------
 
-    def auditor_key(self) -> tuple[bytes, bytes]:
-        """(capsule id, key) that today's unclaimed events of this process are sealed under. Made once a day."""
-        today = self.now() // 86400
-        if self._auditor is None or self._auditor[0] != today:
-            capsule, key = crypto.random_bytes(16), crypto.random_bytes()
-            enc = crypto.seal_to(self.record.auditor, crypto.pae("auditor", self.id, capsule), key)
-            put = Put(AUDITOR, (WS, capsule, today, enc))
-            self.store.commit(Batch([], [put], []))
-            self._auditor = (today, capsule, key)
-        return self._auditor[1], self._auditor[2]
+    def auditor_key(self, plan: Plan | None = None) -> tuple[bytes, bytes]:
+        """(capsule id, key) that unclaimed events are sealed under now. What `plan` commits under it fails, and runs
+        again, if who may open it has changed by then."""
+        known = self._auditor = auditing.day_key(self, self._auditor)
+        if plan is not None:
+            plan.need(CHARTER, known.serial + 1)
+        return known.capsule, known.key
 
     def log_unclaimed(
         self, kind: str, content: dict[str, Any], keys: Keys | None = None, grants: Iterable[bytes] = ()
     ) -> int:
         """Log an event that belongs to no operation, durably, sealed to the auditor; and under these K_grants. Returns
         its leaf's number."""
-        detail = seal_event({"kind": kind, **content}, keys, grants, self.auditor_key())
-        return self.store.commit(Batch([], [], [Event(kind, detail)]))
+        for _ in range(ATTEMPTS):
+            known = self._auditor = auditing.day_key(self, self._auditor)
+            detail = seal_event({"kind": kind, **content}, keys, grants, (known.capsule, known.key))
+            with suppress(Conflict):  # who may open it has changed
+                return self.store.commit(Batch([known.expect], [], [Event(kind, detail)]))
+        raise Conflict("the charter is changing too fast", hint="try again", code="contended")
 
     def denied(self, content: dict[str, Any]) -> None:
         """Log a refusal that happened before anybody was known. `content` must hold no secret and no path."""
