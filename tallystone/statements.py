@@ -238,9 +238,11 @@ class Deletion(_Body):
 
 @dataclass(frozen=True)
 class Erasure(_Body):
-    """Its owner's word that a block, or a principal with all it owned, was erased: the signed part of a receipt.
+    """Its owner's word that a block, one of its versions, or a principal with all it owned, was erased: the signed part
+    of a receipt.
 
-    `blocks` lists [block id, hash of its last policy statement, its last version's number]; `holders` counts those who
+    `what` is the id, for a version `<block id>/versions/<number>`. `blocks` lists [block id, hash of its last policy
+    statement, its last version's number], for a version its own number and then that statement's; `holders` counts who
     keep a dead row until they look; `horizon` is the last day on which a backup could bring it back, if known."""
 
     what: str

@@ -127,6 +127,7 @@ CASES: dict[Key, dict[str, Any]] = {
     ("DELETE", "/v1/blocks/{block_id}/transfer"): {},
     ("POST", "/v1/blocks/{block_id}/transfer/accept"): {},
     ("POST", "/v1/blocks/{block_id}/erase"): {},
+    ("POST", "/v1/blocks/{block_id}/versions/{number}/erase"): {},
     ("POST", "/v1/users/me/erase"): {"body": {"confirm": "user-somebody-else"}},
     ("GET", "/v1/offers"): {},
     ("POST", "/v1/offers/{offered}/accept"): {},

@@ -16,7 +16,8 @@ from server_fixtures import Served, fresh_server  # noqa: F401
 
 from tallystone.errors import StoreError
 from tallystone.server.app import App
-from tallystone.server.run import check, listening, url_of
+from tallystone.server.duty import check
+from tallystone.server.run import listening, url_of
 from tallystone.vault import Workspace
 
 PROGRAM = """

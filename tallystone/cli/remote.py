@@ -143,6 +143,10 @@ class RemoteVault(RemoteAuditors):
         """Erase a block for good."""
         return values.receipt(self._post(path("blocks", block_id, "erase")))
 
+    def erase_version(self, block_id: str, number: int) -> Receipt:
+        """Erase an earlier version of a block for good."""
+        return values.receipt(self._post(path("blocks", block_id, "versions", str(number), "erase")))
+
     def erase_me(self, confirm: str) -> Receipt:
         """Erase this user with everything it owns."""
         return values.receipt(self._post("/v1/users/me/erase", {"confirm": confirm}))

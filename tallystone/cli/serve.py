@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,8 @@ from tallystone.cli.workspace import create
 from tallystone.errors import TallystoneError
 from tallystone.vault import Workspace
 
+BOUNDS = Group("Bounds", sort_key=50)
+TLS = Group("TLS", sort_key=52)
 LOG = Group("Audit log", sort_key=55)
 MODELS = Group("Models", sort_key=60)
 FIRST_START = Group("First start", sort_key=70)
@@ -29,11 +32,21 @@ def serve(
     host: Annotated[str | None, Parameter(metavar="ADDRESS")] = None,
     port: Annotated[int | None, Parameter(metavar="N")] = None,
     config: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    workers: Annotated[int | None, Parameter(metavar="N")] = None,
     max_body: Annotated[int | None, Parameter(metavar="BYTES")] = None,
     threads: Annotated[int | None, Parameter(metavar="N")] = None,
     grace: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
     check_every: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
+    queue: Annotated[int | None, Parameter(metavar="N", group=BOUNDS)] = None,
+    connections: Annotated[int | None, Parameter(metavar="N", group=BOUNDS)] = None,
+    rate: Annotated[int | None, Parameter(metavar="N", group=BOUNDS)] = None,
+    burst: Annotated[int | None, Parameter(metavar="N", group=BOUNDS)] = None,
     refusals: Annotated[int | None, Parameter(metavar="N")] = None,
+    refusals_each: Annotated[int | None, Parameter(metavar="N", group=BOUNDS)] = None,
+    proxies: Annotated[str | None, Parameter(metavar="ADDRESS,…", group=BOUNDS)] = None,
+    tls_cert: Annotated[Path | None, Parameter(metavar="FILE", group=TLS)] = None,
+    tls_key: Annotated[Path | None, Parameter(metavar="FILE", group=TLS)] = None,
+    tls_min: Annotated[Literal["1.2", "1.3"] | None, Parameter(group=TLS)] = None,
     listeners: Annotated[int | None, Parameter(metavar="N")] = None,
     listeners_each: Annotated[int | None, Parameter(metavar="N")] = None,
     backup_days: Annotated[int | None, Parameter(metavar="DAYS")] = None,
@@ -70,6 +83,8 @@ def serve(
         Port to listen on; 0 takes a free one. Default: 8283.
     config
         TOML file with settings. Also: TALLYSTONE_CONFIG.
+    workers
+        Processes that serve; one that dies is replaced. Default: 1.
     max_body
         Bytes that the body of a request may have. Default: 10485760.
     threads
@@ -78,8 +93,26 @@ def serve(
         Seconds that requests under way get to finish at a stop. Default: 30.
     check_every
         Seconds between checks of the log; 0 checks at the start only. Default: 3600.
+    queue
+        Requests that wait to be worked on; those beyond get 503. Default: 1000.
+    connections
+        Connections that are open at once; those beyond get 503. Default: 10000.
+    rate
+        Requests a second of one principal; those beyond get 429. Default: 0, as many as it likes.
+    burst
+        Requests that a principal may send at once. Default: twice the rate.
     refusals
         Requests a second without a good token that are answered; those beyond get 429. Default: 50.
+    refusals_each
+        Those of one address. Default: half of refusals.
+    proxies
+        Addresses and networks of proxies whose X-Forwarded-For is believed, to count refusals by address.
+    tls_cert
+        PEM file with the certificate and its chain: the server then speaks https alone.
+    tls_key
+        PEM file with the certificate's key. Default: it is in the same file.
+    tls_min
+        Oldest version of TLS that is spoken. Default: 1.2.
     listeners
         Streams of changes that are open at once; those beyond get 503. Default: 2000.
     listeners_each
@@ -130,11 +163,21 @@ def serve(
         "data": data,
         "host": host,
         "port": port,
+        "workers": workers,
         "max_body": max_body,
         "threads": threads,
         "grace": grace,
         "check_every": check_every,
+        "queue": queue,
+        "connections": connections,
+        "rate": rate,
+        "burst": burst,
         "refusals": refusals,
+        "refusals_each": refusals_each,
+        "proxies": proxies,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "tls_min": tls_min,
         "listeners": listeners,
         "listeners_each": listeners_each,
         "backup_days": backup_days,
@@ -158,10 +201,19 @@ def serve(
         raise Usage("no data directory named", hint="give --data DIR or set TALLYSTONE_DATA")
     if _is_empty(settings.data):
         _first_start(settings.data, key_file, kit)
-    if not settings.host.startswith(_LOOPBACK):
-        warn(f"{settings.host} is reachable from outside, and tokens cross it unencrypted: put TLS in front")
-    with Workspace.open(settings.data) as workspace:
-        run.serve(workspace, settings)
+    if settings.tls_cert is None and not settings.host.startswith(_LOOPBACK):
+        warn(
+            f"{settings.host} is reachable from outside, and tokens cross it unencrypted: "
+            "give --tls-cert, or put TLS in front"
+        )
+    opened = partial(Workspace.open, settings.data)
+    with (
+        opened() as workspace
+    ):  # so that what is wrong with it is said once, and an older store is brought up to date
+        if settings.workers == 1:
+            run.serve(workspace, settings)
+    if settings.workers > 1:
+        run.serve_many(opened, settings)
     say("stopped")
     return 0
 

@@ -186,7 +186,7 @@ def invitation(item: Mapping[str, Any]) -> InviteInfo:
 
 def past_version(item: Mapping[str, Any]) -> PastVersion:
     """An earlier version of a block."""
-    return plain(PastVersion, {**item, "time": _time(item["time"])})
+    return plain(PastVersion, {**item, "time": _time(item["time"]), "erased": _day(item.get("erased"))})
 
 
 def versions(item: Mapping[str, Any]) -> Versions:

@@ -179,6 +179,7 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", _TRANSFER, routes_sharing.cancel_transfer),
     Route("POST", _TRANSFER + "/accept", routes_sharing.accept_transfer),
     Route("POST", _BLOCK + "/erase", routes_erasure.block),
+    Route("POST", _VERSIONS + "/{number}/erase", routes_erasure.version),
     Route("POST", "/v1/users/me/erase", routes_erasure.me),
     Route("GET", "/v1/offers", routes_sharing.offers),
     Route("POST", _OFFER + "/accept", routes_sharing.accept),

@@ -29,9 +29,13 @@ from tallystone.letta.routes_lists import health
 from tallystone.server import errors
 from tallystone.server.auth import Turnstile, bearer
 from tallystone.server.feed import LISTENERS, LISTENERS_EACH, Pump
-from tallystone.server.limits import Gone, check_head, read_body
+from tallystone.server.limits import MAX_BODIES, Bodies, Gone, check_head, read_body
 from tallystone.server.paths import Match, Paths
+from tallystone.server.rates import Buckets, rate_limited
+from tallystone.server.readiness import Readiness
 from tallystone.server.retries import Flights, retry_of
+from tallystone.server.senders import Network, sender
+from tallystone.server.status import Status
 from tallystone.vault import Workspace
 from tallystone.vault.awaiting import Owed, no_witness, owing, too_late
 
@@ -41,6 +45,8 @@ MAX_OPEN_BODY = 4096
 """Bytes of the body of a request that brings no token."""
 THREADS = 16
 """Requests that are worked on at once; the others wait."""
+QUEUE = 1000
+"""Requests that wait, unless the settings say otherwise."""
 TURN_GRACE = 1.0
 """Seconds that turns without a client get to end when the server stops, after its requests have ended."""
 
@@ -65,8 +71,13 @@ class App:
         log_public: bool = False,
         logged: Callable[[], None] = lambda: None,
         ask_seconds: float = ASK_SECONDS,
+        queue: int = QUEUE,
+        rates: Buckets | None = None,
+        proxies: Sequence[Network] = (),
+        status: Status | None = None,
     ) -> None:
-        """`log_public`: the log is served without a token. `logged` is called after each answer that made it grow."""
+        """`log_public`: the log is served without a token. `logged` is called after each answer that made it grow.
+        `queue` requests wait beside the `threads` that are worked on. `rates` bounds each principal's."""
         self._workspace = workspace
         self._max_body = max_body
         self._threads = threads
@@ -86,6 +97,10 @@ class App:
             crashed=lambda error: _log_crash(error, "feed"),
         )
         self._limiter: anyio.CapacityLimiter | None = None
+        self._most, self.working = threads + queue, 0
+        self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))
+        self._rates, self._proxies = rates, proxies
+        self._readiness = Readiness(workspace, status)
         self.ready = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,6 +134,8 @@ class App:
             if not isinstance(error, TallystoneError):
                 _log_crash(error, request.template)
             answer = errors.answer(error)
+        finally:
+            self._bodies.held -= request.held
         headers = {"cache-control": "no-store", **_named(request.leaves), **answer.headers}
         if isinstance(answer, Subscribed):
             response: ASGIApp = self._pump.stream(answer.subscription, headers)
@@ -142,7 +159,7 @@ class App:
     async def _answer(self, request: _Request) -> Answer:
         check_head(request.raw_path, request.query, request.raw_headers)
         if request.raw_path.rstrip(b"/") + b"/" in _OPEN:
-            return self._open(request)
+            return await self._open(request)
         template = request.raw_path.rstrip(b"/").decode("latin-1")
         if template in OPEN_POSTS:
             return await self._open_post(request, template)
@@ -156,19 +173,19 @@ class App:
         public = found.route.public
         if self._log_public and public is not None:
             query = Query(request.query.decode("latin-1"))
-            return await self._thread(lambda: public(self._workspace.log, found.params, query))
+            return await self._admitted(lambda: public(self._workspace.log, found.params, query))
         try:
             token = bearer(request.headers)
         except TallystoneError:
             await self._denied(request, "unauthenticated")
             raise
-        body = await read_body(request.receive, request.headers, self._max_body)
+        body = await self._body(request, self._max_body)
         if self._post is None:  # belongs to the running loop
             self._post = Post(self._models, self._thread, self._turns, self._ask_seconds)
         retry = retry_of(request.method, request.raw_path, request.query, request.headers, body)
         async with self._flights.flight(token, retry):
             try:
-                answer = await self._thread(lambda: self._work(found, request, token, body, retry))
+                answer = await self._admitted(lambda: self._work(found, request, token, body, retry))
                 if isinstance(answer, Later):
                     return await answer.finish(self._thread, self._turns)
                 return answer
@@ -176,7 +193,14 @@ class App:
                 await self._denied(request, "unauthenticated")
                 raise stranger.error from None
 
-    def _open(self, request: _Request) -> Answer:
+    async def _body(self, request: _Request, limit: int) -> bytes:
+        def take(size: int) -> None:
+            self._bodies.take(size)
+            request.held += size
+
+        return await read_body(request.receive, request.headers, limit, take)
+
+    async def _open(self, request: _Request) -> Answer:
         if request.method != "GET":
             raise errors.wrong_method(("GET",))
         request.template = request.raw_path.decode("ascii")
@@ -184,6 +208,10 @@ class App:
             raise errors.Refusal(
                 503, "stopping", "the server is stopping", hint="ask another", headers={"retry-after": "1"}
             )
+        if b"ready" in request.raw_path:
+            if not self._readiness.is_fresh:
+                await self._admitted(self._readiness.look)
+            self._readiness.check()
         return health()
 
     async def _open_post(self, request: _Request, template: str) -> Answer:
@@ -191,9 +219,9 @@ class App:
         request.template = template
         if request.method != "POST":
             raise errors.wrong_method(("POST",))
-        self._turnstile.enter()
-        body = await read_body(request.receive, request.headers, min(self._max_body, MAX_OPEN_BODY))
-        return await self._thread(lambda: OPEN_POSTS[template](self._workspace, body))
+        self._turnstile.enter(self._sender(request))
+        body = await self._body(request, min(self._max_body, MAX_OPEN_BODY))
+        return await self._admitted(lambda: OPEN_POSTS[template](self._workspace, body))
 
     def _work(
         self, found: Match, request: _Request, token: str, body: bytes, retry: Retry | None
@@ -204,6 +232,8 @@ class App:
         except Unauthenticated as error:
             raise _Stranger(error) from None
         request.leaves = vault.leaves
+        if self._rates is not None and (wait := self._rates.wait(vault.principal_id)):
+            raise rate_limited(wait)
         query = Query(request.query.decode("latin-1"))
         outbox = Outbox(self._post) if self._post is not None else None
         call = Call(
@@ -213,9 +243,22 @@ class App:
 
     async def _denied(self, request: _Request, code: str) -> None:
         """Log a refusal durably. Raises `Refusal` (429) when there are too many."""
-        self._turnstile.enter()
+        self._turnstile.enter(self._sender(request))
         content = {"code": code, "method": request.method[:10], "route": request.template}
-        await self._thread(lambda: self._workspace.denied(content))
+        await self._admitted(lambda: self._workspace.denied(content))
+
+    def _sender(self, request: _Request) -> str:
+        return sender(request.peer, request.headers, self._proxies)
+
+    async def _admitted(self, work: Callable[[], T]) -> T:
+        """A request's work in a thread. Raises `Refusal` (503) when too many wait already."""
+        if self.working >= self._most:
+            raise errors.overloaded()
+        self.working += 1
+        try:
+            return await self._thread(work)
+        finally:
+            self.working -= 1
 
     async def _thread(self, work: Callable[[], T]) -> T:
         if self._limiter is None:  # belongs to the running loop, so it cannot be made before
@@ -257,6 +300,8 @@ class _Request:
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self.raw_headers
         }
         self.receive = receive
+        self.peer: str = (scope.get("client") or ("",))[0]
+        self.held = 0  # bytes of its body
         self.template = "-"
         self.leaves: Sequence[int] = ()
 

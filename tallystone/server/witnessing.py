@@ -32,6 +32,8 @@ SECONDS = 10.0
 """How long one call of a witness may take, from the first byte to the last."""
 TOGETHER = 1.0
 """Seconds between two calls of a witness that answers: checkpoints of that time are asked for together."""
+LOOK = 0.1
+"""Seconds between two looks at what another process has kept, while somebody waits for it."""
 POLL = 30.0
 """Seconds after which the head is looked at although nothing woke us: another process may have written."""
 LONGEST_PAUSE = 300.0
@@ -78,16 +80,42 @@ def configured(settings: Settings) -> list[Witness]:
 class Witnessing:
     """The witnesses of one workspace, and what asks them."""
 
-    def __init__(self, workspace: Workspace, witnesses: list[Witness], seconds: float = WAIT) -> None:
-        """`seconds`: how long an answer waits for a cosignature where a block asks for one."""
-        self.askers = [Asker(workspace, witness) for witness in witnesses]
-        self._workspace = workspace
+    def __init__(
+        self, workspace: Workspace, witnesses: list[Witness], poll: float = POLL, seconds: float = WAIT
+    ) -> None:
+        """`poll`: seconds after which the head is looked at although nothing woke us. `seconds`: how long an answer
+        waits for a cosignature where a block asks for one."""
+        self._workspace, self._witnesses, self._poll = workspace, witnesses, poll
+        self.askers: list[Asker] = []
         self._awaited = Awaited(seconds, self.hurry) if witnesses else None
+        self._logs = [Cosigning(workspace, witness.key) for witness in witnesses]
+        self._watch: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Let answers wait for witnesses while the body runs, whichever process asks them."""
+        self._workspace.awaited = self._awaited
+        try:
+            yield
+        finally:
+            self._workspace.awaited = None
 
     def hurry(self) -> None:
-        """Somebody waits for what the log now holds."""
+        """Somebody waits for what the log now holds. Where another process asks, we look at what it has kept."""
         for asker in self.askers:
             asker.hurry()
+        with self._lock:
+            if not self.askers and (self._watch is None or not self._watch.is_alive()):
+                self._watch = threading.Thread(target=self._look, name="tallystone-witnessed", daemon=True)
+                self._watch.start()
+
+    def _look(self) -> None:
+        awaited = self._awaited
+        while awaited is not None and awaited.waiting:
+            with suppress(TallystoneError):
+                awaited.reached(max(log.cosigned() for log in self._logs))
+            time.sleep(LOOK)
 
     def wake(self) -> None:
         """The log has grown."""
@@ -96,15 +124,15 @@ class Witnessing:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """Ask while the body runs. Only meanwhile blocks that want a witness can be used."""
-        self._workspace.awaited = self._awaited
+        """Ask while the body runs."""
+        self.askers = [Asker(self._workspace, witness, poll=self._poll) for witness in self._witnesses]
         for asker in self.askers:
             asker.start()
         try:
             yield
         finally:
-            self._workspace.awaited = None
-            for asker in self.askers:
+            asked, self.askers = self.askers, []
+            for asker in asked:
                 asker.stop()
 
 
@@ -112,11 +140,16 @@ class Asker:
     """Keeps one witness up to date."""
 
     def __init__(
-        self, workspace: Workspace, witness: Witness, clock: Callable[[], float] = time.time
+        self,
+        workspace: Workspace,
+        witness: Witness,
+        clock: Callable[[], float] = time.time,
+        poll: float = POLL,
     ) -> None:
         self._url = witness.url
         self._log = Cosigning(workspace, witness.key)
-        self._clock = clock
+        self._log.shown("")
+        self._clock, self._poll = clock, poll
         self._awake = threading.Event()
         self._urgent = threading.Event()
         self._stopped = threading.Event()
@@ -153,7 +186,7 @@ class Asker:
                 if not self._stopped.wait(TOGETHER):
                     self._urgent.wait(min(2.0**failures, LONGEST_PAUSE))
             elif not self._urgent.wait(TOGETHER):
-                self._awake.wait(POLL)
+                self._awake.wait(self._poll)
 
     def ask(self) -> bool:
         """Have the newest checkpoint cosigned, unless it is. False if that failed; the reason is then in the status."""

@@ -16,14 +16,15 @@ from types import TracebackType
 from typing import TypeAlias
 from urllib.parse import quote
 
-from tallystone.errors import Conflict, StoreError, Tampered
+from tallystone.errors import StoreError, Tampered
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
 from tallystone.store._file import prepare_file
 from tallystone.store._schema import NODES_SINCE, migrate, schema_findings
 from tallystone.store._scrub import empty_wal
+from tallystone.store._settling import settle
 from tallystone.store._statements import STATEMENTS, put_statement, scan_statement
-from tallystone.store.protocol import Batch, Event, Expect, Put, RowChange, Sequencer
+from tallystone.store.protocol import Batch, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
 
 BUSY_SECONDS = 10.0
@@ -311,37 +312,14 @@ class SqliteStore:
             raise Tampered(
                 "the log has leaves beyond its head", hint="tallystone audit verify names the place"
             )
-        # The group is settled in memory first: `known` is what each batch would find if those before it had
-        # been written. Then every row is written once, many to a statement: each statement gives up the
+        # Settled in memory first, then every row is written once, many to a statement: each statement gives up the
         # interpreter lock, and getting it back among busy threads costs more than the statement.
-        known: dict[tuple[str, Row], Row | None] = {}
-        changed: dict[tuple[str, Row], RowChange] = {}
-        events: list[Event] = []
-        for ticket in group:
-            batch = ticket.batch
-            if not _holds(execute, known, batch.expects):
-                ticket.error = Conflict(
-                    "somebody else changed this meanwhile", hint="read it again and retry"
-                )
-                continue
-            ticket.first = size + len(events)
-            events += batch.events
-            for change in batch.changes:
-                table = change.table
-                if isinstance(change, Put):
-                    row: Row | None = change.row
-                    if len(change.row) != len(table.key) + len(table.columns):
-                        raise StoreError("a row has not as many cells as its table", code="refused")
-                    key = change.row[: len(table.key)]
-                else:
-                    row, key = None, change.key
-                place = (table.name, key)
-                known[place] = row
-                changed[place] = (table, key, row)
-        if not events and not changed:
+        events, changes = settle(
+            group, size, lambda table, key: execute(STATEMENTS[table.name].get, key).fetchone()
+        )
+        if not events and not changes:
             execute("ROLLBACK")
             return
-        changes = list(changed.values())
         log = self._sequencer.sequence(head, events, changes)
         puts: dict[str, list[Row]] = {}
         for table, key, row in changes:
@@ -366,16 +344,6 @@ class SqliteStore:
             # The next write begins with a new connection; SQLite drops the transaction with this one.
             self._writer = None
             connection.close()
-
-
-def _holds(execute: _Execute, known: dict[tuple[str, Row], Row | None], expects: list[Expect]) -> bool:
-    for expect in expects:
-        place = (expect.table.name, expect.key)
-        if place not in known:
-            known[place] = execute(STATEMENTS[expect.table.name].get, expect.key).fetchone()
-        if known[place] != expect.row:
-            return False
-    return True
 
 
 def _put_all(execute: _Execute, name: str, rows: list[Row]) -> None:

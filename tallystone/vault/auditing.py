@@ -8,18 +8,20 @@ makes a new one, and no event commits under the older. Rows of capsules do not s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tallystone import crypto
 from tallystone.errors import Conflict, Invalid, NotFound, Tampered
-from tallystone.keystore import Identity
+from tallystone.keystore import Identity, Keys
 from tallystone.store.protocol import Batch, Change, Expect, Put, Row
 from tallystone.store.tables import AUDITOR, CHARTER
 from tallystone.vault.accounts import resolve, root_house
 from tallystone.vault.caller import ATTEMPTS, Caller
 from tallystone.vault.charter import charter, put_charter
+from tallystone.vault.events import seal_event
 from tallystone.vault.plan import WS, Plan
 
 if TYPE_CHECKING:
@@ -70,6 +72,20 @@ def day_key(workspace: Workspace, known: DayKey | None) -> DayKey:
         except Conflict:
             continue
         return made
+    raise Conflict("the charter is changing too fast", hint="try again", code="contended")
+
+
+def log_unclaimed(
+    workspace: Workspace, kind: str, content: dict[str, Any], keys: Keys | None, grants: Iterable[bytes]
+) -> int:
+    """See `Workspace.log_unclaimed`. Sealed anew if who may open it has changed by the commit."""
+    detail = {"kind": kind, **content}
+    for _ in range(ATTEMPTS):
+        with workspace.store.snapshot() as snapshot:
+            plan = Plan(snapshot)
+            plan.event(kind, seal_event(detail, keys, grants, workspace.auditor_key(plan)))
+        with suppress(Conflict):
+            return workspace.store.commit(plan.batch())
     raise Conflict("the charter is changing too fast", hint="try again", code="contended")
 
 

@@ -54,6 +54,13 @@ class Awaited:
         self._size = 0
         self._waiting: list[tuple[int, Future[None]]] = []
 
+    @property
+    def waiting(self) -> int:
+        """How many still wait."""
+        with self._lock:
+            self._waiting = [one for one in self._waiting if not one[1].done()]
+            return len(self._waiting)
+
     def reached(self, size: int) -> None:
         """A checkpoint of so many leaves is cosigned, and the cosignature is kept."""
         with self._lock:

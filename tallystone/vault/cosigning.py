@@ -40,7 +40,6 @@ class Cosigning:
         self.name = self._key.name
         self.restored = False
         """Whether the log goes on from a backup: then a witness that refuses it does what it is there for."""
-        self.shown("")
 
     def shown(self, problem: str) -> None:
         """Say for all to see what is wrong with this witness; empty for nothing."""
@@ -100,6 +99,14 @@ class Cosigning:
             return open_checkpoint(note, log.origin, self._workspace.log_public), seen
         except Tampered:
             return None, 0
+
+    def cosigned(self) -> int:
+        """How many leaves of this log it has cosigned, by what is kept and verifies, whichever process asked it."""
+        note, (old, _) = self._note(), self._kept()
+        if note is None or old is None:
+            return 0
+        with self._workspace.log.published() as log:
+            return 0 if is_lost(note, log) else old.size
 
     def _note(self) -> bytes | None:
         return self._workspace.log.cosigned.get(self._key)

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 RECEIPTS = ("receipts",)
 """Where a user's receipts lie, sealed like what an agent keeps: for whoever asks for the same erasure again."""
 _CHUNK = 500
+_WHOLE = 3
+"""Parts of what an erasure says about a whole block; about a version it says one more."""
 
 
 @dataclass
@@ -91,7 +93,7 @@ def erase_block(caller: Caller, block_id: str) -> Receipt:
         return plan, signed, place
 
     plan, signed, place = caller.transact(action, lock=block_id)
-    return _finish(caller, signed, _leaf_of(caller, signed) if place is None else (plan.first or 0) + place)
+    return finish(caller, signed, leaf_of(caller, signed) if place is None else (plan.first or 0) + place)
 
 
 def erase_me(caller: Caller, confirm: str) -> Receipt:
@@ -139,7 +141,7 @@ def erase_me(caller: Caller, confirm: str) -> Receipt:
         return plan, signed, place
 
     plan, signed, place = caller.transact(action, audit=True)
-    return _finish(caller, signed, (plan.first or 0) + place)
+    return finish(caller, signed, (plan.first or 0) + place)
 
 
 # -- what goes --------------------------------------------------------------------------------------------------
@@ -249,7 +251,7 @@ def _forget_own_events(caller: Caller, plan: Plan, gone: _Gone) -> int:
     return _forget(plan, own)
 
 
-def _leaf_of(caller: Caller, signed: Signed) -> int:
+def leaf_of(caller: Caller, signed: Signed) -> int:
     """The leaf of an erasure that was committed before. Raises `NotFound` if its detail is not in the log any more."""
     with caller.workspace.store.snapshot() as snapshot:
         for row in _details(Plan(snapshot)):
@@ -269,7 +271,7 @@ def _state(caller: Caller, plan: Plan, what: str, gone: _Gone, events: int) -> S
         blocks=list(gone.blocks),
         events=events,
         holders=gone.holders,
-        horizon=_horizon(caller.workspace, shredded=gone.shredded),
+        horizon=horizon(caller.workspace, shredded=gone.shredded),
         issuer=caller.id,
         issuer_record=caller.identity(plan, caller.id).digest,
         time=caller.workspace.now_ms(),
@@ -277,7 +279,7 @@ def _state(caller: Caller, plan: Plan, what: str, gone: _Gone, events: int) -> S
     return caller.sign(plan, "erasure", body.encode())
 
 
-def _horizon(workspace: Workspace, *, shredded: bool) -> int | None:
+def horizon(workspace: Workspace, *, shredded: bool) -> int | None:
     """The last day on which a backup could bring something back: with a shred key it takes a copy of that as well."""
     days, key_days = workspace.backups.days, workspace.backups.key_days
     if shredded:
@@ -285,7 +287,7 @@ def _horizon(workspace: Workspace, *, shredded: bool) -> int | None:
     return None if days is None else workspace.today() + days
 
 
-def _finish(caller: Caller, signed: Signed, leaf: int) -> Receipt:
+def finish(caller: Caller, signed: Signed, leaf: int) -> Receipt:
     """Destroy the keys, rid the store's files of the rows, and write the receipt. Raises `StoreError` if a key cannot
     be destroyed: the rows are gone, and the same request again goes on."""
     workspace = caller.workspace
@@ -295,15 +297,15 @@ def _finish(caller: Caller, signed: Signed, leaf: int) -> Receipt:
     if head is None:
         raise StoreError("the log has no head", hint="check it with: tallystone audit verify")
     body = Erasure.decode(signed.body)
-    horizon = None if body.horizon is None else date(1970, 1, 1) + timedelta(body.horizon)
+    until = None if body.horizon is None else date(1970, 1, 1) + timedelta(body.horizon)
     return Receipt(
         erased=body.what,
-        blocks=len(body.blocks),
+        blocks=sum(1 for entry in body.blocks if len(entry) == _WHOLE),
         events=body.events,
         holders=body.holders,
         by=body.issuer,
         time=datetime.fromtimestamp(body.time / 1000, UTC),
-        horizon=horizon,
+        horizon=until,
         statement=signed.encode(),
         leaf=leaf,
         checkpoint=bytes(head[3]).decode(),

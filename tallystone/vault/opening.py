@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from tallystone import _cbor, crypto, policy
-from tallystone.errors import NotFound, Tampered
+from tallystone.errors import Conflict, NotFound, Tampered
 from tallystone.grant_tree import grant_proof, grants_root
 from tallystone.keystore import Identity
 from tallystone.policy import Head, Standing, Via
@@ -24,7 +24,7 @@ from tallystone.vault.audit_levels import note_settings
 from tallystone.vault.caller import Caller
 from tallystone.vault.fixed import check_content
 from tallystone.vault.ledger import Roster, admin_public, open_public, open_roster
-from tallystone.vault.plan import Plan
+from tallystone.vault.plan import WS, Plan
 from tallystone.vault.records import (
     Content,
     EpochKeys,
@@ -36,6 +36,7 @@ from tallystone.vault.records import (
     previous_epoch,
     unwrap_content_key,
 )
+from tallystone.vault.tombstones import check_erased
 
 FLAG_ROTATE = 1
 """Bit of a block's flags: it takes no new version before somebody rotates its keys."""
@@ -79,11 +80,16 @@ def missing(what: str, identity: str) -> NotFound:
 
 def nest_of(caller: Caller, block: str, row: BlockRow, epoch: int) -> bytes | None:
     """What the wraps of an epoch are nested in (32 bytes); None for a block that does not expire and is from before
-    there were shred keys. Raises the uniform miss when its day is over, or a key that it needs is gone."""
+    there were shred keys. Raises the uniform miss when its day is over, or a key that it needs is gone, and `Conflict`
+    if the block has another key by now: an erased version took the old one along."""
     if row.day is None and row.shred is None:
         return None
     nest = caller.workspace.nest(block, row.day, row.shred, epoch)
     if nest is None:
+        with caller.workspace.store.snapshot() as now:
+            found = now.get(BLOCK, (WS, row.storage))
+        if found is not None and BlockRow.of(found).shred != row.shred:
+            raise Conflict("the block's keys have changed meanwhile", hint="try again")
         raise missing("Block", block)
     return nest
 
@@ -193,8 +199,7 @@ class Opened:
         return self.caller.workspace.trusted
 
     def _mark(self, signed: Signed, place: int) -> bytes:
-        # With whom the walk is anchored in: who believes in another owner (a forged shelf row) vouches for nothing
-        # here.
+        # With whom the walk is anchored in: who believes in another owner (a forged shelf row) vouches for nothing.
         anchor = self.held.owner if place > self.held.since else ""
         return crypto.sha256(crypto.pae("link", self.id, anchor, signed.digest))
 
@@ -275,7 +280,9 @@ class Opened:
         version = Version.decode(content.signed.body)
         if content.signed.type != "version" or version.block != self.id or version.number != number:
             raise Tampered("a version stands at another's place")
-        if not crypto.equal(version.payload, crypto.sha256(content.payload)):
+        if content.erased:
+            check_erased(self, content, number)
+        elif not crypto.equal(version.payload, crypto.sha256(content.payload)):
             raise Tampered("a version's content is not what was signed")
         return content, version
 
@@ -283,6 +290,8 @@ class Opened:
         """The newest version, verified with its writer's right."""
         number = self.row.version if number is None else number
         content, version = self.stored(number)
+        if content.erased:
+            raise Tampered("a block's newest version is not there")  # only earlier ones are erased
         self._check_signature(content.signed, version.writer, version.writer_record)
         if version.under and not self.caller.identity(self.plan, version.under).signed(
             content.signed, self.caller.workspace.id
@@ -367,9 +376,8 @@ class Opened:
 
     def deletion(self) -> bytes:
         """The owner's signed word that the block is gone, for the event's details."""
-        caller, head = self.caller, self.head
-        note_settings(self.plan, self.id, head.settings)
-        record = caller.identity(self.plan, caller.id).digest
+        self.know(head := self.head)  # its audit level holds for its end too
+        caller, record = self.caller, self.caller.identity(self.plan, self.caller.id).digest
         body = Deletion(
             self.id, head.number, head.digest, self.row.version, caller.id, record, caller.workspace.now_ms()
         )

@@ -180,10 +180,11 @@ class Grant:
 class Receipt:
     """What an erasure leaves: what went, the signed statement that says so, and where the log has it.
 
-    `erased` is the id of the block or user; `blocks` counts the blocks that went, `events` the log details about them
-    that went too, `holders` those on whose shelf a dead row stays until they next look. `horizon` is the last day (UTC)
-    on which a backup could still bring any of it back; None if nobody has said how long backups are kept. `statement`
-    is the signed `Erasure`, `leaf` its number in the log, `checkpoint` a signed head of the log that covers it.
+    `erased` is the id of the block or user, or `<block id>/versions/<number>`; `blocks` counts the blocks that went,
+    `events` the log details about them that went too, `holders` those on whose shelf a dead row stays until they next
+    look. `horizon` is the last day (UTC) on which a backup could still bring any of it back; None if nobody has said
+    how long backups are kept. `statement` is the signed `Erasure`, `leaf` its number in the log, `checkpoint` a signed
+    head of the log that covers it.
     """
 
     erased: str

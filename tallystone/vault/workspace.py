@@ -26,16 +26,15 @@ from tallystone.audit.verify import Report, verify
 from tallystone.errors import Conflict, NotFound, StoreError, Tampered
 from tallystone.keystore import Identity, Keys, check_principal, parse_token
 from tallystone.statements import Genesis, PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
-from tallystone.store.protocol import Batch, Event, Row, Store
+from tallystone.store.protocol import Row, Store
 from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import CHARTER, PRINCIPAL, SHRED, WORKSPACE
 from tallystone.vault import accounts, auditing, invitations, purging, recovery
 from tallystone.vault.awaiting import Awaited
-from tallystone.vault.caller import ATTEMPTS, Caller, Stripes, authenticate
+from tallystone.vault.caller import Caller, Stripes, authenticate
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
 from tallystone.vault.daykeys import DAYS, DayKeys
-from tallystone.vault.events import seal_event
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
@@ -67,8 +66,10 @@ class Workspace:
         days: DayKeys,
         shreds: ShredKeys,
         cosigned: Cosigned,
+        folder: Path,
     ) -> None:
         self.store = store
+        self.folder = folder
         self.days = days
         self.shreds = shreds
         self.backups = Backups()
@@ -295,12 +296,7 @@ class Workspace:
     ) -> int:
         """Log an event that belongs to no operation, durably, sealed to the auditor; and under these K_grants. Returns
         its leaf's number."""
-        for _ in range(ATTEMPTS):
-            known = self._auditor = auditing.day_key(self, self._auditor)
-            detail = seal_event({"kind": kind, **content}, keys, grants, (known.capsule, known.key))
-            with suppress(Conflict):  # who may open it has changed
-                return self.store.commit(Batch([known.expect], [], [Event(kind, detail)]))
-        raise Conflict("the charter is changing too fast", hint="try again", code="contended")
+        return auditing.log_unclaimed(self, kind, content, keys, grants)
 
     def denied(self, content: dict[str, Any]) -> None:
         """Log a refusal that happened before anybody was known. `content` must hold no secret and no path."""
@@ -363,10 +359,10 @@ class Workspace:
         return report
 
 
-def _beside(folder: Path) -> tuple[DayKeys, ShredKeys, Cosigned]:
-    """What lies beside the store."""
+def _beside(folder: Path) -> tuple[DayKeys, ShredKeys, Cosigned, Path]:
+    """What lies beside the store, and where."""
     keys = folder / KEY_FOLDER
-    return DayKeys(keys / DAYS), ShredKeys(keys / POOLS), Cosigned(folder / FOLDER)
+    return DayKeys(keys / DAYS), ShredKeys(keys / POOLS), Cosigned(folder / FOLDER), folder
 
 
 def _write_log_key(folder: Path) -> bytes:

@@ -35,6 +35,7 @@ from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, nest_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import (
     ACCEPTED,
+    SALT,
     Content,
     EpochKeys,
     Held,
@@ -166,7 +167,7 @@ def create_block(
         )
     opened = Opened(caller, plan, held, row, keys)
     opened.know(policy.begin(block, signed.digest, genesis))
-    add_version(opened, payload, EMPTY, Standing(caller.id))
+    add_version(opened, payload, EMPTY, Standing(caller.id), mutable=mutable)
     return held
 
 
@@ -211,9 +212,11 @@ def add_version(
     previous: bytes,
     standing: Standing,
     change: Mapping[str, Any] | None = None,
+    *,
+    mutable: bool | None = None,
 ) -> Version:
     """Queue the next version, and return its statement. `change` says what kind of version it is, if it is no plain
-    edit. Raises `Locked` while a rotation is due."""
+    edit; `mutable` what the genesis says, where it is at hand. Raises `Locked` while a rotation is due."""
     caller, plan, row = opened.caller, opened.plan, opened.row
     if row.flags & FLAG_ROTATE or opened.head.due:
         raise Locked(
@@ -221,6 +224,8 @@ def add_version(
             hint="its owner's next write does that; try again after it",
             code="rotation_pending",
         )
+    if opened.genesis().mutable if mutable is None else mutable:  # else the genesis names the payload's hash
+        payload = {**payload, SALT: crypto.random_bytes(16)}
     body = encode_payload(payload)
     head, number = opened.head, row.version + 1
     before = opened.content()[1] if row.version else None
