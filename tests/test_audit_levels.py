@@ -16,6 +16,7 @@ from scripted_witness import Witness, serving
 
 from tallystone.audit.published import checkpoint_of
 from tallystone.errors import Denied, Invalid, Unwitnessed
+from tallystone.server import witnessing
 from tallystone.server.run import running
 from tallystone.server.settings import Settings
 from tallystone.statements import Charter
@@ -203,6 +204,27 @@ def test_a_place_without_a_witness_refuses_and_says_what_to_do(tmp_path: Path, w
         # the owner is not locked out by a witness that is gone for good
         assert vault.edit_block(block, lambda _: {"audit_level": "durable"}).audit_level == "durable"
         assert vault.block(block).value == "secret plan"
+
+
+def test_a_process_that_asks_no_witness_itself_sees_what_another_was_told(
+    tmp_path: Path, witness: Witness
+) -> None:
+    """Of several processes of a server one asks; the others wait for what it keeps."""
+    workspace, root = Workspace.init(tmp_path / "data")
+    witness.log = Key.parse(workspace.log.key)
+    asked = witnessing.Witness(witness.url, witness.vkey)
+    waits = witnessing.Witnessing(workspace, [asked])
+    with workspace, Workspace.open(tmp_path / "data") as other, waits.answering():
+        assert workspace.awaited is not None
+        with workspace.log.published() as log:
+            promised = workspace.awaited.promise(log.head.size)
+        assert not promised.done()
+        assert witnessing.Asker(other, asked, lambda: witness.now).ask()
+        promised.result(30)
+        block = workspace.vault(root.token).create_block
+        workspace.awaited.seconds = 0.1
+        with pytest.raises(Unwitnessed):  # and for nothing newer than that
+            block(label="plan", audit_level="witnessed")
 
 
 def test_only_the_owner_sets_the_level(tmp_path: Path, witness: Witness) -> None:
