@@ -8,16 +8,18 @@ holds for a block is the higher of two: what its owner set, and what the charter
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tallystone.errors import Invalid
 from tallystone.vault.awaiting import no_witness
 from tallystone.vault.plan import Plan
 from tallystone.vault.types import CharterView
 
+if TYPE_CHECKING:
+    from tallystone.vault.caller import Caller
+
 DURABLE, CHECKPOINTED, WITNESSED = range(3)
 NAMES = ("durable", "checkpointed", "witnessed")
-_OPENED = "audit levels"
 
 
 def audit_number(word: str) -> int:
@@ -37,23 +39,19 @@ def audit_level(settings: Mapping[str, Any], charter: CharterView) -> int:
     return min(max(own, audit_number(asked)), WITNESSED)
 
 
-def note_settings(plan: Plan, block: str, settings: Mapping[str, Any]) -> None:
-    """Remember that a plan shows or changes a block with these settings; the last ones are what it leaves."""
-    known = plan.memo.setdefault(_OPENED, {})
-    first, _ = known.get(block, (settings, settings))
-    known[block] = (first, settings)
-
-
-def touches_blocks(plan: Plan) -> bool:
-    """Whether `note_settings` was told of any."""
-    return bool(plan.memo.get(_OPENED))
+def must_wait(caller: Caller, plan: Plan) -> bool:
+    """`must_be_witnessed`, by the charter as it is and the witnesses that are asked here."""
+    if not plan.noted:
+        return False
+    charter = caller.workspace.charter(plan, caller.keys.root.pin)
+    return must_be_witnessed(plan, charter, possible=caller.workspace.awaited is not None)
 
 
 def must_be_witnessed(plan: Plan, charter: CharterView, *, possible: bool) -> bool:
     """Whether the answer has to wait for a witness: if any block asked for that when the plan began, or will when it is
     done. Raises `Unwitnessed` (`no_witness`) if none is asked here (`possible`), and a block still wants one: nothing
     is committed then. An owner who takes the level away from a block is not kept from it."""
-    pairs = plan.memo.get(_OPENED, {}).values()
+    pairs = plan.noted.values()
     before, after = (
         any(audit_level(pair[place], charter) >= WITNESSED for pair in pairs) for place in (0, 1)
     )

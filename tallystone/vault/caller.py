@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tallystone import crypto, policy
@@ -29,7 +28,7 @@ from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
 from tallystone.statements import Signed, issue
 from tallystone.store.protocol import Row
 from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, TOKEN
-from tallystone.vault.audit_levels import must_be_witnessed, touches_blocks
+from tallystone.vault.audit_levels import must_wait
 from tallystone.vault.awaiting import must_be_cosigned
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import WS, Plan
@@ -83,6 +82,9 @@ class Caller:
         self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
+        self.token: Token | None = None  # of whoever came by one: a new root is sealed in it
+        self.progress: Callable[[int, int], None] | None = None  # told how far a long change of keys is
+        self._generation: int | None = None  # which of the principal's roots these keys are of
 
     def __repr__(self) -> str:
         return f"Caller({self.id})"
@@ -119,6 +121,17 @@ class Caller:
         """The same caller once more, for work that goes on beside: a caller belongs to one thread at a time."""
         under = self.under.twin() if self.under is not None else None
         return Caller(self.workspace, self.keys, self._token_row, self.reply_key, under)
+
+    def renewed(self, keys: Keys, token: Token | None) -> None:
+        """Go on under a new root, through a token that carries it. Raises `Unauthenticated` if that is gone already."""
+        if token is None:
+            raise Unauthenticated("the token was revoked", hint="use the recovery kit", code="revoked")
+        with self.workspace.store.snapshot() as snapshot:
+            row = Plan(snapshot).get(TOKEN, token.kid)
+        if row is None:
+            raise Unauthenticated("the token was revoked", hint="use the recovery kit", code="revoked")
+        self.keys, self.token, self._token_row, self.reply_key = keys, token, row, token.reply_key()
+        self._signing_seed = self._generation = None
 
     # -- committing ---------------------------------------------------------------------------------------------
 
@@ -161,7 +174,7 @@ class Caller:
                         result = action(plan)
                         if plan.changes:
                             self.must_act()  # whatever the operation forgot to ask: reading changes nothing
-                        witnessed = self._must_be_witnessed(plan)
+                        witnessed = must_wait(self, plan)
                         if reply is not None and (plan.changes or plan.reports):
                             reply.keep(plan, result, self.workspace.now(), witnessed=witnessed)
                     batch = plan.batch()
@@ -174,12 +187,6 @@ class Caller:
                     self.workspace.shred(plan)
                     return result, witnessed
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
-
-    def _must_be_witnessed(self, plan: Plan) -> bool:
-        if not touches_blocks(plan):
-            return False
-        charter = self.workspace.charter(plan, self.keys.root.pin)
-        return must_be_witnessed(plan, charter, possible=self.workspace.awaited is not None)
 
     def _again(
         self, error: TallystoneError, plan: Plan | None, collected: set[tuple[str, bytes]], *, audit: bool
@@ -210,7 +217,10 @@ class Caller:
 
     def check(self, plan: Plan) -> None:
         """What must hold at the moment of the commit: the token, and the standing of everyone it acts for."""
-        if plan.need(TOKEN, self.kid) != self._token_row:
+        row = plan.need(TOKEN, self.kid)
+        if row is not None and row != self._token_row:
+            raise _renewed(self.id)
+        if row is None:
             raise Unauthenticated("the token was revoked", hint="ask its owner for a new one", code="revoked")
         expires = self._token_row[5]
         if isinstance(expires, int) and self.workspace.now() >= expires:
@@ -225,11 +235,26 @@ class Caller:
         identity = self.current(plan, self.id)
         if not identity.active:
             raise _inactive(self.id, identity)
+        self._check_root(plan, identity)
         if identity.record.kind == "agent":
             sponsor = self.current(plan, identity.record.sponsor)
             if not sponsor.active:
                 raise _inactive(f"the sponsor of {self.id}", sponsor)
         return identity
+
+    def _check_root(self, plan: Plan, identity: Identity) -> None:
+        """Raises `Unauthenticated` if these keys are of a root that was replaced: what was put under them would be
+        lost. Whose own token this is was asked when the token was opened."""
+        if self._generation is None:
+            row = plan.get(IDENTITY, self.id) if self.under is not None and self.keys.can_act else None
+            if row is not None:
+                try:
+                    open_seed(self.keys, "kem", bytes(row[3]))
+                except Tampered:
+                    raise _renewed(self.id) from None
+            self._generation = identity.record.root
+        elif self._generation != identity.record.root:
+            raise _renewed(self.id)
 
     def current(self, plan: Plan, principal: str) -> Identity:
         """The verified identity of anybody, held to be the current one by the commit: it fails, and the operation runs
@@ -324,6 +349,12 @@ class Caller:
         plan.event(kind, seal_event(detail, self.keys, grants, auditor))
 
 
+def _renewed(who: str) -> Unauthenticated:
+    return Unauthenticated(
+        f"the keys of {who} were renewed meanwhile", hint="send the request again", code="rotated"
+    )
+
+
 def _inactive(who: str, identity: Identity) -> Unauthenticated:
     return Unauthenticated(
         f"{who} is {identity.record.status}", hint="ask whoever sponsors it", code="inactive"
@@ -355,21 +386,8 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
                 raise Tampered("a principal's keys are not there")
             open_seed(keys, "sign", bytes(identity[2]))
         caller = Caller(workspace, keys, row, token.reply_key())
+        caller.token = token
         workspace.check_record(plan, root.pin)
         caller.standing(plan)
         caller.has_mail = bool(snapshot.scan(INBOX, (WS, principal), limit=1))
         return caller
-
-
-_STRIPES = 256
-
-
-class Stripes:
-    """A fixed set of locks, one of them for each name: edits of one block queue up, others pass."""
-
-    def __init__(self) -> None:
-        self._locks = [Lock() for _ in range(_STRIPES)]
-
-    def lock_for(self, name: str) -> Lock:
-        """The lock for this name; different names may share one."""
-        return self._locks[crypto.sha256(crypto.pae(name))[0]]

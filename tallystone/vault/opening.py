@@ -20,7 +20,6 @@ from tallystone.policy import Head, Standing, Via
 from tallystone.statements import Deletion, Genesis, Leaf, Link, Membership, Signed, Version, identifier
 from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, LEDGER, VERSION
-from tallystone.vault.audit_levels import note_settings
 from tallystone.vault.caller import Caller
 from tallystone.vault.fixed import check_content
 from tallystone.vault.ledger import Roster, admin_public, open_public, open_roster
@@ -147,7 +146,7 @@ class Opened:
     def know(self, head: Head) -> None:
         """Take note of a head that this plan itself has just made."""
         self._heads[head.number] = head
-        note_settings(self.plan, self.id, head.settings)
+        self.plan.note(self.id, head.settings)
 
     @property
     def head(self) -> Head:
@@ -270,8 +269,9 @@ class Opened:
 
     def stored(self, number: int) -> tuple[Content, Version]:
         """The version at this place, as it lies there: whether its writer was allowed to is not asked."""
-        note_settings(self.plan, self.id, self.head.settings)
-        row = self.plan.get(VERSION, self.held.storage, number)
+        self.plan.note(self.id, self.head.settings)
+        look = self.plan.get if number == self.row.version else self.plan.peek
+        row = look(VERSION, self.held.storage, number)
         if row is None:
             raise Tampered("a block's version is not there")
         epoch = int(row[3])
