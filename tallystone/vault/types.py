@@ -352,8 +352,7 @@ class CharterView:
 
     def audit_of(self, sensitivity: int) -> str:
         """What a block of the sensitivity with this number has at least."""
-        known = 0 <= sensitivity < len(self.levels)
-        return self.audit.get(self.levels[sensitivity], "durable") if known else "durable"
+        return self.audit.get(dict(enumerate(self.levels)).get(sensitivity, ""), "durable")
 
 
 @dataclass(frozen=True)
