@@ -28,6 +28,7 @@ from tallystone.statements import (
     READ,
     SHARE,
     WRITE,
+    AuditedCharter,
     Charter,
     Deletion,
     Erasure,
@@ -156,6 +157,10 @@ BODIES: dict[str, Any] = {
 }
 # What has grown since, in the maps of the same statements.
 LATER: dict[str, Any] = {
+    "charter, with audit levels and auditors": AuditedCharter(
+        3, fixed("previous"), True, ["public", ["internal", 1], ["geheim", 2]], 10_000, OWNER, RECORD, TIME,
+        [OWNER],
+    ),
     "genesis, fixed and with policy": Genesis(
         "block", OWNER, RECORD, fixed("nonce", 16), TIME, False, False, "", EMPTY, 1,
         {**SETTINGS, "sensitivity": 2, "allowed": [OTHER, TEAM], "expires": 20_800},

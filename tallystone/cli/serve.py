@@ -60,6 +60,7 @@ def serve(
     traces: Annotated[bool | None, Parameter(negative=(), group=WATCHED)] = None,
     log_public: Annotated[bool | None, Parameter(negative=(), group=LOG)] = None,
     witnesses: Annotated[str | None, Parameter(metavar="URL=KEY,…", group=LOG)] = None,
+    witness_wait: Annotated[int | None, Parameter(metavar="SECONDS", group=LOG)] = None,
     providers: Annotated[str | None, Parameter(metavar="NAME=URL,…", group=MODELS)] = None,
     models: Annotated[str | None, Parameter(metavar="HANDLE,…", group=MODELS)] = None,
     model_keys: Annotated[Path | None, Parameter(metavar="FILE", group=MODELS)] = None,
@@ -141,6 +142,8 @@ def serve(
         Serve the audit log without a token: its tiles, checkpoints, receipts and witnesses.
     witnesses
         Who cosigns the audit log: where each takes checkpoints, and its verifier key.
+    witness_wait
+        Seconds that an answer waits for a witness, where a block asks for one. Default: 20.
     providers
         Base URLs of model providers, e.g. ollama=http://127.0.0.1:11434/v1.
     models
@@ -200,6 +203,7 @@ def serve(
         "traces": traces,
         "log_public": log_public,
         "witnesses": witnesses,
+        "witness_wait": witness_wait,
         "providers": providers,
         "models": models,
         "model_keys": model_keys,

@@ -31,6 +31,7 @@
 | metrics_token | TALLYSTONE_METRICS_TOKEN |       | file with that token                                          |
 | traces     | TALLYSTONE_TRACES     | false       | whether OpenTelemetry is told of requests                     |
 | witnesses  | TALLYSTONE_WITNESSES  |             | who cosigns the audit log: URL=KEY, or a table in the file    |
+| witness_wait| TALLYSTONE_WITNESS_WAIT| 20        | seconds that an answer waits for a witness, if a block asks   |
 
 Of the models, each TALLYSTONE_ and its name in the environment, where lists are separated by commas:
 
@@ -96,6 +97,7 @@ class Settings:
     metrics_token: Path | None = None
     traces: bool = False
     witnesses: tuple[tuple[str, str], ...] = ()
+    witness_wait: int = 20
     providers: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
     model_keys: Path | None = None
@@ -132,6 +134,7 @@ _BOUNDS = {
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),
     "reply_wait": (1, 600),
+    "witness_wait": (1, 600),
 }
 _FLAGS = ("log_public", "traces")
 _TRUE, _FALSE = ("true", "1"), ("false", "0")

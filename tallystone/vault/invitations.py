@@ -175,4 +175,4 @@ def _join(workspace: Workspace, plan: Plan, parsed: Invite, row: Row) -> tuple[C
         "principal": identity.id,
         "invite": kid,
     }
-    return made, seal_event(detail, keys, (), workspace.auditor_key())
+    return made, seal_event(detail, keys, (), workspace.auditor_key(plan))

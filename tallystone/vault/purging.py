@@ -98,10 +98,11 @@ def _drop_waiting(workspace: Workspace) -> int:
 
 def _work_off(workspace: Workspace) -> int:
     """One batch of what is due, in one commit. A lost race is run again, with less at once."""
-    auditor, size = workspace.auditor_key(), AT_ONCE
+    size = AT_ONCE
     for _ in range(ATTEMPTS):
         with workspace.store.snapshot() as snapshot:
             plan = Plan(snapshot)
+            auditor = workspace.auditor_key(plan)
             for row in snapshot.scan(CALENDAR, (WS,), limit=size):
                 if int(row[1]) < workspace.today():
                     _end(workspace, plan, row, auditor)

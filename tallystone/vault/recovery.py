@@ -33,9 +33,10 @@ def recover(workspace: Workspace, kit_text: str) -> Credentials:
                 hint="it may be of another workspace, of a user that is suspended, or older than a renewed root",
             )
         text = put_token(workspace, plan, keys.root, kit.principal, FULL, None, "recovered")
+        auditor = workspace.auditor_key(plan)
     detail = {"kind": "recover", "actor": kit.principal, "under": "", "made": text[6:22]}
     batch = plan.batch()
-    batch.events.append(Event("recover", seal_event(detail, keys, (), workspace.auditor_key())))
+    batch.events.append(Event("recover", seal_event(detail, keys, (), auditor)))
     workspace.store.commit(batch)
     return Credentials(kit.principal, text, kit_text)
 

@@ -8,6 +8,7 @@ that of the day on which it expires: once the day's key is destroyed, no backup 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from tallystone import crypto
@@ -19,6 +20,8 @@ from tallystone.vault.plan import Plan
 
 DAY = 86_400
 """Seconds."""
+_PLAIN, _WITNESSED = "reply", "reply/witnessed"
+"""What a kept answer is sealed for: whether it waited for a witness cannot be changed without its key."""
 WINDOW = 120
 """Seconds for which an answer is kept."""
 
@@ -47,6 +50,8 @@ class Reply:
         self._address = crypto.mac(secret, crypto.pae("reply", key))
         self._first_seen: Row | None = None
         self._looked = False
+        self.witnessed = False
+        """Whether the answer that was found may be told only when a witness has seen what it tells of."""
 
     def find(self, plan: Plan, now: int) -> bytes | None:
         """The answer that was given to an equal request within the window, or None; so it stays until the commit.
@@ -63,11 +68,11 @@ class Reply:
             return None
         return self._open(row)
 
-    def keep(self, plan: Plan, result: Any, now: int) -> None:
+    def keep(self, plan: Plan, result: Any, now: int, *, witnessed: bool = False) -> None:
         """Queue the answer to be kept with the plan's own changes."""
         expires = now + WINDOW
         key = _key(self._secret, self._days.make(expires // DAY))
-        context = crypto.pae("reply", self._address, self.attempt, expires)
+        context = crypto.pae(_WITNESSED if witnessed else _PLAIN, self._address, self.attempt, expires)
         plan.put(REPLY, self._address, self.attempt, expires, crypto.seal(key, context, self.render(result)))
 
     def _open(self, row: Row) -> bytes:
@@ -78,13 +83,16 @@ class Reply:
                 hint="look at what it did before you send it as a new one",
                 code="answer_erased",
             )
-        context = crypto.pae("reply", self._address, row[2], row[3])
-        try:
-            return crypto.open_sealed(_key(self._secret, day) if day else self._secret, context, sealed)
-        except Tampered:
-            return crypto.open_sealed(
-                self._secret, context, sealed
-            )  # kept by the release before, minutes ago
+        # Under the bare secret: kept by the release before, minutes ago.
+        keys = ([_key(self._secret, day)] if day else []) + [self._secret]
+        for key, purpose in product(keys, (_PLAIN, _WITNESSED)):
+            try:
+                answer = crypto.open_sealed(key, crypto.pae(purpose, self._address, row[2], row[3]), sealed)
+            except Tampered:
+                continue
+            self.witnessed = purpose == _WITNESSED
+            return answer
+        raise Tampered("a kept answer was changed")
 
 
 def _key(secret: bytes, day_key: bytes) -> bytes:
