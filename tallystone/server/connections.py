@@ -20,6 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tallystone.server import errors
 
+QUEUE = 2048
+"""Connections that wait to be accepted."""
 HEAD_SECONDS = 20.0
 """Seconds that the first byte of a new connection, or the rest of a request's head, may take to arrive."""
 STUCK_SECONDS = 30.0
