@@ -35,6 +35,7 @@ def serve(
     port: Annotated[int | None, Parameter(metavar="N")] = None,
     config: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     workers: Annotated[int | None, Parameter(metavar="N")] = None,
+    http: Literal["uvicorn", "granian"] | None = None,
     max_body: Annotated[int | None, Parameter(metavar="BYTES")] = None,
     threads: Annotated[int | None, Parameter(metavar="N")] = None,
     grace: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
@@ -92,6 +93,8 @@ def serve(
         TOML file with settings. Also: TALLYSTONE_CONFIG.
     workers
         Processes that serve; one that dies is replaced. Default: 1.
+    http
+        What speaks HTTP. Default: uvicorn.
     max_body
         Bytes that the body of a request may have. Default: 10485760.
     threads
@@ -178,6 +181,7 @@ def serve(
         "host": host,
         "port": port,
         "workers": workers,
+        "http": http,
         "max_body": max_body,
         "threads": threads,
         "grace": grace,

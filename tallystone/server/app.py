@@ -242,14 +242,18 @@ class App:
         text, media = await self._admitted(metrics.exposition)
         return Plain(text, headers={"content-type": media})
 
-    def gauges(self) -> dict[str, int]:
-        """What is so at the moment: requests at work, open streams, bytes of bodies, commits that wait."""
-        return {
-            "requests_working": self.working,
-            "feed_listeners": len(self._pump),
-            "body_bytes": self._bodies.held,
-            "commits_waiting": self._workspace.store.waiting(),
-        }
+    def note(self, **more: int) -> None:
+        """Let the metrics know what is so at the moment, and what the caller knows beside it. Called each second."""
+        if self._metrics is not None:
+            self._metrics.now(
+                {
+                    "requests_working": self.working,
+                    "feed_listeners": len(self._pump),
+                    "body_bytes": self._bodies.held,
+                    "commits_waiting": self._workspace.store.waiting(),
+                    **more,
+                }
+            )
 
     async def _body(self, request: _Request, limit: int) -> bytes:
         def take(size: int) -> None:
