@@ -101,7 +101,10 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         generators = stack.enter_context(Generators(given.generators))
         token = os.environ.get("BENCH_TOKEN", "")
         if given.token_file:
-            token = given.token_file.read_text().strip()
+            try:
+                token = given.token_file.read_text().strip()
+            except OSError as error:
+                raise Unreachable(f"{given.token_file}: {error.strerror}") from None
         starts: list[float] = []
         pids, beside, folder = given.pid, given.beside_pid, None
         url, data = given.url, given.data
