@@ -127,7 +127,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             "seconds": given.seconds,
             "rounds": given.rounds,
             "generators": given.generators,
-            "store": given.store,
+            "store": None if given.url or given.data else given.store,
             "workers": given.workers,
             "memory": {"at_start": machine.memory(*pids) if pids else None},
             "rows": [],
@@ -152,7 +152,7 @@ def _name(given: argparse.Namespace) -> str:
     if given.url:
         return str(given.url)
     workers = "1 worker" if given.workers == 1 else f"{given.workers} workers"
-    return f"{STORES[given.store]}, {workers}"
+    return f"{given.data or STORES[given.store]}, {workers}"
 
 
 def line(found: dict[str, Any]) -> str:
