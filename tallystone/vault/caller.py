@@ -359,7 +359,7 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
                 hint="it may be mistyped, revoked, expired, or of another server",
             )
         principal, scope, created = str(row[2]), str(row[3]), int(row[4])
-        root = open_root(token, bytes(row[7]), principal, scope, created, expires)
+        root = open_root(token, bytes(row[7]), principal, scope, created, expires, workspace.shreds.get)
         keys = Keys(principal, root)
         if keys.can_act:
             # A root is the principal's if it opens the principal's seed: else whoever inserts rows could make a token

@@ -38,7 +38,9 @@ AT_ONCE = 64
 
 
 def is_due(workspace: Workspace) -> bool:
-    """Whether the calendar has something that ended before today, or a shred key waits for its end. Reads two rows."""
+    """Whether the calendar has something that ended before today, or a key waits for its end. Reads two rows."""
+    if workspace.days.any_before(workspace.today()):
+        return True
     with workspace.store.snapshot() as snapshot:
         return _has_ended(workspace, snapshot) or bool(snapshot.scan(SHRED, (WS,), limit=1))
 

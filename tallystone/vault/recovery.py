@@ -47,12 +47,12 @@ def _open(workspace: Workspace, plan: Plan, kit: Kit, seed: bytes) -> Keys | Non
     if row is None or seeds is None:
         return None
     try:
-        root = Root.decode(crypto.age_open(seed, bytes(row[2])))
+        root = Root.decode(crypto.age_open(seed, bytes(row[2])), workspace.shreds.get)
         keys = Keys(kit.principal, root)
         if root.pin != workspace.id or not root.act:
             return None
         open_seed(keys, "sign", bytes(seeds[2]))  # the root is this principal's, not another's moved here
-    except Tampered:
+    except (Tampered, Unauthenticated):
         return None
     identity = workspace.identity(plan, kit.principal, root.pin)
     plan.need(PRINCIPAL, kit.principal, identity.record.serial + 1)

@@ -127,7 +127,7 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         last two minutes and this is a retry (`attempt` ≥ 1); else None, and what the next operation returns is
         rendered and kept in that operation's own transaction. That operation raises `Repeated` if an equal request
         was answered while this one ran."""
-        reply = Reply(key, attempt, render, self._caller.reply_key)
+        reply = Reply(key, attempt, render, self._caller.reply_key, self._caller.workspace.days)
         with self._caller.workspace.store.snapshot() as snapshot:
             found = reply.find(Plan(snapshot), self._caller.workspace.now())
         self._caller.reply = (
