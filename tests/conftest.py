@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from stores import POSTGRESQL, given_back, use_postgresql
 from wire_counts import summarise
 
 from tallystone.vault import Vault, Workspace
@@ -28,6 +29,17 @@ def pytest_configure() -> None:
     the machine, so that a file there is as durable as on a disk; a commit is fsynced all the same."""
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+if POSTGRESQL:
+    use_postgresql()
+
+
+@pytest.fixture(autouse=True)
+def databases() -> Iterator[None]:
+    """On PostgreSQL: what a test takes of the server, it gives back."""
+    with given_back():
+        yield
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from tallystone.vault.types import (
     ModelKeyInfo,
     Receipt,
     Role,
+    Rotated,
     TokenInfo,
 )
 from tallystone.vault.versions import Blame, BlameLine, PastVersion, UndoConflict, Undone, Versions
@@ -104,6 +105,11 @@ def token(item: Mapping[str, Any]) -> TokenInfo:
     expires = int(_time(item["expires"]).timestamp()) if item.get("expires") else None
     times = {"created": int(_time(item["created"]).timestamp()), "expires": expires}
     return plain(TokenInfo, {**item, **times})
+
+
+def rotated(item: Mapping[str, Any]) -> Rotated:
+    """What a new root did."""
+    return plain(Rotated, {**item, "ended": [token(one) for one in item["ended"]]})
 
 
 def model_key(item: Mapping[str, Any]) -> ModelKeyInfo:

@@ -110,6 +110,11 @@ class Keys:
         """Seals what calls a model at its owner's cost."""
         return self._act("root/model-key")
 
+    @cached_property
+    def former(self) -> bytes:
+        """Seals the acting halves and the X-Wing seeds of this principal's earlier roots."""
+        return self._act("root/former")
+
     def shelf(self, kind: str) -> bytes:
         """The id (32 bytes) of this principal's shelf for one kind of thing. Unlinkable to the principal."""
         return crypto.mac(self.locate, crypto.pae("shelf", kind))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from tallystone.errors import Invalid
 from tallystone.keystore import ACTIVE, SUSPENDED
-from tallystone.vault import accounts, charter, invitations, model_keys, roles, tokens
+from tallystone.vault import accounts, charter, invitations, model_keys, renewing, roles, tokens
 from tallystone.vault.caller import Caller
 from tallystone.vault.types import (
     CharterView,
@@ -15,6 +15,7 @@ from tallystone.vault.types import (
     InviteInfo,
     ModelKeyInfo,
     Principal,
+    Rotated,
     TokenInfo,
 )
 
@@ -85,6 +86,27 @@ class Administration:
     def revoke_token(self, kid: str) -> None:
         """End a token of the caller's or its agents'."""
         tokens.revoke_token(self._caller, kid)
+
+    def rotate_principal(
+        self,
+        who: str = "",
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Rotated:
+        """A new root for the caller, or for one of its agents: ends all tokens of the old one but this, and renews the
+        keys that it knew. `progress` is called with (done, of). Interrupted, call it again."""
+        return renewing.rotate_principal(self._caller, who, replace_token=False, progress=progress, told=None)
+
+    def revoke_compromised(
+        self,
+        kid: str,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Rotated:
+        """End a token that somebody else may have, with a new root for its principal. If it is this very token, the
+        answer has one that replaces it; `told` hears of that one at once, before the rest is done."""
+        return renewing.rotate_for_token(self._caller, kid, progress=progress, told=told)
 
     # -- keys of model providers --------------------------------------------------------------------------------
 

@@ -80,6 +80,9 @@ class Caller:
         self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
+        self.token: Token | None = None  # of whoever came by one: a new root is sealed in it
+        self.progress: Callable[[int, int], None] | None = None  # told how far a long change of keys is
+        self._generation: int | None = None  # which of the principal's roots these keys are of
 
     def __repr__(self) -> str:
         return f"Caller({self.id})"
@@ -116,6 +119,17 @@ class Caller:
         """The same caller once more, for work that goes on beside: a caller belongs to one thread at a time."""
         under = self.under.twin() if self.under is not None else None
         return Caller(self.workspace, self.keys, self._token_row, self.reply_key, under)
+
+    def renewed(self, keys: Keys, token: Token | None) -> None:
+        """Go on under a new root, through a token that carries it. Raises `Unauthenticated` if that is gone already."""
+        if token is None:
+            raise Unauthenticated("the token was revoked", hint="use the recovery kit", code="revoked")
+        with self.workspace.store.snapshot() as snapshot:
+            row = Plan(snapshot).get(TOKEN, token.kid)
+        if row is None:
+            raise Unauthenticated("the token was revoked", hint="use the recovery kit", code="revoked")
+        self.keys, self.token, self._token_row, self.reply_key = keys, token, row, token.reply_key()
+        self._signing_seed = self._generation = None
 
     # -- committing ---------------------------------------------------------------------------------------------
 
@@ -186,7 +200,10 @@ class Caller:
 
     def check(self, plan: Plan) -> None:
         """What must hold at the moment of the commit: the token, and the standing of everyone it acts for."""
-        if plan.need(TOKEN, self.kid) != self._token_row:
+        row = plan.need(TOKEN, self.kid)
+        if row is not None and row != self._token_row:
+            raise _renewed(self.id)
+        if row is None:
             raise Unauthenticated("the token was revoked", hint="ask its owner for a new one", code="revoked")
         expires = self._token_row[5]
         if isinstance(expires, int) and self.workspace.now() >= expires:
@@ -201,11 +218,26 @@ class Caller:
         identity = self.current(plan, self.id)
         if not identity.active:
             raise _inactive(self.id, identity)
+        self._check_root(plan, identity)
         if identity.record.kind == "agent":
             sponsor = self.current(plan, identity.record.sponsor)
             if not sponsor.active:
                 raise _inactive(f"the sponsor of {self.id}", sponsor)
         return identity
+
+    def _check_root(self, plan: Plan, identity: Identity) -> None:
+        """Raises `Unauthenticated` if these keys are of a root that was replaced: what was put under them would be
+        lost. Whose own token this is was asked when the token was opened."""
+        if self._generation is None:
+            row = plan.get(IDENTITY, self.id) if self.under is not None and self.keys.can_act else None
+            if row is not None:
+                try:
+                    open_seed(self.keys, "kem", bytes(row[3]))
+                except Tampered:
+                    raise _renewed(self.id) from None
+            self._generation = identity.record.root
+        elif self._generation != identity.record.root:
+            raise _renewed(self.id)
 
     def current(self, plan: Plan, principal: str) -> Identity:
         """The verified identity of anybody, held to be the current one by the commit: it fails, and the operation runs
@@ -300,6 +332,12 @@ class Caller:
         plan.event(kind, seal_event(detail, self.keys, grants, auditor))
 
 
+def _renewed(who: str) -> Unauthenticated:
+    return Unauthenticated(
+        f"the keys of {who} were renewed meanwhile", hint="send the request again", code="rotated"
+    )
+
+
 def _inactive(who: str, identity: Identity) -> Unauthenticated:
     return Unauthenticated(
         f"{who} is {identity.record.status}", hint="ask whoever sponsors it", code="inactive"
@@ -331,6 +369,7 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
                 raise Tampered("a principal's keys are not there")
             open_seed(keys, "sign", bytes(identity[2]))
         caller = Caller(workspace, keys, row, token.reply_key())
+        caller.token = token
         workspace.check_record(plan, root.pin)
         caller.standing(plan)
         caller.has_mail = bool(snapshot.scan(INBOX, (WS, principal), limit=1))

@@ -20,6 +20,7 @@ from tallystone.store.tables import AUDITOR, GRANT_WRAP, LEDGER, LOG_DETAIL, LOG
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import auditor_capsule, entries, grant_keys, open_audited, open_own
+from tallystone.vault.former import former_roots
 from tallystone.vault.ledger import Ledger
 from tallystone.vault.passages import reached
 from tallystone.vault.plan import WS, Plan
@@ -117,6 +118,7 @@ class Reader:
         self._caller, self._plan, self._names = caller, plan, name_blocks
         self._days: dict[bytes, bytes | None] = {}
         self._principals: list[Keys] = [caller.keys]
+        self._principals += [former.keys for former in former_roots(plan, caller.keys)]
         self._mine: list[_Grant] = []
         self._known: list[_Grant] = []
         for shelf in (BLOCKS, ROLES):
@@ -127,7 +129,7 @@ class Reader:
         if not caller.id.startswith("agent-"):
             for held in walk(plan, caller.keys, AGENTS):
                 keys = agent_keys(caller, held)
-                self._principals.append(keys)
+                self._principals += [keys, *(former.keys for former in former_roots(plan, keys))]
                 self._add(self._mine, held.subject, held.key, block)
                 if name_blocks:
                     for there in walk(plan, keys, BLOCKS):

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from tallystone import _cbor, crypto
-from tallystone.keystore import ACTIVE, Identity, Keys, new_root, seal_seed
+from tallystone.errors import Tampered
+from tallystone.keystore import ACTIVE, Identity, Keys, new_root, open_seed, seal_seed
 from tallystone.statements import EMPTY, PrincipalRecord, Signed, identifier, issue
 from tallystone.store.tables import IDENTITY, PRINCIPAL
 from tallystone.vault.caller import Caller
@@ -74,3 +75,30 @@ def amend(caller: Caller, plan: Plan, principal: str, **fields: Any) -> Signed:
     signed = issue("principal", caller.workspace.id, record.encode(), signers)
     put_principal(plan, principal, record.serial, signed)
     return signed
+
+
+def renew_keys(caller: Caller, plan: Plan, old: Keys, new: Keys, sponsored: bool) -> tuple[Identity, bytes]:
+    """Queue the next record of the principal of `old`, with new keys for a new root, and its seeds sealed under `new`.
+    Signed with the new key and the old one and, if `sponsored`, by the caller, who is its sponsor. Returns the identity
+    as it was, and the former X-Wing seed (32 bytes)."""
+    principal = old.principal
+    before, row = caller.current(plan, principal), plan.need(IDENTITY, principal)
+    if row is None:
+        raise Tampered("a principal's keys are not there")
+    signing, kem = crypto.random_bytes(), crypto.random_bytes()
+    record = replace(
+        before.record,
+        id=principal,
+        serial=before.record.serial + 1,
+        previous=before.digest,
+        signing=crypto.signing_public(signing),
+        kem=crypto.kem_public(kem),
+        root=before.record.root + 1,
+    )
+    signers = [(EMPTY, signing), (before.digest, open_seed(old, "sign", bytes(row[2])))]
+    if sponsored:
+        signers.append((caller.identity(plan, caller.id).digest, caller.signing_seed(plan)))
+    signed = issue("principal", caller.workspace.id, record.encode(), signers)
+    put_principal(plan, principal, record.serial, signed)
+    plan.put(IDENTITY, principal, seal_seed(new, "sign", signing), seal_seed(new, "kem", kem))
+    return before, open_seed(old, "kem", bytes(row[3]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tallystone.errors import Rejected
 from tallystone.keystore import Keys, Root
@@ -18,6 +19,7 @@ BLOCKS, AGENTS, ROLES, SELF, HOUSE = "block", "agent", "role", "self", "house"
 workspace-wide keys."""
 
 _CHUNK = 100
+_RENEW = "renew"
 
 
 def _held(keys: Keys, row: Row) -> Held:
@@ -82,3 +84,20 @@ def agent_keys(caller: Caller, held: Held) -> Keys:
     if held.subject == caller.id:
         return caller.keys
     return Keys(held.subject, Root(held.root_read, held.root_act or None, caller.keys.root.pin))
+
+
+def marked(held: Held, what: str | None) -> Held:
+    """A shelf row's content with another note of what must be renewed, because a former root knew it: `keys`, of an
+    agent its `root`, or nothing (None)."""
+    extra = {name: value for name, value in (held.extra or {}).items() if name != _RENEW}
+    if what is not None:
+        extra[_RENEW] = what
+    return replace(held, extra=extra or None)
+
+
+def waiting(plan: Plan, keys: Keys, shelf: str) -> Iterator[tuple[Held, str]]:
+    """What is still to be renewed on a shelf."""
+    for held in walk(plan, keys, shelf):
+        what = (held.extra or {}).get(_RENEW)
+        if isinstance(what, str):
+            yield held, what
