@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import letta_client
 import pytest
-from server_fixtures import Served, fresh_server, server  # noqa: F401
+from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
 
 from tallystone.server.app import App
 from tallystone.server.auth import Turnstile
@@ -27,7 +27,7 @@ def http(server: Served) -> httpx.Client:  # noqa: F811
 @pytest.fixture
 def stranger(server: Served) -> httpx.Client:  # noqa: F811
     """Somebody without a token."""
-    client = httpx.Client(base_url=server.url, trust_env=False)
+    client = httpx.Client(base_url=server.url, trust_env=False, verify=AUTHORITIES)
     server.closing.append(client)
     return client
 

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from server_fixtures import Served, server  # noqa: F401
+from server_fixtures import AUTHORITIES, Served, server  # noqa: F401
 
 from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES, Route
 from tallystone.letta.tools import BY_NAME
@@ -292,7 +292,7 @@ class World:
         return self._http
 
     def open(self) -> World:
-        self._http = httpx.Client(base_url=self.served.url, trust_env=False)
+        self._http = httpx.Client(base_url=self.served.url, trust_env=False, verify=AUTHORITIES)
         return self
 
 
