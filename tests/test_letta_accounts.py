@@ -163,7 +163,14 @@ def test_the_charter(fresh_server: Served) -> None:  # noqa: F811
     assert (first["trust"], first["levels"][0], first["serial"]) == (False, "public", 0)
     levels = ["open", *first["levels"][1:], "top"]
     changed = http.patch("/v1/charter", json={"trust": True, "levels": levels, "max_grants": None}).json()
-    assert changed == {"trust": True, "levels": levels, "max_grants": first["max_grants"], "serial": 1}
+    assert changed == {
+        "trust": True,
+        "levels": levels,
+        "max_grants": first["max_grants"],
+        "serial": 1,
+        "audit": {},
+        "auditors": [],
+    }
     assert ada.get("/v1/charter").json() == changed
     assert ada.patch("/v1/charter", json={"trust": False}).status_code == 403
     for body in ({"levels": ["open"]}, {"levels": "open"}, {"max_grants": 0}, {"trust": "yes"}):
