@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import letta_client
 import pytest
+from server_fixtures import AUTHORITIES
 
 from tallystone.errors import Invalid
 from tallystone.server import duty, http_granian
@@ -50,12 +51,15 @@ class Running:
 
     def letta(self, **options: Any) -> letta_client.Letta:
         """The unmodified client, with its own retries."""
-        return letta_client.Letta(base_url=self.url, api_key=self.token, **options)
+        http = letta_client.DefaultHttpxClient(verify=AUTHORITIES)
+        return letta_client.Letta(base_url=self.url, api_key=self.token, http_client=http, **options)
 
     def http(self) -> httpx.Client:
         """A client that connects anew for each request, so that any process may take it."""
         headers = {"authorization": f"Bearer {self.token}", "connection": "close"}
-        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=PATIENCE)
+        return httpx.Client(
+            base_url=self.url, headers=headers, trust_env=False, verify=AUTHORITIES, timeout=PATIENCE
+        )
 
 
 @contextmanager

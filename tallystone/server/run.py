@@ -101,7 +101,9 @@ def _serve_on(
     status = Status(workspace.folder)
     workspace.log.asked = status.witnesses
     # Another process may write, and cannot wake us: then the log's head is looked at as often as witnesses are asked.
-    witnessing = Witnessing(workspace, configured(settings), TOGETHER if worker is not None else POLL)
+    witnessing = Witnessing(
+        workspace, configured(settings), TOGETHER if worker is not None else POLL, settings.witness_wait
+    )
     app = _application(workspace, settings, witnessing, status, worker)
     lifeline = None if worker is None else worker.lifeline
     if settings.http == "granian":
@@ -113,7 +115,7 @@ def _serve_on(
         with housekeeping(workspace, status, settings.check_every), witnessing.under_way():
             yield
 
-    with on_duty(workspace.folder, jobs):
+    with witnessing.answering(), on_duty(workspace.folder, jobs):
         if settings.http == "granian":
             http_granian.serve(app, settings, bound, lifeline)
         else:
@@ -126,13 +128,13 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
     settings = settings or Settings(port=0)
     configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as bound:
-        witnessing = Witnessing(workspace, configured(settings))
+        witnessing = Witnessing(workspace, configured(settings), seconds=settings.witness_wait)
         server = _uvicorn(_application(workspace, settings, witnessing, Status(workspace.folder)), settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         try:
             server.began.wait()
-            with witnessing.under_way():
+            with witnessing.answering(), witnessing.under_way():
                 yield url_of(settings.host, bound, settings.scheme)
         finally:
             server.should_exit = True

@@ -2,6 +2,7 @@
 
 | setting    | environment           | default     | meaning                                                       |
 | data       | TALLYSTONE_DATA       |             | the data directory                                            |
+| store      | TALLYSTONE_STORE      |             | the postgresql:// URL of the database that holds the rows     |
 | host       | TALLYSTONE_HOST       | 127.0.0.1   | address to listen on                                          |
 | port       | TALLYSTONE_PORT       | 8283        | port to listen on; 0 takes a free one                         |
 | workers    | TALLYSTONE_WORKERS    | 1           | processes that serve                                          |
@@ -31,6 +32,7 @@
 | metrics_token | TALLYSTONE_METRICS_TOKEN |       | file with that token                                          |
 | traces     | TALLYSTONE_TRACES     | false       | whether OpenTelemetry is told of requests                     |
 | witnesses  | TALLYSTONE_WITNESSES  |             | who cosigns the audit log: URL=KEY, or a table in the file    |
+| witness_wait| TALLYSTONE_WITNESS_WAIT| 20        | seconds that an answer waits for a witness, if a block asks   |
 
 Of the models, each TALLYSTONE_ and its name in the environment, where lists are separated by commas:
 
@@ -50,12 +52,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tallystone.errors import Invalid
 from tallystone.server.models import LISTS
 from tallystone.server.senders import read_proxies
+from tallystone.vault.places import check_url
 
 PREFIX = "TALLYSTONE_"
 CONFIG = "TALLYSTONE_CONFIG"
@@ -66,6 +69,7 @@ class Settings:
     """What `serve` runs with. See the module's table for units."""
 
     data: Path | None = None
+    store: str | None = field(default=None, repr=False)  # may hold a password
     host: str = "127.0.0.1"
     port: int = 8283
     workers: int = 1
@@ -95,6 +99,7 @@ class Settings:
     metrics_token: Path | None = None
     traces: bool = False
     witnesses: tuple[tuple[str, str], ...] = ()
+    witness_wait: int = 20
     providers: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
     model_keys: Path | None = None
@@ -131,6 +136,7 @@ _BOUNDS = {
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),
     "reply_wait": (1, 600),
+    "witness_wait": (1, 600),
 }
 _FLAGS = ("log_public", "traces")
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
@@ -141,8 +147,8 @@ _WORDS = {
     "log_level": ("info", "warning", "error"),
     "tls_min": ("1.2", "1.3"),
 }
-_READERS = {**LISTS, "proxies": read_proxies}
-NAMES = tuple(field.name for field in fields(Settings))
+_READERS = {**LISTS, "proxies": read_proxies, "store": check_url}
+NAMES = tuple(one.name for one in fields(Settings))
 """All settings."""
 
 
