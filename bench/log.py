@@ -185,7 +185,7 @@ def _held(value: float, target: str) -> str:
     return "" if value < TARGETS[target] else "MISSED"
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure, and print a table. 1 if a target was missed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -193,7 +193,7 @@ def main() -> int:
     parser.add_argument("--leaves", type=int, default=10_000_000)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--check", nargs=3, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.check:
         which, path, state = given.check
         checked(Path(path), Path(state), which == "new")

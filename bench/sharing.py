@@ -188,7 +188,7 @@ def roles(bench: Bench, sizes: list[int], runs: int) -> None:
         bench.record("remove a member from a role of", size, removed)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=10_000, help="the largest role")
     parser.add_argument("--runs", type=int, default=5, help="runs of each operation")
     parser.add_argument("--write", type=Path, help="the folder for costs.json and costs.svg")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="tallystone-bench-") as folder:
         bench = Bench(Path(folder) / "data")
         direct(bench, chosen.runs)

@@ -254,9 +254,11 @@ class Deletion(_Body):
 
 @dataclass(frozen=True)
 class Erasure(_Body):
-    """Its owner's word that a block, or a principal with all it owned, was erased: the signed part of a receipt.
+    """Its owner's word that a block, one of its versions, or a principal with all it owned, was erased: the signed part
+    of a receipt.
 
-    `blocks` lists [block id, hash of its last policy statement, its last version's number]; `holders` counts those who
+    `what` is the id, for a version `<block id>/versions/<number>`. `blocks` lists [block id, hash of its last policy
+    statement, its last version's number], for a version its own number and then that statement's; `holders` counts who
     keep a dead row until they look; `horizon` is the last day on which a backup could bring it back, if known."""
 
     what: str
@@ -290,8 +292,8 @@ class Membership(_Body):
 class Charter(_Body):
     """What the workspace's root lays down for all: who trusts whose shares, the names of the levels, how many grants.
 
-    `trust`: shares between members need no acceptance. `levels`: names of the sensitivity levels, lowest first.
-    `max_grants`: direct grants that a block may have.
+    `trust`: shares between members need no acceptance. `levels`: names of the sensitivity levels, lowest first;
+    [name, n] for one whose blocks have at least the audit level n. `max_grants`: direct grants that a block may have.
     """
 
     serial: int
@@ -302,6 +304,14 @@ class Charter(_Body):
     issuer: str
     issuer_record: bytes
     time: int
+
+
+@dataclass(frozen=True)
+class AuditedCharter(Charter):
+    """A charter of a workspace that has auditors beside its root: the ids of users. Signed as a charter; one without
+    them has the fields that it always had."""
+
+    auditors: list[Any]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
+
+from stores import location
 
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.audit.verify import EXEMPT, Report, verify
 from tallystone.crypto import signing_public
-from tallystone.store.protocol import Batch, Delete, Event, Put, Row, Table
-from tallystone.store.sqlite import SqliteStore
+from tallystone.store import opening
+from tallystone.store._columns import INTEGER, TEXT, columns
+from tallystone.store.protocol import Batch, Delete, Event, Put, Row, Store, Table
 from tallystone.store.tables import BLOCK, LOG_DETAIL, TABLES, WORKSPACE, WS, Cell
 
 WORKSPACE_ID = bytes(range(32))
@@ -24,18 +26,22 @@ def sequencer() -> LogSequencer:
     return LogSequencer(WORKSPACE_ID, LOG_SEED, lambda: NOW)
 
 
-def make_store(path: Path, *, page_limit: int | None = None) -> SqliteStore:
+def make_store(path: Path) -> Store:
     """A new store that holds the workspace's row and one event."""
-    store = SqliteStore(path, sequencer(), create=True, page_limit=page_limit)
+    return begin(opening.open_store(location(path, create=True), sequencer(), create=True))
+
+
+def begin(store: Store) -> Store:
+    """Write the workspace's row and one event."""
     store.commit(Batch(changes=[Put(WORKSPACE, FIRST_ROW)], events=[Event("create", b"workspace")]))
     return store
 
 
-def open_store(path: Path) -> SqliteStore:
-    return SqliteStore(path, sequencer())
+def open_store(path: Path) -> Store:
+    return opening.open_store(location(path), sequencer())
 
 
-def check(store: SqliteStore, pin: bytes | None = None) -> Report:
+def check(store: Store, pin: bytes | None = None) -> Report:
     with store.snapshot() as snapshot:
         return verify(snapshot, log_public=LOG_PUBLIC, pin=pin)
 
@@ -45,42 +51,31 @@ def counter(number: int, name: bytes = b"counter") -> Row:
     return (WS, name, 0, number, 0, 0, None, None)
 
 
-def column_types(path: Path, table: Table) -> list[tuple[str, bool]]:
-    """(SQL type, may be NULL) of each column."""
-    connection = sqlite3.connect(path)
-    try:
-        found = connection.execute(f"PRAGMA table_info({table.name})").fetchall()
-    finally:
-        connection.close()
-    assert [name for _, name, *_ in found] == list(table.all_columns)
-    return [(kind, not not_null) for _, _, kind, not_null, *_ in found]
-
-
-def sample_row(path: Path, table: Table, number: int) -> Row:
+def sample_row(table: Table, number: int) -> Row:
     """The `number`-th made-up row of a table; odd ones leave out what may be left out."""
     cells: list[Cell] = [WS]
-    for index, (kind, nullable) in list(enumerate(column_types(path, table)))[1:]:
-        if nullable and number % 2:
+    for index, column in list(enumerate(columns()[table.name]))[1:]:
+        if column.nullable and number % 2:
             cells.append(None)
-        elif kind == "INTEGER":
+        elif column.kind == INTEGER:
             cells.append(1000 * number + index)
-        elif kind == "TEXT":
+        elif column.kind == TEXT:
             cells.append(f"{table.name}-{number}-{index}")
         else:
             cells.append(f"{table.name}/{number}/{index}/".encode() * 3)
     return tuple(cells)
 
 
-def make_full_store(path: Path) -> SqliteStore:
+def make_full_store(path: Path) -> Store:
     """A store with three rows in every table, some of them rewritten, one deleted, and one event erased."""
     store = make_store(path)
     for table in LIVE:
         if table is WORKSPACE:
             continue
-        rows = [sample_row(path, table, number) for number in range(1, 5)]
+        rows = [sample_row(table, number) for number in range(1, 5)]
         created = Event("create", table.name.encode())
         store.commit(Batch(changes=[Put(table, row) for row in rows], events=[created]))
-        old = sample_row(path, table, 7)
+        old = sample_row(table, 7)
         store.commit(Batch(changes=[Put(table, table.key_of(rows[0]) + old[len(table.key) :])]))
         store.commit(Batch(changes=[Put(table, rows[0]), Delete(table, table.key_of(rows[3]))]))
     for number in range(5):

@@ -113,6 +113,7 @@ def test_the_embedded_library_pulls_in_no_server_and_no_command_line() -> None:
     script = (
         "import sys, tallystone\n"
         "heavy = {'starlette', 'uvicorn', 'cyclopts', 'rich', 'structlog', 'msgspec', 'httpx', 'letta_client'}\n"
+        "heavy |= {'psycopg', 'psycopg_pool', 'psycopg_binary'}\n"
         f"heavy |= {MODEL_LIBRARIES!r}\n"
         "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}))\n"
     )
@@ -150,6 +151,17 @@ def test_only_the_mcp_modules_know_the_mcp_library() -> None:
         if name.partition(".")[0] in {"mcp", "mcp_types", "fastmcp"}
     }
     assert importers == {"mcp_wire.py", "mcp_layer.py"}
+
+
+def test_only_the_store_on_postgresql_knows_its_driver() -> None:
+    importers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in modules()
+        for name, _ in imports(path)
+        if name.partition(".")[0] in {"psycopg", "psycopg_pool"}
+    }
+    assert importers
+    assert all(name.startswith("store/postgresql") for name in importers)
 
 
 def test_only_the_model_modules_know_the_model_library() -> None:

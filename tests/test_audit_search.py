@@ -18,6 +18,7 @@ import pytest
 from tallystone.errors import Denied, Invalid, NotFound
 from tallystone.vault import Vault, Workspace, searching
 from tallystone.vault.answers import Answered, Span
+from tallystone.vault.memory import AddBlock
 from tallystone.vault.questions import KINDS, READS, WHATS, Question, What
 
 SOURCE = Path(__file__).resolve().parent.parent / "tallystone"
@@ -197,6 +198,40 @@ def test_a_sharer_sees_what_others_did_until_it_is_revoked(tmp_path: Path) -> No
         root.revoke(block, "bob")
         assert [one.actor_name for one in ask(bob, reads)] == ["bob"]
         assert [one.event.actor for one in ask(root, reads)] == everybody
+
+
+@pytest.mark.parametrize("how", ["made with it", "made for it", "edited", "memory"])
+def test_a_grant_that_an_agent_got_with_others_is_found_by_its_number(tmp_path: Path, how: str) -> None:
+    workspace, you = Workspace.init(tmp_path / "data")
+    with workspace:
+        root = workspace.vault(you.token)
+        tokens = {name: root.add_user(name).token for name in ("bob",)}
+        plan, other = (root.create_block(label=label, value="v").id for label in ("plan", "other"))
+        match how:
+            case "made with it":
+                agent = root.create_agent({"name": "ari"}, block_ids=[other, plan])
+            case "made for it":
+                agent = root.create_agent({"name": "ari"}, memory_blocks=[{"label": "own", "value": "v"}])
+                plan = agent.blocks[0].id
+            case "edited":
+                agent = root.create_agent({"name": "ari"})
+                root.edit_agent(agent.id, lambda _: {"block_ids": [other, plan]})
+            case _:
+                agent = root.create_agent({"name": "ari"})
+                root.change_memory(agent.id, [AddBlock({"label": "own", "value": "v"})])
+                plan = root.agent(agent.id).blocks[0].id
+        before = root.events(1)[0].seq
+        root.edit_block(plan, lambda _: {"value": "w"})
+        found = ask(root, Question(plan, what="changes"), Span(grant=1, oldest_first=True))
+        assert [one.event.kind for one in found] == ["update"] and found[0].event.seq > before
+        (given,) = ask(root, Question(plan, to=agent.id))
+        assert given.event.detail["placed"][plan] == 1 and given.gained[0].id == agent.id
+        # whoever shares one of the blocks learns nothing of the others that the agent got along
+        root.share(plan, "bob", "share")
+        bob = workspace.vault(tokens["bob"])
+        bob.accept_offer(plan)
+        (seen,) = ask(bob, Question(plan, to=agent.id))
+        assert seen.event.detail["placed"] == {plan: 1} and other not in repr(seen)
 
 
 def test_members_of_a_role_do_not_see_each_others_reads(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from store_rows import (
     LOG_PUBLIC,
     WORKSPACE_ID,
     check,
-    column_types,
     counter,
     make_full_store,
     make_store,
@@ -28,6 +27,7 @@ from tallystone.audit.merkle import leaf_hash
 from tallystone.audit.report import FINDINGS_LIMIT, Finding
 from tallystone.audit.verify import EXEMPT, Report, verify
 from tallystone.crypto import signing_public
+from tallystone.store._columns import columns
 from tallystone.store.protocol import Batch, Event, Put, Table
 from tallystone.store.tables import (
     BLOCK,
@@ -149,7 +149,8 @@ def flip_last_bit(blob: Cell) -> Cell:
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_the_last_bit_of_every_blob_counts(path: Path, table: Table) -> None:
     before = path.read_bytes()
-    for column, (kind, _) in zip(table.all_columns, column_types(path, table), strict=True):
+    for held in columns()[table.name]:
+        column, kind = held.name, held.kind
         if kind == "BLOB":
             path.write_bytes(before)
             edit(path, script=lambda connection, at=column: change_cell(connection, table, at, flip_last_bit))
@@ -158,7 +159,8 @@ def test_the_last_bit_of_every_blob_counts(path: Path, table: Table) -> None:
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_a_column_that_may_be_empty_may_not_be_emptied_or_filled(path: Path, table: Table) -> None:
-    for column, (kind, nullable) in zip(table.all_columns, column_types(path, table), strict=True):
+    for held in columns()[table.name]:
+        column, kind, nullable = held.name, held.kind, held.nullable
         if nullable:
             value = {"INTEGER": "7", "BLOB": "x'07'", "TEXT": "'7'"}[kind]
             before = path.read_bytes()
@@ -240,7 +242,7 @@ def test_two_rows_that_changed_places_are_named(path: Path, table: Table) -> Non
 def test_a_row_put_back_to_what_it_once_was_is_named_with_the_leaf_that_wrote_it_last(
     path: Path, table: Table
 ) -> None:
-    row, other = sample_row(path, table, 1), sample_row(path, table, 7)
+    row, other = sample_row(table, 1), sample_row(table, 7)
     edit(path, script=lambda connection: put(connection, table, table.key_of(row) + other[len(table.key) :]))
     report = report_on(path)
     assert len(report.findings) == 1
@@ -251,7 +253,7 @@ def test_a_row_put_back_to_what_it_once_was_is_named_with_the_leaf_that_wrote_it
 
 @pytest.mark.parametrize("table", [t for t in LIVE if t is not WORKSPACE], ids=lambda table: table.name)
 def test_a_row_that_was_deleted_and_is_back_is_named(path: Path, table: Table) -> None:
-    edit(path, script=lambda connection: put(connection, table, sample_row(path, table, 4)))
+    edit(path, script=lambda connection: put(connection, table, sample_row(table, 4)))
     report = report_on(path)
     assert len(report.findings) == 1
     assert names(report, table)
@@ -261,7 +263,7 @@ def test_a_row_that_was_deleted_and_is_back_is_named(path: Path, table: Table) -
 def test_a_finding_says_which_row(path: Path) -> None:
     edit(path, "UPDATE version SET wrap = x'00' WHERE number = 2002")
     (finding,) = report_on(path).findings
-    assert finding.where == f"version {sample_row(path, VERSION, 2)[1].hex()[:16]} 2002"
+    assert finding.where == f"version {sample_row(VERSION, 2)[1].hex()[:16]} 2002"
 
 
 def test_an_erased_event_leaves_the_log_whole_and_may_not_come_back(path: Path) -> None:

@@ -16,8 +16,10 @@ from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
 from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import BLOCK, WS
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.recall import Recall
+from tallystone.vault.rotating import change_keys
 from tallystone.vault.shelves import BLOCKS, find
 
 KEY: Row = (WS, b"counter")
@@ -175,3 +177,30 @@ def test_what_is_kept_of_blocks_has_a_bound(workspace: Workspace, alice: Vault) 
         alice.block(alice.create_block(label=f"oak {number}", value="x" * 1000).id)
     assert 2 < len(kept_of(workspace)) < 25
     assert len(alice.blocks()) == 30
+
+
+def test_a_key_that_was_never_committed_is_not_kept(workspace: Workspace, alice: Vault, bob: Vault) -> None:
+    """Whoever may write and changes the keys keeps nothing of it before it has taken place."""
+    block = alice.create_block(label="oak", value=SECRET)
+    carol = workspace.vault(alice.add_user("carol").token)
+    alice.share(block.id, bob.principal_id, "write")
+    alice.share(block.id, carol.principal_id, "read")
+    for vault in (bob, carol):
+        vault.offers()
+        vault.accept_offer(block.id)
+        assert vault.block(block.id).value == SECRET
+    caller = bob._caller
+
+    def lose() -> None:
+        with workspace.store.snapshot() as snapshot:
+            plan = Plan(snapshot, workspace.recall.find)
+            held = find(plan, caller.keys, BLOCKS, block.id)
+            assert held is not None
+            opened = open_block(caller, plan, held)
+            change_keys(opened)
+            workspace.recall.keep(opened, opened.payload())  # and its commit never comes
+
+    lose()
+    assert bob.block(block.id).value == SECRET
+    bob.edit_block(block.id, lambda before: {"value": before.value + "!"})
+    assert carol.block(block.id).value == alice.block(block.id).value == SECRET + "!"

@@ -20,31 +20,32 @@ from store_rows import (
     open_store,
     sample_row,
 )
+from stores import POSTGRESQL, location, sqlite_only
 
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.errors import Conflict, StoreError
 from tallystone.store._statements import scan_statement
-from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, RowChange
-from tallystone.store.sqlite import SqliteStore
+from tallystone.store.opening import open_store as open_at
+from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, RowChange, Store
 from tallystone.store.tables import BLOCK, INBOX, LOG_DETAIL, LOG_HEAD, SHELF, TABLES, TOKEN, WORKSPACE, WS
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
+def store(tmp_path: Path) -> Iterator[Store]:
     with make_store(tmp_path / "store.db") as made:
         yield made
 
 
-def get(store: SqliteStore, key: bytes = b"counter") -> Row | None:
+def get(store: Store, key: bytes = b"counter") -> Row | None:
     with store.snapshot() as snapshot:
         return snapshot.get(BLOCK, (WS, key))
 
 
-def test_every_table_gives_back_what_was_put(store: SqliteStore) -> None:
+def test_every_table_gives_back_what_was_put(store: Store) -> None:
     for table in LIVE:
         if table is WORKSPACE:
             continue
-        row, other = sample_row(store.path, table, 1), sample_row(store.path, table, 2)
+        row, other = sample_row(table, 1), sample_row(table, 2)
         changed = table.key_of(row) + other[len(table.key) :]
         store.commit(Batch(changes=[Put(table, row), Put(table, other)]))
         store.commit(Batch(changes=[Put(table, changed)]))
@@ -57,7 +58,7 @@ def test_every_table_gives_back_what_was_put(store: SqliteStore) -> None:
             assert list(snapshot.rows(table)) == [other]
 
 
-def test_a_commit_returns_the_number_of_its_first_event(store: SqliteStore) -> None:
+def test_a_commit_returns_the_number_of_its_first_event(store: Store) -> None:
     assert store.commit(Batch(events=[Event("read", b"a"), Event("read", b"b")])) == 2
     assert store.commit(Batch(changes=[Put(BLOCK, counter(1))], events=[Event("write", b"c")])) == 4
     assert store.commit(Batch(events=[Event("read", b"d")])) == 6
@@ -65,7 +66,7 @@ def test_a_commit_returns_the_number_of_its_first_event(store: SqliteStore) -> N
         assert [row[2] for row in snapshot.scan(LOG_DETAIL, (WS,), after=1)] == [b"a", b"b", b"c", b"d"]
 
 
-def test_an_empty_batch_writes_nothing(store: SqliteStore) -> None:
+def test_an_empty_batch_writes_nothing(store: Store) -> None:
     with store.snapshot() as snapshot:
         head = snapshot.get(LOG_HEAD, (WS,))
     assert head is not None
@@ -74,7 +75,7 @@ def test_an_empty_batch_writes_nothing(store: SqliteStore) -> None:
         assert snapshot.get(LOG_HEAD, (WS,)) == head
 
 
-def test_within_a_batch_the_last_change_to_a_key_wins(store: SqliteStore) -> None:
+def test_within_a_batch_the_last_change_to_a_key_wins(store: Store) -> None:
     store.commit(
         Batch(changes=[Put(BLOCK, counter(1)), Delete(BLOCK, (WS, b"counter")), Put(BLOCK, counter(2))])
     )
@@ -84,7 +85,7 @@ def test_within_a_batch_the_last_change_to_a_key_wins(store: SqliteStore) -> Non
     assert check(store).ok
 
 
-def test_deleting_what_is_not_there_is_no_error(store: SqliteStore) -> None:
+def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
     store.commit(Batch(changes=[Delete(BLOCK, (WS, b"never"))]))
     assert check(store).ok
 
@@ -92,7 +93,7 @@ def test_deleting_what_is_not_there_is_no_error(store: SqliteStore) -> None:
 @pytest.mark.parametrize("found", [None, counter(1)])
 @pytest.mark.parametrize("expected", [None, counter(1), counter(2)])
 def test_a_batch_is_written_only_if_the_rows_are_what_it_expects(
-    store: SqliteStore, found: Row | None, expected: Row | None
+    store: Store, found: Row | None, expected: Row | None
 ) -> None:
     if found is not None:
         store.commit(Batch(changes=[Put(BLOCK, found)]))
@@ -116,7 +117,7 @@ def shelf_row(shelf: bytes, locator: bytes, position: int) -> Row:
     return (WS, shelf, locator, position, b"one", b"two")
 
 
-def test_a_scan_is_ordered_bounded_and_keeps_to_its_prefix(store: SqliteStore) -> None:
+def test_a_scan_is_ordered_bounded_and_keeps_to_its_prefix(store: Store) -> None:
     mine = [shelf_row(b"mine", bytes([255 - n]), n) for n in range(10)]
     store.commit(Batch(changes=[Put(SHELF, row) for row in [*mine, shelf_row(b"other", b"\x03", 3)]]))
     with store.snapshot() as snapshot:
@@ -138,7 +139,8 @@ def test_a_scan_is_ordered_bounded_and_keeps_to_its_prefix(store: SqliteStore) -
         assert snapshot.scan(INBOX, (WS, "user-1"), index="position") == []
 
 
-def test_a_position_scan_uses_the_index(store: SqliteStore) -> None:
+@sqlite_only("asks SQLite for its plan; on PostgreSQL: test_postgresql.py")
+def test_a_position_scan_uses_the_index(store: Store) -> None:
     with store.snapshot() as snapshot:
         plan = snapshot._open().execute(
             "EXPLAIN QUERY PLAN " + scan_statement(SHELF, 2, True, False, "position"),
@@ -147,7 +149,7 @@ def test_a_position_scan_uses_the_index(store: SqliteStore) -> None:
         assert "shelf_position" in str(plan.fetchall())
 
 
-def test_a_scan_by_no_index_is_a_mistake_of_the_caller(store: SqliteStore) -> None:
+def test_a_scan_by_no_index_is_a_mistake_of_the_caller(store: Store) -> None:
     with store.snapshot() as snapshot:
         for table, prefix, index in [
             (SHELF, (WS,), "position"),
@@ -161,7 +163,7 @@ def test_a_scan_by_no_index_is_a_mistake_of_the_caller(store: SqliteStore) -> No
 
 
 @pytest.mark.parametrize("kid", ["\ud800", "nul\0", "x" * 100_000, "' OR 1=1 --"])
-def test_a_key_that_no_row_can_have_is_simply_not_found(store: SqliteStore, kid: str) -> None:
+def test_a_key_that_no_row_can_have_is_simply_not_found(store: Store, kid: str) -> None:
     with store.snapshot() as snapshot:
         assert snapshot.get(TOKEN, (WS, kid)) is None
         assert snapshot.scan(TOKEN, (WS, kid)) == []
@@ -169,7 +171,7 @@ def test_a_key_that_no_row_can_have_is_simply_not_found(store: SqliteStore, kid:
 
 
 def test_a_snapshot_stays_as_it_was_and_the_next_one_sees_every_acknowledged_batch(
-    store: SqliteStore,
+    store: Store,
 ) -> None:
     store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
     with store.snapshot() as before:
@@ -181,7 +183,7 @@ def test_a_snapshot_stays_as_it_was_and_the_next_one_sees_every_acknowledged_bat
             assert after.get(BLOCK, (WS, b"counter")) == counter(2)
 
 
-def test_a_snapshot_answers_inside_its_block_only(store: SqliteStore) -> None:
+def test_a_snapshot_answers_inside_its_block_only(store: Store) -> None:
     snapshot = store.snapshot()
     with pytest.raises(StoreError):
         snapshot.get(BLOCK, (WS, b"counter"))
@@ -195,11 +197,16 @@ def test_a_snapshot_answers_inside_its_block_only(store: SqliteStore) -> None:
     assert len(list(rows)) < 399
 
 
-def test_a_snapshot_cannot_write(store: SqliteStore) -> None:
-    with store.snapshot() as snapshot, pytest.raises(Exception, match="readonly"):
-        snapshot._open().execute("DELETE FROM workspace")
+def test_a_snapshot_cannot_write(store: Store) -> None:
+    with store.snapshot() as snapshot:
+        session = snapshot._open()
+        with pytest.raises(Exception, match=r"readonly|25006"):
+            session.command(b"DELETE FROM workspace") if POSTGRESQL else session.execute(
+                "DELETE FROM workspace"
+            )
 
 
+@sqlite_only("about the file; those of a PostgreSQL server are its own")
 def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     with make_store(tmp_path / "store.db") as store:
         store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
@@ -208,6 +215,7 @@ def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["store.db"]
 
 
+@sqlite_only("about the file; docs/postgresql.md says what PostgreSQL leaves behind")
 def test_what_was_deleted_is_not_left_in_the_file(tmp_path: Path) -> None:
     with make_store(tmp_path / "store.db") as store:
         store.commit(Batch(changes=[Put(SHELF, (WS, b"s", b"l", 1, b"find me " * 200, b""))]))
@@ -218,7 +226,8 @@ def test_what_was_deleted_is_not_left_in_the_file(tmp_path: Path) -> None:
 def test_it_is_all_there_after_opening_again(tmp_path: Path) -> None:
     with make_store(tmp_path / "store.db") as store:
         store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
-    with SqliteStore(tmp_path / "store.db", LogSequencer(WORKSPACE_ID, LOG_SEED, lambda: NOW), True) as store:
+    again = LogSequencer(WORKSPACE_ID, LOG_SEED, lambda: NOW)
+    with open_at(location(tmp_path / "store.db"), again, True) as store:
         assert get(store) == counter(1)
     with open_store(tmp_path / "store.db") as store:
         assert store.commit(Batch(events=[Event("read", b"x")])) == 3
@@ -249,7 +258,7 @@ class Callers:
 
     def __init__(self, path: Path) -> None:
         self.gate = Gate()
-        self.store = SqliteStore(path, self.gate, create=True)
+        self.store = open_at(location(path, create=True), self.gate, create=True)
         self.store.commit(Batch(changes=[Put(WORKSPACE, FIRST_ROW)]))
         self.gate.groups.clear()
         self.gate.armed = True
@@ -365,3 +374,25 @@ def test_no_increment_is_lost_between_threads(tmp_path: Path) -> None:
 
 def test_every_table_starts_with_the_workspace() -> None:
     assert all(table.key[0] == "ws" for table in TABLES)
+
+
+def test_whoever_observes_is_told_how_commits_go_and_not_what_they_say(store: Store) -> None:
+    told: list[tuple[int, int]] = []
+    waits: list[int] = []
+
+    class Observer:
+        def wrote(self, batches: int, refused: int, seconds: float) -> None:
+            assert seconds > 0
+            told.append((batches, refused))
+
+        def waited(self, began: int, ended: int) -> None:
+            waits.append(ended - began)
+
+    store.observe(Observer())
+    store.commit(Batch([], [], [Event("e", b"d")]))
+    with pytest.raises(Conflict):
+        store.commit(Batch([Expect(BLOCK, (WS, b"counter"), counter(7))], [], [Event("e", b"d")]))
+    assert told == [(1, 0), (1, 1)]
+    assert len(waits) == 2 and min(waits) > 0
+    assert store.waiting() == 0
+    assert store.size() > 0

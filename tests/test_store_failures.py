@@ -16,16 +16,19 @@ from store_rows import (
     LOG_SEED,
     NOW,
     WORKSPACE_ID,
+    begin,
     check,
     counter,
     make_store,
     open_store,
     sequencer,
 )
+from stores import POSTGRESQL, location, sqlite_only
 
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.errors import StoreError, StoreFull, Tampered
 from tallystone.store import sqlite as sqlite_module
+from tallystone.store.opening import open_store as open_at
 from tallystone.store.protocol import Batch, Event, Put, Row, RowChange
 from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import BLOCK, KIT, LOG_DETAIL, LOG_HEAD, WORKSPACE, WS
@@ -47,8 +50,9 @@ def large(size: int) -> Batch:
     return Batch(changes=[Put(KIT, (WS, "user-1", bytes(size)))], events=[Event("kit", b"large")])
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_a_full_disk_refuses_the_batch_whole_and_the_store_works_on(tmp_path: Path) -> None:
-    with make_store(tmp_path / "store.db", page_limit=60) as store:
+    with begin(SqliteStore(tmp_path / "store.db", sequencer(), create=True, page_limit=60)) as store:
         store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
         for _ in range(3):
             with pytest.raises(StoreFull) as caught:
@@ -86,6 +90,7 @@ store.close()
 """
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_a_write_that_the_system_refuses_leaves_a_working_store(tmp_path: Path) -> None:
     process = child(FILE_SIZE_LIMIT, tmp_path / "store.db")
     output, _ = process.communicate(timeout=60)
@@ -159,6 +164,7 @@ def test_two_processes_on_one_file_lose_nothing(tmp_path: Path) -> None:
         assert check(store).ok
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_a_store_that_another_process_keeps_locked_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +220,7 @@ def refuse(path: Path, code: str, *, create: bool = False) -> None:
     assert not any(word in caught.value.message for word in ("SELECT", "sqlite", "errno", "Errno"))
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 @pytest.mark.parametrize("create", [False, True])
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, create: bool) -> None:
     path = tmp_path / "notes.txt"
@@ -222,6 +229,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, cr
     assert path.read_text() == "my notes\n" * 500
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 @pytest.mark.parametrize("create", [False, True])
 def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path: Path, create: bool) -> None:
     path = tmp_path / "other.db"
@@ -231,11 +239,13 @@ def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path: Path, c
     refuse(path, "not_ours", create=create)
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 @pytest.mark.parametrize("create", [False, True])
 def test_a_folder_is_refused(tmp_path: Path, create: bool) -> None:
     refuse(tmp_path, "not_a_database", create=create)
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_a_missing_file_is_made_only_on_request(tmp_path: Path) -> None:
     refuse(tmp_path / "store.db", "missing")
     assert not list(tmp_path.iterdir())
@@ -243,6 +253,7 @@ def test_a_missing_file_is_made_only_on_request(tmp_path: Path) -> None:
     refuse(tmp_path / "nul\0.db", "no_access", create=True)
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_an_empty_file_is_taken_over_only_on_request(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.touch()
@@ -250,12 +261,14 @@ def test_an_empty_file_is_taken_over_only_on_request(tmp_path: Path) -> None:
     make_store(path).close()
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_odd_characters_in_the_path_are_just_characters(tmp_path: Path) -> None:
     path = tmp_path / "a%20b?mode=memory#é.db"
     make_store(path).close()
     assert path.stat().st_size > 0
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     make_store(path).close()
@@ -266,6 +279,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     refuse(path, "newer_format", create=True)
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_a_damaged_file_is_an_error_of_the_store(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     make_store(path).close()
@@ -278,6 +292,7 @@ def test_a_damaged_file_is_an_error_of_the_store(tmp_path: Path) -> None:
     assert caught.value.code == "corrupt"
 
 
+@sqlite_only("PostgreSQL stores no text that is none")
 def test_a_text_that_is_none_is_an_error_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     make_store(path).close()
@@ -307,7 +322,7 @@ def test_a_failing_log_fails_the_write_and_the_next_one_succeeds(
     tmp_path: Path, error: BaseException
 ) -> None:
     failing = Failing()
-    with SqliteStore(tmp_path / "store.db", failing, create=True) as store:
+    with open_at(location(tmp_path / "store.db", create=True), failing, create=True) as store:
         store.commit(Batch(changes=[Put(WORKSPACE, FIRST_ROW)]))
         failing.error = error
         with pytest.raises(type(error)):
@@ -318,6 +333,7 @@ def test_a_failing_log_fails_the_write_and_the_next_one_succeeds(
         assert check(store).ok
 
 
+@sqlite_only("about its connection; on PostgreSQL: test_postgresql.py")
 def test_a_lost_connection_is_replaced(tmp_path: Path) -> None:
     with make_store(tmp_path / "store.db") as store:
         assert store._writer is not None
@@ -339,4 +355,4 @@ def test_a_closed_store_says_so_and_may_be_closed_again(tmp_path: Path) -> None:
         with pytest.raises(StoreError) as caught:
             attempt()
         assert caught.value.code == "closed"
-    assert not store._readers
+    assert not (store._idle if POSTGRESQL else store._readers)

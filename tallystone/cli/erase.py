@@ -12,7 +12,7 @@ from tallystone.cli.place import Place, Usage
 from tallystone.cli.terminal import confirm, emit, moment, pairs, say
 from tallystone.vault.types import Receipt
 
-app = group("erase", "Erase a block, or yourself with all you own, for good.")
+app = group("erase", "Erase a block, one of its versions, or yourself with all you own, for good.")
 
 
 @command(app, "block", "tallystone erase block block-2f4d8c1a-… --yes > receipt.txt")
@@ -32,6 +32,35 @@ def block(block: BlockId, /, *, yes: Yes = False, place: Place = Place()) -> int
         raise Usage("not erased", hint="say --yes to erase without being asked")
     with place.vault() as vault:
         receipt = vault.erase_block(block)
+    return _shown(receipt, place)
+
+
+@command(app, "version", "tallystone erase version block-2f4d8c1a-… 3 --yes > receipt.txt")
+def version(
+    block: BlockId,
+    number: Annotated[int, Parameter(metavar="N")],
+    /,
+    *,
+    yes: Yes = False,
+    place: Place = Place(),
+) -> int:
+    """Erase the content of an earlier version of a block of yours. Its number, writer and time stay in the history.
+
+    Not the current one: write a newer one first. Backups from before do not bring the block back: make a new one.
+
+    Parameters
+    ----------
+    block
+        The block's id.
+    number
+        The version's number (see history list).
+    yes
+        Do not ask.
+    """
+    if not yes and not confirm(f"erase version {number} of {block} for good, for everybody?"):
+        raise Usage("not erased", hint="say --yes to erase without being asked")
+    with place.vault() as vault:
+        receipt = vault.erase_version(block, number)
     return _shown(receipt, place)
 
 

@@ -24,6 +24,7 @@ _OLDER = {
     "more": "there are older ones: --before N goes on",
     "not_kept": "older ones were not kept: the block's rule let them go",
     "closed": "older ones are closed to you: your grant opens what was written since",
+    "erased": "came with a version that was erased, or with the one after it",
 }
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -75,6 +76,8 @@ def _json(one: PastVersion) -> dict[str, object]:
 
 
 def _what(one: PastVersion) -> str:
+    if one.erased is not None:
+        return f"erased on {one.erased}"
     fields = "?" if one.fields is None else ", ".join(one.fields)
     if one.restored is not None:
         return f"{fields} (restored {one.restored})"
@@ -285,7 +288,7 @@ def _left(one: Undone) -> str:
 
 _REASONS = {
     "first": "made the block: delete it, or restore what you want of it",
-    "out_of_reach": "the version before is not kept, or closed to you",
+    "out_of_reach": "it or the version before is not kept, erased, or closed to you",
 }
 
 

@@ -8,7 +8,7 @@ from tallystone.letta.later import Subscribed
 
 def listen(call: Call) -> Subscribed:
     """`GET /v1/events`: from now on, or from the event that `Last-Event-ID` names. `block_id`s narrow it down."""
-    call.admit(call.vault.principal_id)
+    call.admit(call.vault.user)
     wanted = [check_id("block", one) for one in call.query.texts("block_id")]
     after = call.headers.get("last-event-id") or None
     return Subscribed(None, subscription=call.vault.subscribe(*wanted, after=after))

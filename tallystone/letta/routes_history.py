@@ -14,7 +14,7 @@ from tallystone.letta.wire import block_answer
 PAGE = 50
 
 
-def _number(text: str) -> int:
+def version_number(text: str) -> int:
     """A version's number. Raises `Invalid`."""
     if not re.fullmatch(r"[1-9][0-9]{0,9}", text):
         raise Invalid("a version is named by its number", hint="like 3; the list of versions has them")
@@ -31,13 +31,13 @@ def list_(call: Call) -> Answer:
 
 def retrieve(call: Call) -> Answer:
     """`GET …/versions/{number}`: one version with its content as it was."""
-    return Answer(asdict(call.vault.version(call.id("block"), _number(call.params["number"]))))
+    return Answer(asdict(call.vault.version(call.id("block"), version_number(call.params["number"]))))
 
 
 def diff(call: Call) -> Answer:
     """`GET …/versions/{number}/diff?to=`: what changed from this version to that one, by default the next."""
-    identity, before = call.id("block"), _number(call.params["number"])
-    after = _number(call.query.text("to") or str(before + 1))
+    identity, before = call.id("block"), version_number(call.params["number"])
+    after = version_number(call.query.text("to") or str(before + 1))
     return Answer(asdict(call.vault.diff(identity, before, after)))
 
 

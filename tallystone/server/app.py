@@ -10,18 +10,15 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from typing import TypeVar
 from urllib.parse import quote
 
-import anyio
 import structlog
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallystone.errors import TallystoneError, Unauthenticated
-from tallystone.letta.call import Answer, Call, Query, Retry
+from tallystone.letta.call import Answer, Call, Plain, Query, Retry
 from tallystone.letta.later import Later, Streamed, Subscribed, UnderWay
 from tallystone.letta.model_layer import ModelLayer
 from tallystone.letta.post import ASK_SECONDS, Outbox, Post
@@ -30,10 +27,19 @@ from tallystone.letta.routes_lists import health
 from tallystone.server import errors
 from tallystone.server.auth import Turnstile, bearer
 from tallystone.server.feed import LISTENERS, LISTENERS_EACH, Pump
-from tallystone.server.limits import Gone, check_head, read_body
+from tallystone.server.limits import MAX_BODIES, Bodies, Gone, check_head, read_body
+from tallystone.server.metrics import PATH as METRICS
+from tallystone.server.metrics import Metrics, Readers
 from tallystone.server.paths import Match, Paths
+from tallystone.server.rates import Buckets, rate_limited
+from tallystone.server.readiness import Readiness
 from tallystone.server.retries import Flights, retry_of
+from tallystone.server.senders import Network, sender
+from tallystone.server.status import Status
+from tallystone.server.threads import Threads
+from tallystone.server.traces import Traces
 from tallystone.vault import Workspace
+from tallystone.vault.awaiting import Owed, no_witness, owing, too_late
 
 MAX_BODY = 10 * 1024 * 1024
 """Bytes of a request's body, unless the settings say otherwise."""
@@ -41,8 +47,13 @@ MAX_OPEN_BODY = 4096
 """Bytes of the body of a request that brings no token."""
 THREADS = 16
 """Requests that are worked on at once; the others wait."""
+QUEUE = 1000
+"""Requests that wait, unless the settings say otherwise."""
 TURN_GRACE = 1.0
 """Seconds that turns without a client get to end when the server stops, after its requests have ended."""
+
+METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
+"""Those that any route has. Others are `-` where they are counted: a client may send any word."""
 
 T = TypeVar("T")
 _OPEN = frozenset(path.encode() for path in OPEN_PATHS)
@@ -65,8 +76,16 @@ class App:
         log_public: bool = False,
         logged: Callable[[], None] = lambda: None,
         ask_seconds: float = ASK_SECONDS,
+        queue: int = QUEUE,
+        rates: Buckets | None = None,
+        proxies: Sequence[Network] = (),
+        status: Status | None = None,
+        metrics: Metrics | None = None,
+        readers: Readers | None = None,
+        traces: Traces | None = None,
     ) -> None:
-        """`log_public`: the log is served without a token. `logged` is called after each answer that made it grow."""
+        """`log_public`: the log is served without a token. `logged` is called after each answer that made it grow.
+        `queue` requests wait beside the `threads` that are worked on. `rates` bounds each principal's."""
         self._workspace = workspace
         self._max_body = max_body
         self._paths = Paths(ROUTES)
@@ -84,7 +103,12 @@ class App:
             listeners_each=listeners_each,
             crashed=lambda error: _log_crash(error, "feed"),
         )
-        self._pool = ThreadPoolExecutor(threads, "tallystone-request")
+        self._threads = Threads(threads)
+        self._most, self.working = threads + queue, 0
+        self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))
+        self._rates, self._proxies = rates, proxies
+        self._readiness = Readiness(workspace, status)
+        self._metrics, self._readers, self._traces = metrics, readers, traces
         self.ready = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,19 +130,28 @@ class App:
         await self._turns.stop(TURN_GRACE)
         if self._models is not None:
             await self._models.close()
-        self._pool.shutdown(wait=False)
+        self._threads.close()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         request = _Request(scope, receive)
+        code = ""
         try:
-            answer = await self._answer(request)
+            if self._traces is None:
+                answer = await self._answer(request)
+            else:
+                answer = await self._traced(request, self._traces)
         except Gone:
             return
         except Exception as error:
             if not isinstance(error, TallystoneError):
                 _log_crash(error, request.template)
-            answer = errors.answer(error)
+            answer, code = errors.answer(error), errors.code_of(error)
+        finally:
+            self._bodies.held -= request.held
+        if self._metrics is not None:
+            seconds = time.perf_counter() - began
+            self._metrics.answered(request.template, request.known_method, answer.status, code, seconds)
         headers = {"cache-control": "no-store", **_named(request.leaves), **answer.headers}
         if isinstance(answer, Subscribed):
             response: ASGIApp = self._pump.stream(answer.subscription, headers)
@@ -133,7 +166,7 @@ class App:
             self._logged()
         _log.info(
             "request",
-            method=request.method,
+            method=request.known_method,
             route=request.template,
             status=answer.status,
             ms=round((time.perf_counter() - began) * 1000, 1),
@@ -142,7 +175,7 @@ class App:
     async def _answer(self, request: _Request) -> Answer:
         check_head(request.raw_path, request.query, request.raw_headers)
         if request.raw_path.rstrip(b"/") + b"/" in _OPEN:
-            return self._open(request)
+            return await self._open(request)
         template = request.raw_path.rstrip(b"/").decode("latin-1")
         if template in OPEN_POSTS:
             return await self._open_post(request, template)
@@ -150,25 +183,27 @@ class App:
         if isinstance(found, tuple):
             raise errors.wrong_method(found)
         if found is None:
+            if self._metrics is not None and self._readers is not None and request.raw_path == METRICS:
+                return await self._read_metrics(request, self._metrics, self._readers)
             await self._denied(request, "unknown_path")
             raise errors.unknown_path()
         request.template = found.route.path
         public = found.route.public
         if self._log_public and public is not None:
             query = Query(request.query.decode("latin-1"))
-            return await self._thread(lambda: public(self._workspace.log, found.params, query))
+            return await self._admitted(lambda: public(self._workspace.log, found.params, query))
         try:
             token = bearer(request.headers)
         except TallystoneError:
             await self._denied(request, "unauthenticated")
             raise
-        body = await read_body(request.receive, request.headers, self._max_body)
+        body = await self._body(request, self._max_body)
         if self._post is None:  # belongs to the running loop
             self._post = Post(self._models, self._thread, self._turns, self._ask_seconds)
         retry = retry_of(request.method, request.raw_path, request.query, request.headers, body)
         async with self._flights.flight(token, retry):
             try:
-                answer = await self._thread(lambda: self._work(found, request, token, body, retry))
+                answer = await self._admitted(lambda: self._work(found, request, token, body, retry))
                 if isinstance(answer, Later):
                     return await answer.finish(self._thread, self._turns)
                 return answer
@@ -176,7 +211,57 @@ class App:
                 await self._denied(request, "unauthenticated")
                 raise stranger.error from None
 
-    def _open(self, request: _Request) -> Answer:
+    async def _traced(self, request: _Request, traces: Traces) -> Answer:
+        with traces.request(request.headers) as span:
+            status, code = 500, "internal"
+            try:
+                answer = await self._answer(request)
+                status, code = answer.status, ""
+                return answer
+            except Gone:
+                status, code = 499, "gone"
+                raise
+            except Exception as error:
+                status, code = errors.answer(error).status, errors.code_of(error)
+                raise
+            finally:
+                traces.answered(
+                    span, request.template, request.known_method, status, code, len(request.leaves)
+                )
+
+    async def _read_metrics(self, request: _Request, metrics: Metrics, readers: Readers) -> Answer:
+        request.template = METRICS.decode()
+        if request.method != "GET":
+            raise errors.wrong_method(("GET",))
+        try:
+            readers.check(request.peer, request.headers)
+        except TallystoneError as error:
+            await self._denied(request, error.code)
+            raise
+        text, media = await self._admitted(metrics.exposition)
+        return Plain(text, headers={"content-type": media})
+
+    def note(self, **more: int) -> None:
+        """Let the metrics know what is so at the moment, and what the caller knows beside it. Called each second."""
+        if self._metrics is not None:
+            self._metrics.now(
+                {
+                    "requests_working": self.working,
+                    "feed_listeners": len(self._pump),
+                    "body_bytes": self._bodies.held,
+                    "commits_waiting": self._workspace.store.waiting(),
+                    **more,
+                }
+            )
+
+    async def _body(self, request: _Request, limit: int) -> bytes:
+        def take(size: int) -> None:
+            self._bodies.take(size)
+            request.held += size
+
+        return await read_body(request.receive, request.headers, limit, take)
+
+    async def _open(self, request: _Request) -> Answer:
         if request.method != "GET":
             raise errors.wrong_method(("GET",))
         request.template = request.raw_path.decode("ascii")
@@ -184,6 +269,10 @@ class App:
             raise errors.Refusal(
                 503, "stopping", "the server is stopping", hint="ask another", headers={"retry-after": "1"}
             )
+        if b"ready" in request.raw_path:
+            if not self._readiness.is_fresh:
+                await self._admitted(self._readiness.look)
+            self._readiness.check()
         return health()
 
     async def _open_post(self, request: _Request, template: str) -> Answer:
@@ -191,9 +280,9 @@ class App:
         request.template = template
         if request.method != "POST":
             raise errors.wrong_method(("POST",))
-        self._turnstile.enter()
-        body = await read_body(request.receive, request.headers, min(self._max_body, MAX_OPEN_BODY))
-        return await self._thread(lambda: OPEN_POSTS[template](self._workspace, body))
+        self._turnstile.enter(self._sender(request))
+        body = await self._body(request, min(self._max_body, MAX_OPEN_BODY))
+        return await self._admitted(lambda: OPEN_POSTS[template](self._workspace, body))
 
     def _work(
         self, found: Match, request: _Request, token: str, body: bytes, retry: Retry | None
@@ -204,25 +293,59 @@ class App:
         except Unauthenticated as error:
             raise _Stranger(error) from None
         request.leaves = vault.leaves
+        if self._rates is not None and (wait := self._rates.wait(vault.principal_id)):
+            raise rate_limited(wait)
         query = Query(request.query.decode("latin-1"))
         outbox = Outbox(self._post) if self._post is not None else None
         call = Call(
             vault, found.params, query, request.headers, body, retry, self._models, self._pump.admit, outbox
         )
-        return found.route.run(call)
+        if self._traces is None:
+            return found.route.run(call)
+        with self._traces.operation(found.route.path):
+            return found.route.run(call)
 
     async def _denied(self, request: _Request, code: str) -> None:
         """Log a refusal durably. Raises `Refusal` (429) when there are too many."""
-        self._turnstile.enter()
+        self._turnstile.enter(self._sender(request))
         content = {"code": code, "method": request.method[:10], "route": request.template}
-        await self._thread(lambda: self._workspace.denied(content))
+        await self._admitted(lambda: self._workspace.denied(content))
+
+    def _sender(self, request: _Request) -> str:
+        return sender(request.peer, request.headers, self._proxies)
+
+    async def _admitted(self, work: Callable[[], T]) -> T:
+        """A request's work in a thread. Raises `Refusal` (503) when too many wait already."""
+        if self.working >= self._most:
+            raise errors.overloaded()
+        self.working += 1
+        try:
+            return await self._thread(work)
+        finally:
+            self.working -= 1
 
     async def _thread(self, work: Callable[[], T]) -> T:
-        # Two thirds cheaper than anyio's threads. What has begun ends: nobody is told of half an operation.
-        with anyio.CancelScope(shield=True):
-            run = copy_context().run
-            done = await asyncio.get_running_loop().run_in_executor(self._pool, run, work)
-        return done
+        owed = Owed()
+
+        def run() -> T:
+            with owing(owed):
+                return work()
+
+        try:
+            return await self._threads.run(run)
+        finally:  # an error tells of what was read as well
+            if owed.size:
+                await self._witnessed(owed.size)
+
+    async def _witnessed(self, size: int) -> None:
+        """Wait without a thread until a witness has seen so many leaves. Raises `Unwitnessed`."""
+        awaited = self._workspace.awaited
+        if awaited is None:
+            raise no_witness()
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(awaited.promise(size)), awaited.seconds)
+        except TimeoutError:
+            raise too_late() from None
 
 
 class _Request:
@@ -238,7 +361,10 @@ class _Request:
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self.raw_headers
         }
+        self.known_method = self.method if self.method in METHODS else "-"
         self.receive = receive
+        self.peer: str = (scope.get("client") or ("",))[0]
+        self.held = 0  # bytes of its body
         self.template = "-"
         self.leaves: Sequence[int] = ()
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from tallystone.keystore import parse_token
 from tallystone.server.errors import Refusal, no_token
+from tallystone.server.rates import Buckets
 
 
 def bearer(headers: Mapping[str, str]) -> str:
@@ -32,25 +33,39 @@ class Turnstile:
     """
 
     def __init__(
-        self, rate: float = 50.0, burst: float = 200.0, clock: Callable[[], float] = time.monotonic
+        self,
+        rate: float = 50.0,
+        burst: float = 200.0,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        each: float | None = None,
     ) -> None:
+        """`each`: the rate of one address; half of `rate` by default, so that none takes what all have."""
+        each = rate / 2 if each is None else min(each, rate)
+        self._each = Buckets(each, each * burst / rate, clock)
         self._rate = rate
         self._burst = burst
         self._clock = clock
         self._left = burst
         self._seen = clock()
 
-    def enter(self) -> None:
-        """Count one refusal. Raises `Refusal` (429) when there were too many."""
+    def enter(self, address: str = "") -> None:
+        """Count one refusal of whoever is at this address, if it is known. Raises `Refusal` (429) after too many."""
+        if address and self._each.wait(address):
+            raise _too_many()
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._seen) * self._rate)
         self._seen = now
         if self._left < 1:
-            raise Refusal(
-                429,
-                "too_many_refusals",
-                "too many requests without a good token",
-                hint="wait a second, and check the token",
-                headers={"retry-after": "1"},
-            )
+            raise _too_many()
         self._left -= 1
+
+
+def _too_many() -> Refusal:
+    return Refusal(
+        429,
+        "too_many_refusals",
+        "too many requests without a good token",
+        hint="wait a second, and check the token",
+        headers={"retry-after": "1"},
+    )

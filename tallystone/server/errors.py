@@ -16,6 +16,7 @@ from tallystone.errors import (
     TallystoneError,
     Tampered,
     Unauthenticated,
+    Unwitnessed,
     Waiting,
 )
 from tallystone.letta.call import Answer
@@ -81,6 +82,43 @@ def too_large(limit: int) -> Refusal:
     )
 
 
+def overloaded() -> Refusal:
+    """503: more waits already than the server takes on."""
+    return Refusal(
+        503,
+        "overloaded",
+        "the server has more requests than it takes on",
+        hint="send it again when Retry-After says",
+        headers={"retry-after": "1"},
+    )
+
+
+def too_many_connections() -> Refusal:
+    """503: as many connections are open as the server takes."""
+    return Refusal(
+        503,
+        "too_many_connections",
+        "the server has as many connections as it takes",
+        hint="try again later, or raise connections on the server",
+        headers={"retry-after": "1"},
+    )
+
+
+def log_check_failed(findings: int) -> Refusal:
+    """503: the last check of the log found rows that are not as they were written."""
+    return Refusal(
+        503,
+        "log_check_failed",
+        f"the last check of the log found {findings} things that are not as they were written",
+        hint="the server's log and tallystone audit verify name them",
+    )
+
+
+def code_of(error: BaseException) -> str:
+    """The code by which an error is counted."""
+    return error.code if isinstance(error, TallystoneError) else "internal"
+
+
 def answer(error: BaseException) -> Answer:
     """The answer that stands for an error."""
     if not isinstance(error, TallystoneError):
@@ -100,6 +138,8 @@ def _headers(error: TallystoneError) -> dict[str, str]:
         return {"www-authenticate": "Bearer"}
     if isinstance(error, Taken | Waiting | Tampered | StoreFull | Locked):
         return dict(NO_RETRY)
+    if isinstance(error, Unwitnessed):
+        return {"retry-after": "5"} if error.code == Unwitnessed.code else dict(NO_RETRY)
     if isinstance(error, StoreError):
         return {"retry-after": "1"}
     return dict(NO_RETRY) if error.status >= 500 else {}

@@ -36,7 +36,7 @@ from tallystone.vault.watching import POLL_SECONDS, Feed
 LISTENERS = 2_000
 """Streams that a process holds open, unless the settings say otherwise."""
 LISTENERS_EACH = 250
-"""Streams of one principal."""
+"""Streams of one user with its agents: agents cost nothing to make."""
 PING_SECONDS = 15.0
 """Seconds of silence after which a stream shows that it is alive."""
 STUCK_SECONDS = 30.0
@@ -87,11 +87,17 @@ class Pump:
         self._lines: WeakValueDictionary[str, anyio.CapacityLimiter] = WeakValueDictionary()
         self._stopping = False
 
-    def admit(self, principal: str) -> None:
-        """Raises `Refusal` (429) if this principal has too many streams, (503) if everybody together has."""
-        if self._of[principal] >= self._most_each:
+    def __len__(self) -> int:
+        """How many streams are open."""
+        return len(self._ears)
+
+    def admit(self, user: str) -> None:
+        """Raises `Refusal` (429) if this user has too many streams with its agents, (503) if everybody together has."""
+        if self._of[user] >= self._most_each:
             raise _too_many(
-                429, "this principal listens too often already", "close a stream, or filter less finely"
+                429,
+                "this user listens too often already, its agents included",
+                "close a stream, or filter less finely",
             )
         if len(self._ears) >= self._most or self._stopping:
             raise _too_many(
@@ -109,9 +115,9 @@ class Pump:
     async def _respond(
         self, subscription: Subscription, headers: Mapping[str, str], receive: Receive, send: Send
     ) -> None:
-        principal = subscription.caller.id
+        user = subscription.user
         ear = _Ear(subscription)
-        self._ears[subscription], self._of[principal] = ear, self._of[principal] + 1
+        self._ears[subscription], self._of[user] = ear, self._of[user] + 1
         gone = asyncio.ensure_future(_gone(receive))
         gone.add_done_callback(lambda _: ear.wake.set())
         try:
@@ -127,7 +133,7 @@ class Pump:
                 await gone
             self._feed.remove(subscription)
             del self._ears[subscription]
-            self._of[principal] -= 1
+            self._of[user] -= 1
             self._of += Counter()  # drops what counts nothing
 
     async def _tell(self, ear: _Ear, gone: asyncio.Future[None], send: Send) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 from starlette.types import Receive
 
-from tallystone.server.errors import Refusal, too_large
+from tallystone.server.errors import Refusal, overloaded, too_large
 
 MAX_TARGET = 16 * 1024
 """Bytes of path and query."""
@@ -15,6 +15,24 @@ MAX_HEADERS = 32 * 1024
 """Bytes of all header names and values."""
 BODY_SECONDS = 50
 """Seconds that a body may take to arrive; below the 60 that clients wait."""
+
+
+MAX_BODIES = 256 * 1024 * 1024
+"""Bytes of bodies that a process holds, of all requests together; at least four of the largest."""
+
+
+class Bodies:
+    """How many bytes of bodies are held at the moment. Used on the event loop."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that have arrived. Raises `Refusal` (503) when there are too many already."""
+        if self.held + size > self._most:
+            raise overloaded()
+        self.held += size
 
 
 class Gone(Exception):
@@ -33,8 +51,11 @@ def check_head(raw_path: bytes, query: bytes, headers: Sequence[tuple[bytes, byt
         )
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
-    """The whole body. Raises `Refusal` as soon as it is known to exceed `limit` (413) or comes too slowly (408)."""
+async def read_body(
+    receive: Receive, headers: Mapping[str, str], limit: int, take: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """The whole body. Raises `Refusal` as soon as it is known to exceed `limit` (413) or comes too slowly (408), and
+    what `take` raises of the bytes that have arrived."""
     declared = headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large(limit)
@@ -49,6 +70,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int) ->
             size += len(chunk)
             if size > limit:
                 raise too_large(limit)
+            take(len(chunk))
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return b"".join(chunks)

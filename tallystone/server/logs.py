@@ -8,8 +8,9 @@ import sys
 import structlog
 
 
-def configure(log_format: str = "text", log_level: str = "info") -> None:
-    """Send all log lines of the server to stderr, as text for people or as JSON, one object a line."""
+def configure(log_format: str = "text", log_level: str = "info", worker: int | None = None) -> None:
+    """Send all log lines of the server to stderr, as text for people or as JSON, one object a line. `worker`: which of
+    several processes writes them."""
     renderer: structlog.types.Processor
     if log_format == "json":
         renderer = structlog.processors.JSONRenderer()
@@ -19,6 +20,7 @@ def configure(log_format: str = "text", log_level: str = "info") -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if worker is None else [_naming(worker)]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(log_level),
@@ -27,6 +29,14 @@ def configure(log_format: str = "text", log_level: str = "info") -> None:
     )
     # uvicorn's own lines may quote what a client sent
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+
+
+def _naming(worker: int) -> structlog.types.Processor:
+    def name(logger: object, method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        event.setdefault("worker", worker)
+        return event
+
+    return name
 
 
 class _Stderr:

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import structlog
 import uvicorn
 
-from tallystone.errors import StoreError, TallystoneError
+from tallystone.errors import StoreError
 from tallystone.letta.model_layer import ModelLayer
+from tallystone.server import http_granian
 from tallystone.server.app import App
 from tallystone.server.auth import Turnstile
+from tallystone.server.connections import QUEUE, Sweep, allow_files, bounded
+from tallystone.server.duty import housekeeping, on_duty
 from tallystone.server.limits import MAX_HEADERS, MAX_TARGET
 from tallystone.server.logs import configure
+from tallystone.server.metrics import Metrics, Readers, prepare
 from tallystone.server.models import model_config
+from tallystone.server.rates import Buckets
+from tallystone.server.senders import networks
 from tallystone.server.settings import Settings
-from tallystone.server.witnessing import Witnessing, configured
+from tallystone.server.status import Status
+from tallystone.server.tls import Certificate, certificate
+from tallystone.server.traces import Traces
+from tallystone.server.witnessing import POLL, TOGETHER, Witnessing, configured
+from tallystone.server.workers import Inherited, Workers
 from tallystone.vault import Workspace
 from tallystone.vault.types import Backups
 
-PURGE_SECONDS = 60
-"""Seconds between removals of what has expired."""
-
+_TICKS = 10  # of uvicorn's main loop, a second
 _log = structlog.get_logger("tallystone.server")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which of several processes this is, how many had its number before, and what it reads when it is left alone."""
+
+    number: int
+    starts: int
+    lifeline: int
 
 
 def serve(workspace: Workspace, settings: Settings, announce: Callable[[str], None] | None = None) -> None:
@@ -39,14 +61,65 @@ def serve(workspace: Workspace, settings: Settings, announce: Callable[[str], No
     `announce` is told the URL once the socket is bound (default: printed to stderr). The caller closes the workspace.
     """
     configure(settings.log_format, settings.log_level)
-    workspace.backups = Backups(settings.backup_days, settings.key_backup_days)
     with listening(settings.host, settings.port) as bound:
-        url = url_of(settings.host, bound)
-        (announce or _announce)(url)
-        witnessing = Witnessing(workspace, configured(settings))
-        server = _assembled(workspace, settings, witnessing)
-        with _background(workspace, settings.check_every), witnessing.under_way():
-            server.run(sockets=[bound])
+        (announce or _announce)(url_of(settings.host, bound, settings.scheme))
+        _serve_on(workspace, settings, bound)
+
+
+def serve_many(
+    opened: Callable[[], Workspace], settings: Settings, announce: Callable[[str], None] | None = None
+) -> None:
+    """Serve with `settings.workers` processes, each of which opens the workspace for itself. See `serve`.
+
+    Nothing of the workspace may be open here: what is forked is a process without a store, threads or keys.
+    """
+    configure(settings.log_format, settings.log_level)
+    # what is wrong with the settings is said once, and not by each process again and again
+    configured(settings)
+    certificate(settings)
+    Readers(settings)
+    if settings.http == "granian":
+        http_granian.check()
+    with listening(settings.host, settings.port) as bound:
+        (announce or _announce)(url_of(settings.host, bound, settings.scheme))
+
+        def work(number: int, starts: int, lifeline: int) -> None:
+            configure(settings.log_format, settings.log_level, worker=number)
+            with opened() as workspace, Inherited(fileno=os.dup(bound.fileno())) as mine:
+                _serve_on(workspace, settings, mine, Worker(number, starts, lifeline))
+
+        with TemporaryDirectory(prefix="tallystone-metrics-") as folder:
+            if settings.metrics != "off":
+                prepare(Path(folder))
+            Workers(settings.workers, work, grace=settings.grace).run()
+
+
+def _serve_on(
+    workspace: Workspace, settings: Settings, bound: socket.socket, worker: Worker | None = None
+) -> None:
+    workspace.backups = Backups(settings.backup_days, settings.key_backup_days)
+    status = Status(workspace.folder)
+    workspace.log.asked = status.witnesses
+    # Another process may write, and cannot wake us: then the log's head is looked at as often as witnesses are asked.
+    witnessing = Witnessing(
+        workspace, configured(settings), TOGETHER if worker is not None else POLL, settings.witness_wait
+    )
+    app = _application(workspace, settings, witnessing, status, worker)
+    lifeline = None if worker is None else worker.lifeline
+    if settings.http == "granian":
+        http_granian.check()
+
+    @contextmanager
+    def jobs() -> Iterator[None]:
+        status.begin()
+        with housekeeping(workspace, status, settings.check_every), witnessing.under_way():
+            yield
+
+    with witnessing.answering(), on_duty(workspace.folder, jobs):
+        if settings.http == "granian":
+            http_granian.serve(app, settings, bound, lifeline)
+        else:
+            _uvicorn(app, settings, lifeline).run(sockets=[bound])
 
 
 @contextmanager
@@ -55,14 +128,14 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
     settings = settings or Settings(port=0)
     configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as bound:
-        witnessing = Witnessing(workspace, configured(settings))
-        server = _assembled(workspace, settings, witnessing)
+        witnessing = Witnessing(workspace, configured(settings), seconds=settings.witness_wait)
+        server = _uvicorn(_application(workspace, settings, witnessing, Status(workspace.folder)), settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         try:
             server.began.wait()
-            with witnessing.under_way():
-                yield url_of(settings.host, bound)
+            with witnessing.answering(), witnessing.under_way():
+                yield url_of(settings.host, bound, settings.scheme)
         finally:
             server.should_exit = True
             thread.join()
@@ -79,7 +152,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((host, port))
             # from here on callers are kept waiting instead of refused: the URL may be told before the loop runs
-            bound.listen(2048)
+            bound.listen(QUEUE)
         except BaseException:
             bound.close()
             raise
@@ -93,11 +166,11 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield bound
 
 
-def url_of(host: str, bound: socket.socket) -> str:
+def url_of(host: str, bound: socket.socket, scheme: str = "http") -> str:
     """What clients put into `base_url`."""
     port = bound.getsockname()[1]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
+    return f"{scheme}://{shown}:{port}"
 
 
 def _announce(url: str) -> None:
@@ -107,15 +180,40 @@ def _announce(url: str) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, which after a signal stops and returns, instead of raising the signal once more."""
 
-    def __init__(self, config: uvicorn.Config, app: App) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: App,
+        tls: Certificate | None,
+        lifeline: int | None,
+    ) -> None:
         super().__init__(config)
-        self._app = app
+        self._app, self._tls, self._lifeline = app, tls, lifeline
+        self._sweep = Sweep(lambda: self.server_state.connections, time.monotonic)
         self.began = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
         await super().startup(sockets)
+        if self._lifeline is not None:
+            asyncio.get_running_loop().add_reader(self._lifeline, self._left_alone)
         self.began.set()
+
+    def _left_alone(self) -> None:
+        """The process that watches over this one is gone, and nobody would replace it."""
+        assert self._lifeline is not None
+        asyncio.get_running_loop().remove_reader(self._lifeline)
+        _log.error("the watching process is gone")
+        self._stop(signal.SIGTERM, None)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        if counter % _TICKS == 0:
+            self._sweep.look()
+            self._app.note(connections=len(self.server_state.connections))
+        if self._tls is not None and counter % (60 * _TICKS) == 0:
+            self._tls.refresh()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, and close what the application has open."""
@@ -141,22 +239,42 @@ class _Server(uvicorn.Server):
         self.handle_exit(number, frame)
 
 
-def _assembled(workspace: Workspace, settings: Settings, witnessing: Witnessing) -> _Server:
-    app = App(
+def _application(
+    workspace: Workspace,
+    settings: Settings,
+    witnessing: Witnessing,
+    status: Status,
+    worker: Worker | None = None,
+) -> App:
+    metrics = None
+    if settings.metrics != "off":
+        metrics = Metrics(workspace, status, *((worker.number, worker.starts) if worker else (None,)))
+    return App(
         workspace,
         max_body=settings.max_body,
         threads=settings.threads,
-        turnstile=Turnstile(settings.refusals, 4 * settings.refusals),
+        turnstile=Turnstile(settings.refusals, 4 * settings.refusals, each=settings.refusals_each),
         models=ModelLayer(model_config(settings, os.environ)),
         listeners=settings.listeners,
         listeners_each=settings.listeners_each,
         log_public=settings.log_public,
         logged=witnessing.wake,
         ask_seconds=settings.reply_wait,
+        queue=settings.queue,
+        rates=Buckets(settings.rate, settings.burst or 2 * settings.rate) if settings.rate else None,
+        proxies=networks(settings.proxies),
+        status=status,
+        metrics=metrics,
+        readers=Readers(settings),
+        traces=Traces(workspace) if settings.traces else None,
     )
+
+
+def _uvicorn(app: App, settings: Settings, lifeline: int | None = None) -> _Server:
+    tls = certificate(settings)
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=bounded(settings.connections),
         ws="none",
         loop="asyncio",
         interface="asgi3",
@@ -168,52 +286,9 @@ def _assembled(workspace: Workspace, settings: Settings, witnessing: Witnessing)
         h11_max_incomplete_event_size=2 * (MAX_HEADERS + MAX_TARGET),
         timeout_graceful_shutdown=settings.grace,
         timeout_keep_alive=75,
+        # Also how many connections are accepted at a time: one that takes all that wait leaves the others idle.
+        backlog=QUEUE if lifeline is None else 1,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
-    return _Server(config, app)
-
-
-@contextmanager
-def _background(workspace: Workspace, check_every: int) -> Iterator[None]:
-    """Check the log at the start and every now and then, and purge what has expired, in a thread beside the server."""
-    stop = threading.Event()
-
-    def work() -> None:
-        check(workspace)  # first: what a purge removes, no later check can look at
-        purge(workspace)
-        waited = 0
-        while not stop.wait(PURGE_SECONDS):
-            waited += PURGE_SECONDS
-            purge(workspace)
-            if check_every and waited >= check_every:
-                waited = 0
-                check(workspace)
-
-    thread = threading.Thread(target=work, name="tallystone-check", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        # a check of a large log may take long; it reads only, so the process may end while it runs
-        thread.join(timeout=1)
-
-
-def purge(workspace: Workspace) -> None:
-    """Remove what has ended. A failure is logged, and made up for by the next purge."""
-    try:
-        workspace.purge()
-    except TallystoneError as error:
-        _log.error("purge failed", code=error.code, error=error.message)
-
-
-def check(workspace: Workspace) -> bool:
-    """Verify the log against the rows, and log the outcome. Names tables and places, never contents."""
-    try:
-        report = workspace.verify()
-    except TallystoneError as error:
-        _log.error("log check failed", code=error.code, error=error.message)
-        return False
-    for finding in report.findings[:20]:
-        _log.error("log check", where=finding.where, what=finding.what)
-    _log.info("log check done", leaves=report.leaves, rows=report.rows, findings=len(report.findings))
-    return not report.findings
+    allow_files(settings.connections + settings.listeners + 512)
+    return _Server(config, app, tls, lifeline)

@@ -120,8 +120,7 @@ class RowCache:
             places: set[Place] = set()
             for table, key, row in changes:
                 place = (table.name, key)
-                places.add(place)
-                for cut in range(1, len(key)):
+                for cut in range(len(key) + 1):
                     prefix = (table.name, key[:cut])
                     places.add(prefix)
                     for scan in self._scans.pop(prefix, ()):

@@ -10,23 +10,25 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 from urllib.parse import quote
 
-from tallystone.errors import Conflict, StoreError, Tampered
+from tallystone.errors import StoreError, Tampered
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
 from tallystone.store._file import prepare_file
 from tallystone.store._rows import RowCache
 from tallystone.store._schema import NODES_SINCE, migrate
 from tallystone.store._scrub import empty_wal
+from tallystone.store._settling import conflict, settle
 from tallystone.store._snapshot import Reader, SqliteSnapshot
 from tallystone.store._statements import STATEMENTS, put_statement
-from tallystone.store.protocol import Batch, Event, Expect, Put, RowChange, Sequencer
-from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row
+from tallystone.store.protocol import Batch, CommitObserver, Sequencer
+from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
 
 BUSY_SECONDS = 10.0
 """How long we wait for another process before `StoreError` with code `busy`."""
@@ -102,6 +104,19 @@ class SqliteStore:
         """See `Store.commit`. A batch that SQLite refuses (a wrong type, a missing column) fails alone."""
         self._own_process()
         return self._commits.submit(batch)
+
+    def observe(self, observer: CommitObserver) -> None:
+        """See `Store.observe`."""
+        self._commits.observers += (observer,)
+
+    def waiting(self) -> int:
+        """See `Store.waiting`."""
+        return len(self._commits)
+
+    def size(self) -> int:
+        """See `Store.size`: the file and its write-ahead log."""
+        paths = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return sum(path.stat().st_size for path in paths if path.exists())
 
     def scrub(self) -> bool:
         """See `Store.scrub`."""
@@ -232,42 +247,19 @@ class SqliteStore:
         assert isinstance(size, int)
         if self._is_edited(execute, size):
             for ticket in group:
-                ticket.error = _conflict() if ticket.batch.expects else None
+                ticket.error = conflict() if ticket.batch.expects else None
             group = [ticket for ticket in group if ticket.error is None]
         if execute(_GET_LEAF, (WS, size)).fetchone() is not None:
             # An older head was put back, or a leaf put in: going on would write over what the log already says.
             raise Tampered(
                 "the log has leaves beyond its head", hint="tallystone audit verify names the place"
             )
-        # The group is settled in memory first: `known` is what each batch would find if those before it had
-        # been written. Then every row is written once, many to a statement: each statement gives up the
+        # Settled in memory first, then every row is written once, many to a statement: each statement gives up the
         # interpreter lock, and getting it back among busy threads costs more than the statement.
-        known: dict[tuple[str, Row], Row | None] = {}
-        changed: dict[tuple[str, Row], RowChange] = {}
-        events: list[Event] = []
-        for ticket in group:
-            batch = ticket.batch
-            if not self._holds(execute, known, batch.expects, size):
-                ticket.error = _conflict()
-                continue
-            ticket.first = size + len(events)
-            events += batch.events
-            for change in batch.changes:
-                table = change.table
-                if isinstance(change, Put):
-                    row: Row | None = change.row
-                    if len(change.row) != len(table.key) + len(table.columns):
-                        raise StoreError("a row has not as many cells as its table", code="refused")
-                    key = change.row[: len(table.key)]
-                else:
-                    row, key = None, change.key
-                place = (table.name, key)
-                known[place] = row
-                changed[place] = (table, key, row)
-        if not events and not changed:
+        events, changes = settle(group, size, partial(self._find, execute, size))
+        if not events and not changes:
             execute("ROLLBACK")
             return
-        changes = list(changed.values())
         log = self._sequencer.sequence(head, events, changes)
         puts: dict[str, list[Row]] = {}
         for table, key, row in changes:
@@ -296,19 +288,11 @@ class SqliteStore:
         self._written = size, edits
         return edited
 
-    def _holds(
-        self, execute: _Execute, known: dict[tuple[str, Row], Row | None], expects: list[Expect], size: int
-    ) -> bool:
-        for expect in expects:
-            place = (expect.table.name, expect.key)
-            if place not in known:
-                kept = self._rows.find(place, size) if size == self._rows.length else None
-                known[place] = (
-                    kept[1] if kept else execute(STATEMENTS[expect.table.name].get, expect.key).fetchone()
-                )
-            if known[place] != expect.row:
-                return False
-        return True
+    def _find(self, execute: _Execute, size: int, table: Table, key: Row) -> Row | None:
+        """A row as it is, for a writer: nobody else changes it meanwhile."""
+        kept = self._rows.find((table.name, key), size) if size == self._rows.length else None
+        row: Row | None = kept[1] if kept is not None else execute(STATEMENTS[table.name].get, key).fetchone()
+        return row
 
     def _roll_back(self) -> None:
         connection = self._writer
@@ -321,10 +305,6 @@ class SqliteStore:
             # The next write begins with a new connection; SQLite drops the transaction with this one.
             self._writer = self._written = None
             connection.close()
-
-
-def _conflict() -> Conflict:
-    return Conflict("somebody else changed this meanwhile", hint="read it again and retry")
 
 
 def _put_all(execute: _Execute, name: str, rows: list[Row]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tallystone import policy
 from tallystone.errors import Denied, Invalid, NotFound, Taken, Tampered
@@ -73,8 +74,19 @@ def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes
     opened = open_block(caller, plan, held)
     rotate_if_due(opened)
     claim_labels(plan, agent.keys)
-    place_opened(opened, agent)
+    note_placed(plan, block_id, place_opened(opened, agent).grant)
     return held.key
+
+
+def note_placed(plan: Plan, block_id: str, grant: int) -> None:
+    """Remember for the event that a plan gives an agent this block, by the grant of this number."""
+    plan.memo.setdefault("placed", {})[block_id] = grant
+
+
+def placed(plan: Plan) -> dict[str, Any]:
+    """What the event of such a plan says of it: the numbers are what a question about a grant begins from."""
+    found = plan.memo.get("placed")
+    return {"placed": dict(found)} if found else {}
 
 
 def place_opened(opened: Opened, agent: FirstGrant, until: int | None = None) -> Leaf:
@@ -177,8 +189,7 @@ def attach(caller: Caller, agent_id: str, block_id: str, can: str) -> Agent:
         place(caller, plan, block_id, grant)
         agent = view(caller, plan, held)
         no_twins(agent.blocks, {block_id})
-        placed = find(plan, keys, BLOCKS, block_id)
-        number = placed.grant if placed is not None else None
+        number = placed(plan)["placed"][block_id]
         caller.event(plan, "attach", held.key, touched, agent=agent_id, block=block_id, can=can, grant=number)
         return agent
 

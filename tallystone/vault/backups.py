@@ -23,9 +23,10 @@ from tallystone.audit.restored import RESTORE, Lost, Restore
 from tallystone.errors import Invalid, StoreError, StoreFull, Tampered
 from tallystone.statements import Signed
 from tallystone.store.copying import Seizure, copy_database, put_in_place, sync
+from tallystone.store.opening import DATABASE
 from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, WORKSPACE, Row
 from tallystone.vault.restoring import declare
-from tallystone.vault.workspace import DATABASE, KEY_FOLDER, Workspace
+from tallystone.vault.workspace import KEY_FOLDER, Workspace
 
 Step = Callable[[int, int], None]
 Phase = Callable[[str], AbstractContextManager[Step]]

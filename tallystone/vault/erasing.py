@@ -9,6 +9,7 @@ purge goes on (`purging`). What is left is a signed receipt, with the erased blo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -31,21 +32,26 @@ from tallystone.store.tables import (
     TOKEN,
 )
 from tallystone.vault import purging, streams
+from tallystone.vault.accounts import house_of
 from tallystone.vault.agents import end_agent
 from tallystone.vault.attaching import users_only
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import concerns_only, grant_keys, open_own, seal_event
+from tallystone.vault.external import SERVER, TOOL
+from tallystone.vault.former import FORMER
 from tallystone.vault.journal import keys_of_grants
+from tallystone.vault.model_keys import MODEL_KEY
 from tallystone.vault.opening import FLAG_ROTATE, Opened, missing
 from tallystone.vault.passages import keys_of, lookup
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.principals import amend
 from tallystone.vault.records import Held
+from tallystone.vault.replies import DAY, blank_answers
 from tallystone.vault.roles import collect_mail, end_role
-from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, ROLES, SELF, walk
+from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, ROLES, SELF, slot_of, walk
 from tallystone.vault.types import Receipt
-from tallystone.vault.writing import destroy, wipe
+from tallystone.vault.writing import destroy, doom, wipe
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -53,6 +59,8 @@ if TYPE_CHECKING:
 RECEIPTS = ("receipts",)
 """Where a user's receipts lie, sealed like what an agent keeps: for whoever asks for the same erasure again."""
 _CHUNK = 500
+_WHOLE = 3
+"""Parts of what an erasure says about a whole block; about a version it says one more."""
 
 
 @dataclass
@@ -62,6 +70,8 @@ class _Gone:
     blocks: list[list[object]] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     holders: int = 0
+    answers: int = 0
+    """When the last answer that was kept for a retry expires, in Unix seconds: a backup may have it."""
     shredded: bool = True
     """Whether every block had a shred key, so that no backup of the database alone has all that opens it."""
 
@@ -79,7 +89,7 @@ def erase_block(caller: Caller, block_id: str) -> Receipt:
             return plan, Signed.decode(known["statement"]), None
         if held is None:
             raise missing("Block", block_id)
-        gone = _Gone()
+        gone = _Gone(answers=blank_answers(plan, caller.workspace.now()))
         _erase(caller, plan, held, gone)
         signed = _state(caller, plan, block_id, gone, _forget_events(plan, gone))
         streams.put(plan, caller.keys, RECEIPTS, block_id, {"statement": signed.encode()})
@@ -91,7 +101,7 @@ def erase_block(caller: Caller, block_id: str) -> Receipt:
         return plan, signed, place
 
     plan, signed, place = caller.transact(action, lock=block_id)
-    return _finish(caller, signed, _leaf_of(caller, signed) if place is None else (plan.first or 0) + place)
+    return finish(caller, signed, leaf_of(caller, signed) if place is None else (plan.first or 0) + place)
 
 
 def erase_me(caller: Caller, confirm: str) -> Receipt:
@@ -116,21 +126,27 @@ def erase_me(caller: Caller, confirm: str) -> Receipt:
         collect_mail(caller, role)
 
     def action(plan: Plan) -> tuple[Plan, Signed, int]:
-        gone = _Gone()
+        gone = _Gone(answers=blank_answers(plan, caller.workspace.now()))
         for held in list(walk(plan, caller.keys, BLOCKS)):
             if held.own_leaf is None:
                 _erase(caller, plan, held, gone)
         for held in list(walk(plan, caller.keys, AGENTS)):
-            gone.shredded &= _has_shred_key(plan, held)
-            end_agent(caller, plan, held)
+            gone.shredded &= _has_shred_key(plan, held) and slot_of(held) is not None
+            with suppress(
+                NotFound
+            ):  # ended, before a backup with it was restored: only its shelf row is left
+                end_agent(caller, plan, held)
         for held in list(walk(plan, caller.keys, ROLES)):
             if held.own_leaf is None:
                 end_role(caller, plan, held.subject)
         for shelf in (BLOCKS, ROLES):
             for held in list(walk(plan, caller.keys, shelf)):
                 _leave(plan, held)
-        # Names, histories and tokens lie under no shred key: they are in backups for as long as those are kept.
-        gone.shredded = False
+        house, nest = house_of(caller, plan), caller.keys.root.nest
+        if nest is not None:
+            doom(plan, nest.slot, caller.workspace.today())
+        # Who is from before there were such keys, or whose name lay in an invitation, is in backups for longer.
+        gone.shredded &= nest is not None and bool(house and (house.extra or {}).get("nested"))
         signed = _state(caller, plan, caller.id, gone, _forget_own_events(caller, plan, gone))
         place = plan.events
         caller.event(plan, "erase", principal=caller.id, statement=signed.encode())
@@ -139,7 +155,7 @@ def erase_me(caller: Caller, confirm: str) -> Receipt:
         return plan, signed, place
 
     plan, signed, place = caller.transact(action, audit=True)
-    return _finish(caller, signed, (plan.first or 0) + place)
+    return finish(caller, signed, (plan.first or 0) + place)
 
 
 # -- what goes --------------------------------------------------------------------------------------------------
@@ -195,7 +211,8 @@ def _leave(plan: Plan, held: Held) -> None:
 def _forget_user(caller: Caller, plan: Plan) -> None:
     for shelf in (BLOCKS, AGENTS, ROLES, SELF, HOUSE):
         plan.clear(SHELF, caller.keys.shelf(shelf))
-    streams.clear(plan, caller.keys, RECEIPTS)
+    for drawer in (RECEIPTS, MODEL_KEY, SERVER, TOOL, FORMER):
+        streams.clear(plan, caller.keys, drawer)
     plan.clear(INBOX, caller.id)
     for row in plan.rows(TOKEN):
         if row[2] == caller.id:
@@ -249,7 +266,7 @@ def _forget_own_events(caller: Caller, plan: Plan, gone: _Gone) -> int:
     return _forget(plan, own)
 
 
-def _leaf_of(caller: Caller, signed: Signed) -> int:
+def leaf_of(caller: Caller, signed: Signed) -> int:
     """The leaf of an erasure that was committed before. Raises `NotFound` if its detail is not in the log any more."""
     with caller.workspace.store.snapshot() as snapshot:
         for row in _details(Plan(snapshot)):
@@ -269,7 +286,7 @@ def _state(caller: Caller, plan: Plan, what: str, gone: _Gone, events: int) -> S
         blocks=list(gone.blocks),
         events=events,
         holders=gone.holders,
-        horizon=_horizon(caller.workspace, shredded=gone.shredded),
+        horizon=horizon(caller.workspace, gone.answers, shredded=gone.shredded),
         issuer=caller.id,
         issuer_record=caller.identity(plan, caller.id).digest,
         time=caller.workspace.now_ms(),
@@ -277,15 +294,17 @@ def _state(caller: Caller, plan: Plan, what: str, gone: _Gone, events: int) -> S
     return caller.sign(plan, "erasure", body.encode())
 
 
-def _horizon(workspace: Workspace, *, shredded: bool) -> int | None:
-    """The last day on which a backup could bring something back: with a shred key it takes a copy of that as well."""
+def horizon(workspace: Workspace, answers: int, *, shredded: bool) -> int | None:
+    """The last day on which a backup could bring something back: with a shred key it takes a copy of that as well.
+    `answers`: when the last kept answer expires (Unix seconds); its day's key lasts as long."""
     days, key_days = workspace.backups.days, workspace.backups.key_days
     if shredded:
-        return workspace.today() + (key_days if days is None else min(days, key_days))
+        kept = key_days if days is None else min(days, key_days)
+        return max(workspace.today(), answers // DAY) + kept
     return None if days is None else workspace.today() + days
 
 
-def _finish(caller: Caller, signed: Signed, leaf: int) -> Receipt:
+def finish(caller: Caller, signed: Signed, leaf: int) -> Receipt:
     """Destroy the keys, rid the store's files of the rows, and write the receipt. Raises `StoreError` if a key cannot
     be destroyed: the rows are gone, and the same request again goes on."""
     workspace = caller.workspace
@@ -295,15 +314,15 @@ def _finish(caller: Caller, signed: Signed, leaf: int) -> Receipt:
     if head is None:
         raise StoreError("the log has no head", hint="check it with: tallystone audit verify")
     body = Erasure.decode(signed.body)
-    horizon = None if body.horizon is None else date(1970, 1, 1) + timedelta(body.horizon)
+    until = None if body.horizon is None else date(1970, 1, 1) + timedelta(body.horizon)
     return Receipt(
         erased=body.what,
-        blocks=len(body.blocks),
+        blocks=sum(1 for entry in body.blocks if len(entry) == _WHOLE),
         events=body.events,
         holders=body.holders,
         by=body.issuer,
         time=datetime.fromtimestamp(body.time / 1000, UTC),
-        horizon=horizon,
+        horizon=until,
         statement=signed.encode(),
         leaf=leaf,
         checkpoint=bytes(head[3]).decode(),

@@ -15,6 +15,8 @@ from tallystone.vault.attaching import (
     claim_labels,
     labels_stay_unique,
     no_twins,
+    note_placed,
+    placed,
     unplace,
     users_only,
     view,
@@ -188,7 +190,7 @@ def change_memory(caller: Caller, agent_id: str, steps: Sequence[Step]) -> Agent
         after = view(caller, plan, agent)
         no_twins(after.blocks, fresh)
         actor = caller if agent.subject == caller.id else caller.as_agent(agent_keys(caller, agent))
-        actor.event(plan, "update", *touched, agent=agent_id, steps=len(steps))
+        actor.event(plan, "update", *touched, agent=agent_id, steps=len(steps), **placed(plan))
         return after
 
     return caller.transact(action, lock=agent_id)
@@ -200,7 +202,9 @@ def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> Held:
         users_only(caller)
         claim_labels(plan, keys)
         grant = FirstGrant(caller.identity(plan, agent.subject), keys, READ | WRITE)
-        return new_block(caller, plan, step.fields, [grant])
+        made = new_block(caller, plan, step.fields, [grant])
+        note_placed(plan, made.block, 1)
+        return made
     there, _ = by_label(caller, plan, agent, step.label)
     find(plan, keys, BLOCKS, there.block)  # its row on the shelf must still be there when this commits
     actor = caller if keys is caller.keys else caller.as_agent(keys)

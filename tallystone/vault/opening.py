@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from tallystone import _cbor, crypto, policy
-from tallystone.errors import NotFound, Tampered
+from tallystone.errors import Conflict, NotFound, Tampered
 from tallystone.grant_tree import grant_proof, grants_root
 from tallystone.keystore import Identity
 from tallystone.policy import Head, Standing, Via
@@ -23,7 +23,7 @@ from tallystone.store.tables import BLOCK, CHAIN, EPOCH, LEDGER, VERSION
 from tallystone.vault.caller import Caller
 from tallystone.vault.fixed import check_content
 from tallystone.vault.ledger import Roster, admin_public, open_public, open_roster
-from tallystone.vault.plan import Plan
+from tallystone.vault.plan import WS, Plan
 from tallystone.vault.records import (
     Content,
     EpochKeys,
@@ -35,6 +35,7 @@ from tallystone.vault.records import (
     previous_epoch,
     unwrap_content_key,
 )
+from tallystone.vault.tombstones import check_erased
 
 FLAG_ROTATE = 1
 """Bit of a block's flags: it takes no new version before somebody rotates its keys."""
@@ -78,11 +79,16 @@ def missing(what: str, identity: str) -> NotFound:
 
 def nest_of(caller: Caller, block: str, row: BlockRow, epoch: int) -> bytes | None:
     """What the wraps of an epoch are nested in (32 bytes); None for a block that does not expire and is from before
-    there were shred keys. Raises the uniform miss when its day is over, or a key that it needs is gone."""
+    there were shred keys. Raises the uniform miss when its day is over, or a key that it needs is gone, and `Conflict`
+    if the block has another key by now: an erased version took the old one along."""
     if row.day is None and row.shred is None:
         return None
     nest = caller.workspace.nest(block, row.day, row.shred, epoch)
     if nest is None:
+        with caller.workspace.store.snapshot() as now:
+            found = now.get(BLOCK, (WS, row.storage))
+        if found is not None and BlockRow.of(found).shred != row.shred:
+            raise Conflict("the block's keys have changed meanwhile", hint="try again")
         raise missing("Block", block)
     return nest
 
@@ -142,6 +148,7 @@ class Opened:
     def know(self, head: Head) -> None:
         """Take note of a head that this plan itself has just made."""
         self._heads[head.number] = head
+        self.plan.note(self.id, head.settings)
 
     @property
     def head(self) -> Head:
@@ -189,8 +196,7 @@ class Opened:
         return head
 
     def _mark(self, signed: Signed, place: int) -> bytes:
-        # With whom the walk is anchored in: who believes in another owner (a forged shelf row) vouches for nothing
-        # here.
+        # With whom the walk is anchored in: who believes in another owner (a forged shelf row) vouches for nothing.
         anchor = self.held.owner if place > self.held.since else ""
         return crypto.sha256(crypto.pae("link", self.id, anchor, signed.digest))
 
@@ -261,7 +267,9 @@ class Opened:
 
     def stored(self, number: int) -> tuple[Content, Version]:
         """The version at this place, as it lies there: whether its writer was allowed to is not asked."""
-        row = self.plan.get(VERSION, self.held.storage, number)
+        self.plan.note(self.id, self.head.settings)
+        look = self.plan.get if number == self.row.version else self.plan.peek
+        row = look(VERSION, self.held.storage, number)
         if row is None:
             raise Tampered("a block's version is not there")
         epoch = int(row[3])
@@ -270,7 +278,9 @@ class Opened:
         version = Version.decode(content.signed.body)
         if content.signed.type != "version" or version.block != self.id or version.number != number:
             raise Tampered("a version stands at another's place")
-        if not crypto.equal(version.payload, crypto.sha256(content.payload)):
+        if content.erased:
+            check_erased(self, content, number)
+        elif not crypto.equal(version.payload, crypto.sha256(content.payload)):
             raise Tampered("a version's content is not what was signed")
         return content, version
 
@@ -278,6 +288,8 @@ class Opened:
         """The newest version, verified with its writer's right."""
         number = self.row.version if number is None else number
         content, version = self.stored(number)
+        if content.erased:
+            raise Tampered("a block's newest version is not there")  # only earlier ones are erased
         self._check_signature(content.signed, version.writer, version.writer_record)
         if version.under and not self.caller.identity(self.plan, version.under).signed(
             content.signed, self.caller.workspace.id
@@ -311,13 +323,6 @@ class Opened:
             content, version = self.content()
             self.verified = open_payload(self.held.kind, content.payload), version, content.signed.digest
         return self.verified
-
-    def newest(self) -> tuple[Version, bytes]:
-        """The newest version's statement and that statement's digest, whatever its content is."""
-        if self.verified is not None and self.verified[1].number == self.row.version:
-            return self.verified[1:]
-        content, version = self.content()
-        return version, content.signed.digest
 
     @property
     def admin_public(self) -> bytes:
@@ -369,15 +374,10 @@ class Opened:
         self.leaves()
         return [self.roster(row).leaf for row, _ in self.ledger().values()]
 
-    def recipients(self) -> list[str]:
-        """Whom the live grants are to."""
-        known = self.held.recalled.granted(self.plan) if self.held.recalled is not None else None
-        return [leaf.recipient for leaf in self.grants()] if known is None else known
-
     def deletion(self) -> bytes:
         """The owner's signed word that the block is gone, for the event's details."""
-        caller, head = self.caller, self.head
-        record = caller.identity(self.plan, caller.id).digest
+        self.know(head := self.head)  # its audit level holds for its end too
+        caller, record = self.caller, self.caller.identity(self.plan, self.caller.id).digest
         body = Deletion(
             self.id, head.number, head.digest, self.row.version, caller.id, record, caller.workspace.now_ms()
         )

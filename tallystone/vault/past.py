@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, TypeVar
 
 from tallystone import _cbor, crypto, policy
@@ -26,18 +27,23 @@ from tallystone.vault.opening import Opened
 from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import Content, open_payload
+from tallystone.vault.tombstones import erased_on, erased_version
 from tallystone.vault.versions import Blame, BlameLine, Difference, PastVersion, Versions
 from tallystone.vault.views import when
 
 T = TypeVar("T")
 
+CONTENTS = 1_000_000
+"""Characters of values after which a page that holds contents ends."""
+
 
 @dataclass(frozen=True)
 class Past:
-    """One verified version with its payload."""
+    """One verified version with its payload; of an erased one that is empty, and `erased` the day on which it went."""
 
     version: Version
     payload: Mapping[str, Any]
+    erased: date | None = None
 
     @property
     def number(self) -> int:
@@ -67,8 +73,10 @@ class Walk:
         content, version = opened.content()
         oldest = policy.kept(version)
         while True:
-            payload = open_payload(opened.held.kind, content.payload)
-            yield Past(version, payload)
+            if content.erased:
+                yield Past(version, {}, erased_on(content))
+            else:
+                yield Past(version, open_payload(opened.held.kind, content.payload))
             if version.number == 1:
                 return
             if version.number == oldest:
@@ -103,7 +111,7 @@ class Walk:
         policy.check_serials(version, later, opened.steps(after.via))
         policy.check_kept(version, later, opened.head_at(later.policy).settings)
         check_content(opened, content, version)
-        if opened.genesis().append_only:
+        if opened.genesis().append_only:  # no version of such a block is erased
             policy.check_appended(_parts(opened, content), _parts(opened, after))
 
 
@@ -153,6 +161,8 @@ def find_version(walk: Walk, number: int) -> tuple[Past, Past | None]:
             return found, past
         if past.number == number:
             found = past
+            if past.erased is not None:
+                raise erased_version(walk.opened.id, number, past.erased)
         elif past.number < number:
             break
     if found is not None:
@@ -175,16 +185,19 @@ def _shown(
         name=known.get(version.writer, ""),
         under=version.under,
         time=when(version.time),
-        size=len(past.payload["value"]),
+        size=len(past.payload.get("value", "")),
         fields=_changed(walk.opened, past, before),
         restored=restored(past),
         undone=undone_by(past)[0],
-        content=past.content if full else None,
+        erased=past.erased,
+        content=past.content if full and past.erased is None else None,
     )
 
 
 def _changed(opened: Opened, past: Past, before: Past | None) -> list[str] | None:
     """The names of the content's fields and of the owner's settings that a version changed."""
+    if past.erased is not None or (before is not None and before.erased is not None):
+        return None
     if before is None:
         return [name for name in CONTENT_FIELDS if past.payload[name]] if past.number == 1 else None
     fields = [name for name in CONTENT_FIELDS if past.payload[name] != before.payload[name]]
@@ -195,23 +208,27 @@ def _changed(opened: Opened, past: Past, before: Past | None) -> list[str] | Non
     return fields + [name for name in names if now.get(name) != then.get(name)]
 
 
-def versions(caller: Caller, block_id: str, limit: int | None, before: int | None) -> Versions:
-    """A page of the versions below number `before`, newest first."""
+def versions(
+    caller: Caller, block_id: str, limit: int | None, before: int | None, *, content: bool = False
+) -> Versions:
+    """A page of the versions below number `before`, newest first; with `content` it ends at `CONTENTS` characters."""
 
     def look(walk: Walk) -> Versions:
         known = reach.names(caller, walk.opened.plan)
         found: list[PastVersion] = []
         newer: Past | None = None
+        size = 0
         for past in walk:
             if newer is not None:
-                found.append(_shown(walk, newer, past, known))
+                found.append(_shown(walk, newer, past, known, full=content))
+                size += found[-1].size if content else 0
                 newer = None
-            if len(found) == limit:
+            if len(found) == limit or size >= CONTENTS:
                 return Versions(found, "more")
             if before is None or past.number < before:
                 newer = past
         if newer is not None:
-            found.append(_shown(walk, newer, None, known))
+            found.append(_shown(walk, newer, None, known, full=content))
         return Versions(found, walk.older)
 
     return _read(caller, block_id, look, history="list")
@@ -255,9 +272,10 @@ def value_lines(text: str) -> list[str]:
 
 @dataclass
 class _Wanted:
-    """Lines of a version whose origin is looked for in the ones that it says it brought back: place → final places."""
+    """Lines of a version whose origin is looked for in the ones that it says it brought back: place → final places.
+    Found in none they came with `past`; None if one before it was erased, so that nobody can tell."""
 
-    past: Past
+    past: Past | None
     lines: Sequence[str]
     places: dict[int, list[int]]
     sources: list[int]
@@ -266,25 +284,32 @@ class _Wanted:
 def origins(walk: Walk) -> tuple[list[str], dict[int, Past]]:
     """The newest value's lines, and {place: the version that it came with}; none for what is older than the way leads.
 
-    A line that moved within one version keeps its origin, and so does one that a restore or an undo brought back.
+    A line that moved within one version keeps its origin, and so does one that a restore or an undo brought back. One
+    that an erased version, or the one after it, may have come with has none.
     """
     newest: list[str] = []
     found: dict[int, Past] = {}
     open_lines: dict[int, list[int]] = {}  # place in the version at hand → places in the newest
     waiting: dict[int, list[_Wanted]] = defaultdict(list)
     after: Past | None = None
+    gap = False
     for past in walk:
+        if past.erased is not None:
+            waiting.pop(past.number, None)
+            gap = True
+            continue
         text = value_lines(past.payload["value"])
         if after is None:
             newest, open_lines = text, {place: [place] for place in range(len(text))}
         else:
-            open_lines = _step(text, after, value_lines(after.payload["value"]), open_lines, found, waiting)
+            open_lines = _step(text, after, open_lines, found, waiting, gap=gap)
+        gap = False
         for wanted in waiting.pop(past.number, ()):
             _match(text, wanted, open_lines, found, waiting)
         after = past
         if not open_lines and not waiting:
             return newest, found
-    if after is not None and not walk.older:
+    if after is not None and not walk.older and not gap:
         found |= {place: after for places in open_lines.values() for place in places}
     return newest, found
 
@@ -292,12 +317,15 @@ def origins(walk: Walk) -> tuple[list[str], dict[int, Past]]:
 def _step(
     text: Sequence[str],
     after: Past,
-    later: Sequence[str],
     open_lines: Mapping[int, list[int]],
     found: dict[int, Past],
     waiting: Mapping[int, list[_Wanted]],
+    *,
+    gap: bool,
 ) -> dict[int, list[int]]:
-    """From the open lines of a version to those of the one before it, whose lines are `text`."""
+    """From the open lines of a version to those of the one before it, whose lines are `text`; `gap`: of the last one
+    before it that was not erased."""
+    later = value_lines(after.payload["value"])
     same = lines.carried(text, later)
     onward: dict[int, list[int]] = defaultdict(list)
     new: dict[int, list[int]] = {}
@@ -310,7 +338,7 @@ def _step(
     back = restored(after)
     if back is not None:
         sources = [back]
-    _on(_Wanted(after, later, new, sources), found, waiting)
+    _on(_Wanted(None if gap else after, later, new, sources), found, waiting)
     return dict(onward)
 
 
@@ -318,7 +346,7 @@ def _on(wanted: _Wanted, found: dict[int, Past], waiting: Mapping[int, list[_Wan
     """Look further in the next of the sources, or say that the lines came with the version itself."""
     if wanted.places and wanted.sources:
         waiting[wanted.sources.pop()].append(wanted)
-    else:
+    elif wanted.past is not None:
         found |= {place: wanted.past for places in wanted.places.values() for place in places}
 
 
@@ -343,7 +371,7 @@ def blame(caller: Caller, block_id: str) -> Blame:
         newest, found = origins(walk)
         shown = [_blamed(place, text, found.get(place), known) for place, text in enumerate(newest)]
         unknown = any(line.version is None for line in shown)
-        return Blame(walk.opened.row.version, shown, walk.older if unknown else "")
+        return Blame(walk.opened.row.version, shown, (walk.older or "erased") if unknown else "")
 
     return _read(caller, block_id, look, history="blame")
 

@@ -6,7 +6,7 @@ is for the caller to decide: a server asks for a token, unless its log is public
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,9 @@ from tallystone.audit.cosigned import Cosigned
 from tallystone.audit.export import export
 from tallystone.audit.published import Published, checkpoint_of, parse_tile, submission
 from tallystone.audit.reading import Progress
-from tallystone.errors import Invalid, NotFound, Tampered
+from tallystone.errors import Invalid, NotFound, StoreError, Tampered
+from tallystone.vault.plan import Plan
+from tallystone.vault.restoring import roots_word
 from tallystone.vault.types import LogView, WitnessInfo
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class PublicLog:
     def __init__(self, workspace: Workspace, cosigned: Cosigned) -> None:
         self._workspace = workspace
         self.cosigned = cosigned
-        self.asked: dict[str, str] = {}
+        self.asked: MutableMapping[str, str] = {}
         """By witness that is asked: what was wrong with its last answer, empty if nothing was."""
 
     @property
@@ -43,6 +45,18 @@ class PublicLog:
     def key(self) -> str:
         """The log's verifier key: what a receipt is checked against."""
         return verifier_key(self.origin, self._workspace.log_public)
+
+    def probe(self) -> int:
+        """The log's number of leaves. Raises `StoreError` if the store does not answer, or holds other tables than this
+        version makes."""
+        with self._workspace.store.snapshot() as snapshot:
+            if snapshot.schema_findings(deep=False):
+                raise StoreError(
+                    "the store's tables are not those of this version",
+                    hint="tallystone audit verify names them",
+                    code="schema",
+                )
+            return Published(snapshot).head.size
 
     @contextmanager
     def published(self) -> Iterator[Published]:
@@ -104,7 +118,7 @@ class PublicLog:
         return LogView(self.origin, self.key, size, self.witnesses())
 
     def witnesses(self) -> list[WitnessInfo]:
-        """Who has cosigned what, and when, by name: those asked by this process, and those who once were."""
+        """Who has cosigned what, and when, by name: those who are asked, and those who once were."""
         found: dict[str, WitnessInfo] = {}
         for name, note in self.cosigned.all(self.origin):
             info = _seen(name, note)
@@ -118,7 +132,14 @@ class PublicLog:
     def export(self, folder: Path, progress: Progress = lambda done, total: None) -> tuple[int, int]:
         """Write the log into a folder of files, or what is new of it: see `audit.export.export`."""
         with self.published() as log:
-            return export(log, folder, self.origin, self._workspace.log_public, progress)
+            return export(
+                log,
+                folder,
+                self.origin,
+                self._workspace.log_public,
+                roots_word(self._workspace, Plan(log.snapshot)),
+                progress,
+            )
 
     def _cosigned(self, log: Published) -> list[bytes]:
         """The kept notes by size, smallest first; of equal texts the cosignatures are joined. Those of leaves that a
@@ -129,13 +150,13 @@ class PublicLog:
                 text, lines = take_apart(note)
             except Tampered:
                 continue  # the log check names it
-            if _is_lost(note, log):
+            if is_lost(note, log):
                 continue
             joined[text] = joined[text] + f"{lines[-1]}\n".encode() if text in joined else note
         return sorted(joined.values(), key=lambda note: checkpoint_of(note).size)
 
 
-def _is_lost(note: bytes, log: Published) -> bool:
+def is_lost(note: bytes, log: Published) -> bool:
     """Whether a note is of another branch than the log, and not of the leaves that both have."""
     kept = checkpoint_of(note)
     if kept.branch == log.head.branch:

@@ -15,13 +15,12 @@ from tallystone.errors import Invalid
 READS = frozenset({"read", "list", "watch", "audit"})
 """Kinds of event by which somebody learned what blocks hold: a list counts for each block in it."""
 REFUSALS = frozenset({"denied", "refused-capsule", "refused-message"})
-GAINS = frozenset({"share", "attach", "role", "transfer", "accept", "create"})
+GAINS = frozenset({"share", "attach", "role", "transfer", "accept", "create", "update"})
 """Kinds of event by which somebody may have come to reach something."""
 KINDS = READS | REFUSALS | GAINS | frozenset(
     {
-        "cancel", "charter", "decline", "delete", "detach", "erase", "expire", "init", "invite", "message", "offer",
-        "principal", "receive", "reset", "restore", "revoke", "rotate", "send", "token", "tool", "tool_return",
-        "update",
+        "auditor", "cancel", "charter", "decline", "delete", "detach", "erase", "expire", "init", "invite", "message",
+        "offer", "principal", "receive", "reset", "restore", "revoke", "rotate", "send", "token", "tool", "tool_return",
     }
 )  # fmt: skip
 """Every kind that an operation logs."""
@@ -112,13 +111,23 @@ def gained(kind: str, actor: str, detail: Mapping[str, Any], blocks: frozenset[s
             return _texts(actor) if detail.get("accepted") else ()
         case "create" if any(block.startswith("block-") for block in blocks):
             return _texts(detail.get("agent"))
+        case "update" if detail.get("placed"):
+            return _texts(detail.get("agent"))
         case _:
             return ()
 
 
 def named_blocks(detail: Mapping[str, Any]) -> frozenset[str]:
     """The blocks that an event's details name themselves."""
-    return frozenset(_texts(detail.get("block")) + _texts(detail.get("blocks")))
+    return frozenset(
+        _texts(detail.get("block")) + _texts(detail.get("blocks")) + _texts(list(placed_by(detail)))
+    )
+
+
+def placed_by(detail: Mapping[str, Any]) -> Mapping[str, Any]:
+    """{block: number of the grant} of the blocks that an agent got by an event, along with what else it did."""
+    found = detail.get("placed")
+    return found if isinstance(found, dict) else {}
 
 
 def _texts(value: Any) -> tuple[str, ...]:

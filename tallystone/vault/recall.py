@@ -21,10 +21,10 @@ from tallystone.keystore import Keys
 from tallystone.policy import Head
 from tallystone.statements import Version
 from tallystone.store.protocol import Row
-from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, VERSION, Table
+from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, SHELF, VERSION, Table
 from tallystone.vault.events import grant_keys
 from tallystone.vault.plan import Plan
-from tallystone.vault.records import ACCEPTED, EpochKeys, Held
+from tallystone.vault.records import ACCEPTED, EpochKeys, Held, unshelve
 
 if TYPE_CHECKING:
     from tallystone.vault.opening import Opened
@@ -114,20 +114,21 @@ class Recall:
         if kept is None or kept.shelved != row:
             return None
         whole = _cbor.own(crypto.open_sealed(keys.recall, crypto.pae("recall", row[1], row[2]), kept.sealed))
-        shelved, epoch, head, payload, version, digest, recipients, filing = whole
+        shelved, epoch, head, payload, version, digest, granted, filing = whole
         held = Held.__new__(Held)
         held.__dict__.update(zip(_HELD, shelved, strict=True))
         known = Head.__new__(Head)
         known.__dict__.update(zip(_HEAD, head, strict=True))
-        newest = payload, Version.of(version), digest
         held.__dict__.update(
             via=(),
             origin=(keys, row),
-            recalled=Recalled(kept, EpochKeys(*epoch), known, newest, recipients, tuple(filing)),
+            recalled=Recalled(
+                kept, EpochKeys(*epoch), known, (payload, Version.of(version), digest), granted, tuple(filing)
+            ),
         )
         return held
 
-    def keep(self, opened: Opened, newest: tuple[dict[str, Any], Version, bytes]) -> None:
+    def keep(self, opened: Opened, verified: tuple[dict[str, Any], Version, bytes]) -> None:
         """Note an opened block with its newest version, both verified, as this plan would leave them."""
         plan, held, row, head = opened.plan, opened.held, opened.row, opened.head
         origin, settings = held.origin, head.settings
@@ -140,13 +141,15 @@ class Recall:
             or settings.get("sensitivity")
             or settings.get("expires") is not None
             or (held.own_leaf is not None and held.own_leaf.until is not None)
-            or len(newest[0].get("value", "")) > LARGEST
+            or len(verified[0].get("value", "")) > LARGEST
         ):
             return
         ledger = plan.rows(LEDGER, row.storage)
         if len(ledger) > GRANTS:
             return
         keys, shelved = origin
+        if plan.get(SHELF, *shelved[1:3]) != shelved or not _as_shelved(held):
+            return  # this plan has another key for it: what comes of that, the next one sees
         wanted: list[tuple[Table, tuple[Any, ...]]] = [
             (GRANT_WRAP, (row.storage, held.grant)),
             (BLOCK, (row.storage,)),
@@ -161,7 +164,7 @@ class Recall:
             [getattr(held, name) for name in _HELD],
             [epoch.number, epoch.dek, epoch.history, epoch.chain],
             [getattr(head, name) for name in _HEAD],
-            newest[0], newest[1].__dict__, newest[2], opened.recipients(), list(grant_keys(held.key)),
+            verified[0], verified[1].__dict__, verified[2], recipients(opened), list(grant_keys(held.key)),
         ])  # fmt: skip
         if len(whole) > LARGEST:
             return
@@ -183,7 +186,29 @@ class Recall:
                 self._old, self._young, self._weight = self._young, {}, 0
 
 
+def _as_shelved(held: Held) -> bool:
+    """Whether a `Held` says what its shelf row said: whoever changes keys goes on with a changed one."""
+    assert held.origin is not None
+    keys, row = held.origin
+    return unshelve(keys, row[1], row[2], row[3], row[4], row[5]) == held
+
+
 def _weight(kept: Kept) -> int:
     rows: list[Row | None] = [kept.shelved, *(row for _, _, row in kept.rows), *kept.ledger]
     cells = sum(len(cell) for row in rows for cell in row or () if isinstance(cell, bytes))
     return _OVERHEAD + len(kept.sealed) + cells
+
+
+def newest(opened: Opened) -> tuple[Version, bytes]:
+    """The newest version's statement and that statement's digest, whatever its content is."""
+    if opened.verified is not None and opened.verified[1].number == opened.row.version:
+        return opened.verified[1:]
+    content, version = opened.content()
+    return version, content.signed.digest
+
+
+def recipients(opened: Opened) -> list[str]:
+    """Whom the live grants are to."""
+    recalled = opened.held.recalled
+    known = recalled.granted(opened.plan) if recalled is not None else None
+    return [leaf.recipient for leaf in opened.grants()] if known is None else known

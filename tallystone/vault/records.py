@@ -129,7 +129,8 @@ def open_statement(chain: bytes, block: str, number: int, sealed: bytes) -> Sign
 class Content:
     """What a version seals: its signed statement, its payload, and the writer's grant with its proof (none: owner).
 
-    `via` is empty for a grant to the writer itself; a writer through a role will prove its membership there.
+    `via` is empty for a grant to the writer itself; a writer through a role will prove its membership there. Of an
+    erased version the payload is gone (empty), and `erased` is the signed word of who erased it.
     """
 
     signed: Signed
@@ -137,14 +138,14 @@ class Content:
     leaf: Leaf | None
     proof: tuple[Any, ...]
     via: tuple[Any, ...] = ()
+    erased: bytes = b""
 
 
 def seal_content(content_key: bytes, block: str, number: int, content: Content) -> bytes:
     """The `sealed` column of a version. Its key is used for this version alone."""
     leaf = content.leaf.encode() if content.leaf else None
-    body = _cbor.encode(
-        [content.signed.encode(), content.payload, leaf, list(content.proof), list(content.via)]
-    )
+    payload = [content.erased] if content.erased else content.payload
+    body = _cbor.encode([content.signed.encode(), payload, leaf, list(content.proof), list(content.via)])
     return crypto.seal(content_key, crypto.pae("version", block, number), body)
 
 
@@ -152,12 +153,20 @@ def open_content(content_key: bytes, block: str, number: int, sealed: bytes) -> 
     """The reverse. Raises `Tampered`."""
     body = crypto.open_sealed(content_key, crypto.pae("version", block, number), sealed)
     signed, payload, leaf, proof, via = _cbor.unpack(
-        body, "a version", bytes, bytes, (bytes, type(None)), list, list
+        body, "a version", bytes, (bytes, list), (bytes, type(None)), list, list
     )
-    return Content(
-        Signed.decode(signed), payload, Leaf.decode(leaf) if leaf else None, tuple(proof), tuple(via)
-    )
+    erased = b""
+    if isinstance(payload, list):
+        if not _cbor.fits(payload, (bytes,)):
+            raise Tampered("a version is malformed")
+        payload, erased = b"", bytes(payload[0])
+    found = Leaf.decode(leaf) if leaf else None
+    return Content(Signed.decode(signed), payload, found, tuple(proof), tuple(via), erased)
 
+
+SALT = "salt"
+"""What a payload holds beside its fields: 16 random bytes. The statement names the payload's hash and outlives an
+erased payload; nobody confirms a guess by it."""
 
 _BLOCK_FIELDS: dict[str, type | tuple[type, ...]] = {
     "label": str, "value": str, "description": (str, type(None)), "tags": list, "metadata": dict, "extra": dict,
@@ -170,9 +179,11 @@ _AGENT_FIELDS: dict[str, type | tuple[type, ...]] = {"state": dict, "created": i
 
 
 def open_payload(kind: str, payload: bytes) -> dict[str, Any]:
-    """A content's map, with the fields of its kind of block. Its writer had the right to write, and may still have
-    written nonsense: raises `Tampered`."""
+    """A content's map, with the fields of its kind of block, without what only keeps its hash from being guessed. Its
+    writer had the right to write, and may still have written nonsense: raises `Tampered`."""
     value = _cbor.decode(payload)
+    if isinstance(value, dict):
+        value.pop(SALT, None)
     wanted = {"agent": _AGENT_FIELDS, "role": _ROLE_FIELDS}.get(kind, _BLOCK_FIELDS)
     if (
         not isinstance(value, dict)

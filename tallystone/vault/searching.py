@@ -8,12 +8,14 @@ where to go on, so a walk over pages sees each event once, whatever is appended 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from tallystone.audit.leaf import Leaf, decode_leaf
 from tallystone.errors import Invalid, Locked, NotFound, Tampered
 from tallystone.store.tables import LOG_DETAIL, LOG_LEAF
 from tallystone.vault import accounts
+from tallystone.vault.agents import shown
 from tallystone.vault.answers import Answered, AuditPage, Named, Span
 from tallystone.vault.attaching import view
 from tallystone.vault.caller import Caller
@@ -21,7 +23,7 @@ from tallystone.vault.entering import open_block
 from tallystone.vault.journal import Opening, Reader
 from tallystone.vault.passages import lookup, reached, role_name
 from tallystone.vault.plan import WS, Plan
-from tallystone.vault.questions import Question, gained, named_blocks
+from tallystone.vault.questions import Question, gained, named_blocks, placed_by
 from tallystone.vault.resuming import log_size
 from tallystone.vault.shelves import AGENTS, find, walk
 
@@ -51,9 +53,9 @@ def search(caller: Caller, question: Question, span: Span, limit: int) -> AuditP
                 reached_end, place = False, opening.seq
                 break
         onward = None if reached_end else _onward(bounded, place)
-        shown, keys = _named(caller, plan, found)
+        named, keys = _named(caller, plan, found)
         caller.event(plan, "audit", *keys, events=len(found))
-        return AuditPage(shown, onward)
+        return AuditPage(named, onward)
 
     return caller.transact(action)
 
@@ -79,13 +81,14 @@ def _place_of(caller: Caller, plan: Plan, block: str, grant: int) -> int:
         raise Invalid(
             "a grant's number counts within its block", hint="name the block as well", code="bad_question"
         )
-    given = Question(block, kinds=frozenset({"share", "attach"}))
     reader = Reader(caller, plan, block)
-    for opening in _walk(plan, reader, given, Span(-1, log_size(plan.snapshot))):
-        if isinstance(opening, int):
-            break
-        if opening.detail.get("grant") == grant:
-            return opening.seq
+    # Those that only give come first: a block's updates may be many, and few of them are its agents'.
+    for kinds in (frozenset({"share", "attach"}), frozenset({"create", "update"})):
+        for opening in _walk(plan, reader, Question(block, kinds=kinds), Span(-1, log_size(plan.snapshot))):
+            if isinstance(opening, int):
+                break
+            if grant in (opening.detail.get("grant"), placed_by(opening.detail).get(block)):
+                return opening.seq
     raise NotFound(
         "the log tells you of no such grant",
         hint="see the numbers with: tallystone audit search --gained --block BLOCK",
@@ -138,7 +141,7 @@ def _whom(caller: Caller, plan: Plan, who: str) -> str:
         if name == who:
             return principal
     agents = [] if caller.id.startswith("agent-") else list(walk(plan, caller.keys, AGENTS))
-    called = [held.subject for held in agents if view(caller, plan, held, with_blocks=False).name == who]
+    called = [one.id for one in shown(caller, plan, agents, with_blocks=False) if one.name == who]
     called += [role.role for role in reached(caller, plan) if role_name(role) == who]
     if len(called) > 1:
         raise Invalid(f"several are called {who!r}", hint="give the id", code="bad_question")
@@ -179,7 +182,8 @@ def _names(caller: Caller, plan: Plan, wanted: set[str]) -> Mapping[str, str]:
         for principal in wanted:
             held = find(plan, caller.keys, AGENTS, principal) if principal.startswith("agent-") else None
             if held is not None:
-                known[principal] = view(caller, plan, held, with_blocks=False).name
+                with suppress(NotFound):  # ended, before a backup with it was restored
+                    known[principal] = view(caller, plan, held, with_blocks=False).name
     if any(principal.startswith("role-") for principal in wanted):
         known.update({role.role: role_name(role) for role in reached(caller, plan)})
     return known

@@ -166,7 +166,8 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Run:
-    """Consecutive versions of the principal: the last of them, and the one before the first (None: out of reach)."""
+    """Consecutive versions of the principal: the last of them, and the one before the first (None: out of reach, or
+    erased)."""
 
     first: int
     last: Past
@@ -252,10 +253,12 @@ def _runs(walk: Walk, who: str, since: Since) -> tuple[Past, list[_Run], bool]:
         wanted = chosen.takes(past)
         if wanted and past.number == 1:
             made, wanted = True, False
-        if wanted:
+        if wanted and last is None and past.erased is not None:
+            runs.append(_Run(past.number, past, None))  # nobody knows any more what it changed
+        elif wanted:
             last, first = last or past, past.number
         elif last is not None:
-            runs.append(_Run(first, last, past))
+            runs.append(_Run(first, last, past if past.erased is None else None))
             last = None
     if last is not None:
         runs.append(_Run(first, last, None))

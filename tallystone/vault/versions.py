@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 
@@ -14,8 +14,9 @@ class PastVersion:
     under.
 
     `size` counts characters of the value; `fields` names what it changed (None where the version before is out of
-    reach). `restored` is the version that it brought back, `undone` whose writes it took back. `content` (label, value,
-    description, tags, metadata, extra) is there for one version alone, not in lists.
+    reach). `restored` is the version that it brought back, `undone` whose writes it took back; `erased` the day (UTC)
+    on which its content was erased. `content` (label, value, description, tags, metadata, extra) is there for one
+    version alone, not in lists.
     """
 
     number: int
@@ -27,6 +28,7 @@ class PastVersion:
     fields: list[str] | None
     restored: int | None = None
     undone: str = ""
+    erased: date | None = None
     content: Mapping[str, Any] | None = None
 
 
@@ -65,7 +67,8 @@ class BlameLine:
 
 @dataclass(frozen=True)
 class Blame:
-    """Which version each line of the value at `version` came with. `older` as in `Versions`."""
+    """Which version each line of the value at `version` came with. `older` as in `Versions`, or `erased`: a line may
+    have come with a version that was erased."""
 
     version: int
     lines: list[BlameLine]
@@ -78,7 +81,8 @@ class UndoConflict:
 
     `part` is `value` or another field; `start` is the first line (from 1) of `now` in the value, `before` what stood
     there. `writers` wrote over it, in `versions`. `reason` is `overlap`; or `first` (the principal made the block) or
-    `out_of_reach` (the version before is not kept, or closed to the caller), where `now` and `before` are empty.
+    `out_of_reach` (it or the version before is not kept, erased, or closed to the caller), where `now` and `before` are
+    empty.
     """
 
     reason: str

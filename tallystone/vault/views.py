@@ -9,8 +9,9 @@ from typing import Any
 from tallystone.statements import SHARE, WRITE, Version
 from tallystone.vault.caller import Caller
 from tallystone.vault.keeping import ALL
-from tallystone.vault.levels import level_name
+from tallystone.vault.levels import audit_name, level_name
 from tallystone.vault.opening import Opened
+from tallystone.vault.recall import recipients
 from tallystone.vault.shelves import AGENTS, find
 from tallystone.vault.types import Agent, Block, ExternalTool
 
@@ -52,7 +53,7 @@ def agent_ids(opened: Opened, viewer: Caller) -> list[str]:
     owns = opened.head.owner == viewer.id
     return [
         recipient
-        for recipient in opened.recipients()
+        for recipient in recipients(opened)
         if recipient.startswith("agent-")
         and (
             owns
@@ -99,6 +100,7 @@ def block_view(
         allowed=None if allowed is None else list(allowed),
         expires=last_day(settings.get("expires")),
         keep=settings.get("keep", ALL),
+        audit_level=audit_name(opened.caller, opened.plan, settings),
         mutable=genesis.mutable,
         append_only=genesis.append_only,
         through=leaf.recipient if opened.held.via and leaf is not None else "",

@@ -1,6 +1,6 @@
 """A workspace: the data directory, its store, its log, and what holds for everybody in it.
 
-    DIR/tallystone.db            the store
+    DIR/tallystone.db            the store, or DIR/store.url: the database that is the store (see `store.opening`)
     DIR/server-keys/log.key      32 bytes: the seed that signs the log's checkpoints; opens nothing
     DIR/cosigned/                the newest checkpoint that each outside witness has signed (see `audit.cosigned`)
     DIR/server-keys/days/        the keys of days on which blocks end (see `daykeys`); they open nothing alone
@@ -12,6 +12,7 @@ It holds no key of any principal. Vaults come out of it, one for each caller.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -26,15 +27,15 @@ from tallystone.audit.verify import Report, verify
 from tallystone.errors import Conflict, NotFound, StoreError, Tampered
 from tallystone.keystore import Identity, Keys, check_principal, parse_token
 from tallystone.statements import Genesis, PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
-from tallystone.store.protocol import Batch, Event, Put, Row, Store
-from tallystone.store.sqlite import SqliteStore
-from tallystone.store.tables import AUDITOR, CHARTER, PRINCIPAL, SHRED, WORKSPACE
-from tallystone.vault import accounts, invitations, purging, recovery
-from tallystone.vault.caller import Caller, Stripes, authenticate
+from tallystone.store.opening import locate, make_store, open_store
+from tallystone.store.protocol import Row, Store
+from tallystone.store.tables import CHARTER, PRINCIPAL, SHRED, WORKSPACE
+from tallystone.vault import accounts, auditing, invitations, purging, recovery
+from tallystone.vault.awaiting import Awaited
+from tallystone.vault.caller import Caller, authenticate
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
 from tallystone.vault.daykeys import DAYS, DayKeys
-from tallystone.vault.events import seal_event
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
@@ -42,10 +43,10 @@ from tallystone.vault.recall import Recall
 from tallystone.vault.records import nest_key, shred_nest
 from tallystone.vault.restoring import roots_word
 from tallystone.vault.shredkeys import POOLS, ShredKeys
+from tallystone.vault.stripes import Stripes
 from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
 
-DATABASE = "tallystone.db"
 KEY_FOLDER = "server-keys"
 LOG_KEY = "log.key"
 REMEMBERED = 65_536
@@ -67,11 +68,14 @@ class Workspace:
         days: DayKeys,
         shreds: ShredKeys,
         cosigned: Cosigned,
+        folder: Path,
     ) -> None:
         self.store = store
+        self.folder = folder
         self.days = days
         self.shreds = shreds
         self.backups = Backups()
+        self.awaited: Awaited | None = None  # who waits for a witness; None where none is asked
         self.id = workspace_id
         self.record = record
         self.log_public = log_public
@@ -86,7 +90,7 @@ class Workspace:
         self._charter: tuple[list[Row], CharterView] | None = None
         self._position = 0
         self._position_lock = Lock()
-        self._auditor: tuple[int, bytes, bytes] | None = None
+        self._auditor: auditing.DayKey | None = None
 
     def __repr__(self) -> str:
         return f"Workspace({self.id.hex()[:16]})"
@@ -94,36 +98,34 @@ class Workspace:
     # -- opening ------------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Workspace:
-        """The workspace in the data directory `path`. Raises `StoreError` with a hint when there is none."""
+    def open(cls, path: str | os.PathLike[str], store: str | None = None) -> Workspace:
+        """The workspace in the data directory `path`. `store`: the URL of its database, if another than the directory
+        names: with a password, or because it moved. Raises `StoreError` with a hint when there is none."""
         folder = Path(path)
-        if not (folder / DATABASE).is_file():
-            raise StoreError(
-                f"there is no workspace in {folder}",
-                hint="make one with: tallystone init DIR",
-                code="no_workspace",
-            )
+        location = locate(folder, store)
         seed = read_log_key(folder)
         public = crypto.signing_public(seed)
         sequencer = LogSequencer(b"", seed, lambda: int(time.time()))
-        store = SqliteStore(folder / DATABASE, sequencer)
+        opened = open_store(location, sequencer)
         try:
-            with store.snapshot() as snapshot:
+            with opened.snapshot() as snapshot:
                 row = snapshot.get(WORKSPACE, (WS,))
             if row is None:
                 raise StoreError("the workspace was never finished", hint="start again in an empty directory")
             workspace_id, signed = bytes(row[1]), Signed.decode(bytes(row[2]))
             sequencer.bind(workspace_id)
             record = WorkspaceRecord.decode(signed.body)
-            return cls(store, workspace_id, record, signed, public, *_beside(folder))
+            return cls(opened, workspace_id, record, signed, public, *_beside(folder))
         except BaseException:
-            store.close()
+            opened.close()
             raise
 
     @classmethod
-    def init(cls, path: str | os.PathLike[str], name: str = "root") -> tuple[Workspace, Credentials]:
+    def init(
+        cls, path: str | os.PathLike[str], name: str = "root", store: str | None = None
+    ) -> tuple[Workspace, Credentials]:
         """Make a workspace in `path`, which must be empty or missing. Returns it with its first user's credentials:
-        they exist nowhere else."""
+        they exist nowhere else. `store`: the URL of an empty PostgreSQL database for its rows. Raises `StoreError`."""
         folder, founder = Path(path), accounts.check_name(name)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -137,19 +139,23 @@ class Workspace:
                 f"cannot write to {folder}: {error.strerror}", hint="check its permissions"
             ) from error
         sequencer = LogSequencer(b"", seed, lambda: int(time.time()))
-        store = SqliteStore(folder / DATABASE, sequencer, create=True)
-        with store.snapshot() as snapshot:
+        try:
+            opened = make_store(folder, store, sequencer)
+        except BaseException:
+            shutil.rmtree(folder / KEY_FOLDER)  # the key of nothing; another attempt needs an empty place
+            raise
+        with opened.snapshot() as snapshot:
             plan = Plan(snapshot)
             public = crypto.signing_public(seed)
             founding = accounts.found_workspace(plan, public, int(time.time()))
             sequencer.bind(founding.identity.digest)
             made_of = founding.identity.digest, founding.record, founding.signed, public
-            workspace = cls(store, *made_of, *_beside(folder))
+            workspace = cls(opened, *made_of, *_beside(folder))
             made = accounts.welcome_root(workspace, plan, founding, founder)
         try:
-            store.commit(plan.batch())
+            opened.commit(plan.batch())
         except BaseException:
-            store.close()
+            opened.close()
             raise
         return workspace, made
 
@@ -282,24 +288,20 @@ class Workspace:
 
     # -- what belongs to no block -------------------------------------------------------------------------------
 
-    def auditor_key(self) -> tuple[bytes, bytes]:
-        """(capsule id, key) that today's unclaimed events of this process are sealed under. Made once a day."""
-        today = self.now() // 86400
-        if self._auditor is None or self._auditor[0] != today:
-            capsule, key = crypto.random_bytes(16), crypto.random_bytes()
-            enc = crypto.seal_to(self.record.auditor, crypto.pae("auditor", self.id, capsule), key)
-            put = Put(AUDITOR, (WS, capsule, today, enc))
-            self.store.commit(Batch([], [put], []))
-            self._auditor = (today, capsule, key)
-        return self._auditor[1], self._auditor[2]
+    def auditor_key(self, plan: Plan | None = None) -> tuple[bytes, bytes]:
+        """(capsule id, key) that unclaimed events are sealed under now. What `plan` commits under it fails, and runs
+        again, if who may open it has changed by then."""
+        known = self._auditor = auditing.day_key(self, self._auditor)
+        if plan is not None:
+            plan.need(CHARTER, known.serial + 1)
+        return known.capsule, known.key
 
     def log_unclaimed(
         self, kind: str, content: dict[str, Any], keys: Keys | None = None, grants: Iterable[bytes] = ()
     ) -> int:
         """Log an event that belongs to no operation, durably, sealed to the auditor; and under these K_grants. Returns
         its leaf's number."""
-        detail = seal_event({"kind": kind, **content}, keys, grants, self.auditor_key())
-        return self.store.commit(Batch([], [], [Event(kind, detail)]))
+        return auditing.log_unclaimed(self, kind, content, keys, grants)
 
     def denied(self, content: dict[str, Any]) -> None:
         """Log a refusal that happened before anybody was known. `content` must hold no secret and no path."""
@@ -320,9 +322,8 @@ class Workspace:
     def shred(self, plan: Plan) -> None:
         """Destroy the shred keys of what a plan, now committed, has deleted. What cannot be destroyed now waits for the
         next purge, and nothing can be read meanwhile: the rows are gone."""
-        slots = [bytes(row[1]) for row in plan.written(SHRED)]
-        if slots:
-            self.recall.clear()  # nothing of what is gone stays in memory either, not even sealed
+        if slots := [bytes(row[1]) for row in plan.written(SHRED)]:
+            self.recall.clear()  # nor does it stay in memory
             with suppress(StoreError):
                 self.shreds.destroy(slots)
 
@@ -363,10 +364,10 @@ class Workspace:
         return report
 
 
-def _beside(folder: Path) -> tuple[DayKeys, ShredKeys, Cosigned]:
-    """What lies beside the store."""
+def _beside(folder: Path) -> tuple[DayKeys, ShredKeys, Cosigned, Path]:
+    """What lies beside the store, and where."""
     keys = folder / KEY_FOLDER
-    return DayKeys(keys / DAYS), ShredKeys(keys / POOLS), Cosigned(folder / FOLDER)
+    return DayKeys(keys / DAYS), ShredKeys(keys / POOLS), Cosigned(folder / FOLDER), folder
 
 
 def _write_log_key(folder: Path) -> bytes:

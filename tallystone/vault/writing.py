@@ -33,8 +33,10 @@ from tallystone.vault.keeping import let_go
 from tallystone.vault.ledger import Ledger, Roster, leaf_salt, seal_roster
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, nest_of
 from tallystone.vault.plan import Plan
+from tallystone.vault.recall import newest
 from tallystone.vault.records import (
     ACCEPTED,
+    SALT,
     Content,
     EpochKeys,
     Held,
@@ -134,6 +136,7 @@ def create_block(
     plan.put(CHAIN, storage, 0, 0, seal_statement(keys.chain, block, 0, signed))
     plan.put(GRANT_WRAP, storage, 0, 0, wrap_epoch(own_key, block, keys, history=True, nest=nest))
     position = caller.workspace.next_position()
+    read, act, extra = root.carried() if root else (b"", b"", None)
     held = Held(
         block,
         storage,
@@ -144,9 +147,10 @@ def create_block(
         ACCEPTED,
         position,
         subject=subject,
-        root_read=root.read if root else b"",
+        extra=extra,
+        root_read=read,
         admin=admin,
-        root_act=(root.act or b"") if root else b"",
+        root_act=act,
     )
     put_on_shelf(plan, caller.keys, shelf, locator_of or block, held)
     for number, grant in enumerate(grants, 1):
@@ -166,7 +170,7 @@ def create_block(
         )
     opened = Opened(caller, plan, held, row, keys)
     opened.know(policy.begin(block, signed.digest, genesis))
-    add_version(opened, payload, EMPTY, Standing(caller.id))
+    add_version(opened, payload, EMPTY, Standing(caller.id), mutable=mutable)
     return held
 
 
@@ -211,9 +215,11 @@ def add_version(
     previous: bytes,
     standing: Standing,
     change: Mapping[str, Any] | None = None,
+    *,
+    mutable: bool | None = None,
 ) -> Version:
     """Queue the next version, and return its statement. `change` says what kind of version it is, if it is no plain
-    edit. Raises `Locked` while a rotation is due."""
+    edit; `mutable` what the genesis says, where it is at hand. Raises `Locked` while a rotation is due."""
     caller, plan, row = opened.caller, opened.plan, opened.row
     if row.flags & FLAG_ROTATE or opened.head.due:
         raise Locked(
@@ -221,9 +227,11 @@ def add_version(
             hint="its owner's next write does that; try again after it",
             code="rotation_pending",
         )
+    if opened.genesis().mutable if mutable is None else mutable:  # else the genesis names the payload's hash
+        payload = {**payload, SALT: crypto.random_bytes(16)}
     body = encode_payload(payload)
     head, number = opened.head, row.version + 1
-    before = opened.newest()[0] if row.version else None
+    before = newest(opened)[0] if row.version else None
     version = Version(
         block=opened.id,
         number=number,
@@ -273,7 +281,7 @@ def add_link(
     if standing is not None and opened.row.epoch == head.epoch and (head.due or kind == "revocation"):
         change = {**change, "due": True}  # no version may cite this before somebody has rotated (design §6)
     authority = {} if standing is None or standing.leaf is None else _authority(opened, standing)
-    version_digest = opened.newest()[1] if opened.row.version else EMPTY
+    version_digest = newest(opened)[1] if opened.row.version else EMPTY
     link = Link(
         block=opened.id,
         number=head.number + 1,

@@ -1,0 +1,94 @@
+"""What a result was measured on, and what processes cost: read from /proc, so on Linux alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def described(folder: Path | None = None) -> dict[str, Any]:
+    """The machine, for a result. `folder` is where the data lies."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "file_system": file_system(folder or Path.cwd()),
+        **{name: _version(name) for name in ("cryptography", "starlette", "uvicorn", "msgspec")},
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def file_system(folder: Path) -> str:
+    """The type of the file system that holds a folder: of the longest mount point that it lies below."""
+    found, kind = "", "unknown"
+    place = f"{folder.resolve()}/"
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, point, this, *_ = line.split()
+        if place.startswith(point.rstrip("/") + "/") and len(point) >= len(found):
+            found, kind = point, this
+    return kind
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that descend from it; those that are gone are left out."""
+    found = [pid]
+    for one in found:
+        for task in Path(f"/proc/{one}/task").glob("*/children"):
+            try:
+                found += [int(child) for child in task.read_text().split()]
+            except OSError:
+                continue
+    return [one for one in found if Path(f"/proc/{one}").exists()]
+
+
+def cpu(*pids: int) -> float:
+    """Seconds of processor time, user and system, that these processes and their descendants have taken."""
+    return sum(_cpu(one) for one in {one for pid in pids for one in tree(pid)})
+
+
+def _cpu(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (
+        sum(int(fields[place]) for place in (11, 12, 13, 14)) / _TICK
+    )  # its own, and of children that have ended
+
+
+def memory(*pids: int) -> dict[str, float]:
+    """MB (2²⁰ bytes) of these processes and their descendants: resident, and with shared pages counted once."""
+    rss = pss = 0
+    processes = {one for pid in pids for one in tree(pid)}
+    for pid in processes:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        sizes = {line.partition(":")[0]: line.split()[1] for line in lines if line.endswith("kB")}
+        rss += int(sizes.get("Rss", 0))
+        pss += int(sizes.get("Pss", 0))
+    return {"rss_mb": round(rss / 1024, 1), "pss_mb": round(pss / 1024, 1), "processes": len(processes)}

@@ -1,0 +1,67 @@
+"""What becomes of a group of batches, settled in memory before a row of it is written.
+
+Both stores write a group in one transaction. Which of its batches still hold, and what the rows are after them, is
+decided here, so that each row is written once and a batch whose expectations fail leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tallystone.errors import Conflict, StoreError
+from tallystone.store._commits import Ticket
+from tallystone.store.protocol import Event, Expect, Put, RowChange
+from tallystone.store.tables import Row, Table
+
+Find: TypeAlias = Callable[[Table, Row], Row | None]
+"""The row under a full key, as the transaction finds it."""
+
+_Known: TypeAlias = dict[tuple[str, Row], Row | None]
+
+
+def settle(group: list[Ticket], size: int, find: Find) -> tuple[list[Event], list[RowChange]]:
+    """Give each ticket its first log number or its `Conflict`, on a log of `size` leaves; return what is to be written:
+    the events in order, and of each row what it is in the end.
+
+    Raises `StoreError` for a row that has not as many cells as its table.
+    """
+    # `known` is what each batch would find if those before it had been written.
+    known: _Known = {}
+    changed: dict[tuple[str, Row], RowChange] = {}
+    events: list[Event] = []
+    for ticket in group:
+        batch = ticket.batch
+        if not _holds(find, known, batch.expects):
+            ticket.error = conflict()
+            continue
+        ticket.first = size + len(events)
+        events += batch.events
+        for change in batch.changes:
+            table = change.table
+            if isinstance(change, Put):
+                row: Row | None = change.row
+                if len(change.row) != len(table.key) + len(table.columns):
+                    raise StoreError("a row has not as many cells as its table", code="refused")
+                key = change.row[: len(table.key)]
+            else:
+                row, key = None, change.key
+            place = (table.name, key)
+            known[place] = row
+            changed[place] = (table, key, row)
+    return events, list(changed.values())
+
+
+def conflict() -> Conflict:
+    """What a batch is told whose expectations do not hold."""
+    return Conflict("somebody else changed this meanwhile", hint="read it again and retry")
+
+
+def _holds(find: Find, known: _Known, expects: list[Expect]) -> bool:
+    for expect in expects:
+        place = (expect.table.name, expect.key)
+        if place not in known:
+            known[place] = find(expect.table, expect.key)
+        if known[place] != expect.row:
+            return False
+    return True

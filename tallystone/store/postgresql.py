@@ -1,0 +1,271 @@
+"""The store in PostgreSQL: any number of processes on any number of machines (ADR 0030).
+
+Readers have sessions of their own, and wait for nobody. `postgresql_writer.py` says how the commits of all processes
+keep out of each other's way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from types import TracebackType
+
+import psycopg
+
+from tallystone.errors import StoreError
+from tallystone.store import postgresql_statements as statements
+from tallystone.store._commits import CommitQueue
+from tallystone.store._schema import NODES_SINCE
+from tallystone.store.postgresql_failure import LOST, PgError, Unstorable, translate
+from tallystone.store.postgresql_schema import Connection, migrate, schema_findings
+from tallystone.store.postgresql_scrub import vacuum
+from tallystone.store.postgresql_session import Call, Session, connect, decode
+from tallystone.store.postgresql_writer import Writer
+from tallystone.store.protocol import Batch, CommitObserver, Sequencer
+from tallystone.store.tables import Cell, Row, Table
+
+_IDLE_SESSIONS = 32
+_FETCH = 256
+_READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+class PostgresqlSnapshot:
+    """A `Snapshot` on a session that is ours until the `with` block ends. For one thread at a time."""
+
+    __slots__ = ("_begun", "_cursors", "_session", "_store")
+
+    def __init__(self, store: PostgresqlStore) -> None:
+        self._store = store
+        self._session: Session | None = None
+        self._begun = False
+        self._cursors = 0
+
+    def __enter__(self) -> PostgresqlSnapshot:
+        self._session = self._store._take_session()
+        self._begun, self._cursors = False, 0
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            self._store._return_session(session)
+
+    def get(self, table: Table, key: Row) -> Row | None:
+        """See `Snapshot.get`."""
+        try:
+            found = self._run(table, statements.get(table, key))
+        except Unstorable:
+            return None
+        return found[0] if found else None
+
+    def scan(
+        self,
+        table: Table,
+        prefix: Row,
+        *,
+        after: Cell = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        index: str | None = None,
+    ) -> list[Row]:
+        """See `Snapshot.scan`."""
+        try:
+            return self._run(table, statements.scan(table, prefix, after, limit, reverse, index))
+        except Unstorable:
+            return []
+
+    def rows(self, table: Table) -> Iterator[Row]:
+        """See `Snapshot.rows`."""
+        session = self._open()
+        self._cursors += 1
+        cursor = f"c{self._cursors}"
+        try:
+            session.command(
+                f"DECLARE {cursor} BINARY NO SCROLL CURSOR FOR {statements.every(table)}".encode()
+            )
+            fetch = f"FETCH {_FETCH} FROM {cursor}".encode()
+            while self._session is session and (
+                some := decode(statements.KINDS[table.name], session.command(fetch))
+            ):
+                yield from some
+            if self._session is session:
+                session.command(f"CLOSE {cursor}".encode())
+        except PgError as error:
+            raise translate(error) from None
+
+    def schema_findings(self, *, deep: bool = True) -> list[tuple[str, str]]:
+        """See `Snapshot.schema_findings`."""
+        try:
+            return schema_findings(self._open().connection, deep=deep)
+        except psycopg.Error as error:
+            raise translate(PgError(error.sqlstate or LOST)) from None
+
+    def _run(self, table: Table, call: Call) -> list[Row]:
+        session = self._open()
+        try:
+            return decode(statements.KINDS[table.name], session.run(call))
+        except PgError as error:
+            raise translate(error) from None
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise StoreError("the snapshot is not open", code="closed")
+        if not self._begun:
+            try:
+                self._begin(self._session)
+            except PgError as error:
+                raise translate(error) from None
+            self._begun = True
+        return self._session
+
+    def _begin(self, session: Session) -> None:
+        try:
+            session.command(_READ)
+        except PgError as error:
+            if not error.gone:
+                raise
+            # It broke while it lay idle, as those beside it will have; nothing was read yet.
+            self._session = self._store._replace_session(session)
+            self._session.command(_READ)
+
+
+class PostgresqlStore:
+    """A `Store` in the database at a URL. Use from any thread; not across a fork: open it in the child."""
+
+    def __init__(self, url: str, sequencer: Sequencer, create: bool = False) -> None:
+        """Connect; make the tables in an empty database if `create`; bring an older format up to date.
+
+        `url`: a `postgresql://` URL as libpq takes it, which may leave the password to PGPASSWORD or a password file.
+        Raises `StoreError`.
+        """
+        self._url = url
+        self._sequencer = sequencer
+        self._pid = os.getpid()
+        self._closed = False
+        self._idle: deque[Session] = deque()
+        self._writer = Writer(url, sequencer)
+        self._commits = CommitQueue(self._writer.write)
+        try:
+            connection = connect(url)
+            with connection:
+                migrate(connection, create=create, steps={NODES_SINCE: self._derive_nodes})
+        except PgError as error:
+            raise translate(error) from None
+
+    def __repr__(self) -> str:
+        return "PostgresqlStore()"  # the URL may hold a password
+
+    def __enter__(self) -> PostgresqlStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def snapshot(self) -> PostgresqlSnapshot:
+        """See `Store.snapshot`."""
+        return PostgresqlSnapshot(self)
+
+    def commit(self, batch: Batch) -> int:
+        """See `Store.commit`. A batch that PostgreSQL refuses (a wrong type, a missing column) fails alone."""
+        self._own_process()
+        return self._commits.submit(batch)
+
+    def observe(self, observer: CommitObserver) -> None:
+        """See `Store.observe`."""
+        self._commits.observers += (observer,)
+
+    def waiting(self) -> int:
+        """See `Store.waiting`."""
+        return len(self._commits)
+
+    def size(self) -> int:
+        """See `Store.size`: all of the database."""
+        self._own_process()
+        try:
+            with connect(self._url) as connection:
+                row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        except PgError as error:
+            raise translate(error) from None
+        except psycopg.Error as error:
+            raise translate(PgError(error.sqlstate or LOST)) from None
+        return 0 if row is None else int(row[0])
+
+    def scrub(self) -> bool:
+        """See `Store.scrub`."""
+        session = self._take_session()
+        try:
+            return vacuum(session)
+        except PgError as error:
+            raise translate(error) from None
+        finally:
+            self._return_session(session)
+
+    def close(self) -> None:
+        """See `Store.close`. Snapshots that are still open keep their view."""
+        if os.getpid() != self._pid:
+            return  # the connections are the parent's: closing them here would end its sessions
+        self._commits.close()
+        self._closed = True
+        self._close_idle()
+        self._writer.close()
+
+    def _derive_nodes(self, connection: Connection) -> None:
+        with connection.cursor("leaves") as leaves, connection.cursor() as writing:
+            rows: Iterator[Row] = iter(leaves.execute("SELECT ws, seq, leaf FROM log_leaf ORDER BY ws, seq"))
+            puts = self._sequencer.nodes_of(rows)
+            while some := list(islice(puts, _FETCH)):
+                writing.executemany(
+                    "INSERT INTO log_node (ws, height, number, hash) VALUES (%s, %s, %s, %s)",
+                    [put.row for put in some],
+                )
+
+    # -- readers ----------------------------------------------------------------------------------------------------
+
+    def _own_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreError("the store was opened before a fork", hint="open it in the child", code="forked")
+
+    def _take_session(self) -> Session:
+        self._own_process()
+        if self._closed:
+            raise StoreError("the store is closed", code="closed")
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        try:
+            return Session(self._url)
+        except PgError as error:
+            raise translate(error) from None
+
+    def _replace_session(self, broken: Session) -> Session:
+        broken.close()
+        self._close_idle()
+        return Session(self._url)
+
+    def _return_session(self, session: Session) -> None:
+        try:
+            if not session.idle:
+                session.command(b"ROLLBACK")
+        except PgError:
+            session.close()
+            return
+        if len(self._idle) >= _IDLE_SESSIONS:
+            session.close()
+            return
+        self._idle.append(session)
+        if self._closed:  # after the append: either `close` or we find the session
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        while True:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return

@@ -1,0 +1,203 @@
+"""The commits of all processes on PostgreSQL, one after another (ADR 0030).
+
+Every transaction locks the log's head before it reads anything else, and holds it until it is durable. So what a batch
+expects is still so when it is written, whoever else writes, and READ COMMITTED is enough: each statement after the lock
+sees all that was committed before it. A group costs two round trips: lock and look; write and commit.
+"""
+
+from __future__ import annotations
+
+import time
+
+from tallystone.errors import StoreError, Tampered
+from tallystone.store import postgresql_statements as statements
+from tallystone.store._commits import Ticket
+from tallystone.store._settling import settle
+from tallystone.store.postgresql_failure import (
+    LOCKED,
+    READ_ONLY,
+    RETRIED,
+    PgError,
+    Unstorable,
+    refused,
+    translate,
+)
+from tallystone.store.postgresql_session import Call, Session, decode
+from tallystone.store.protocol import Put, Sequencer
+from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Row, Table
+
+PATIENCE = 20.0
+"""Seconds to look for the outcome of a commit whose connection was lost, before it is called unknown."""
+_ATTEMPTS = 10
+_PAUSE = 0.05
+
+_BEGIN: Call = ("BEGIN ISOLATION LEVEL READ COMMITTED", [])
+_COMMIT: Call = ("COMMIT", [])
+_LOCK_LOG: Call = ("LOCK TABLE log_head IN EXCLUSIVE MODE", [])
+"""For as long as there is no head to lock."""
+_HEAD: Call = (statements.get(LOG_HEAD, (WS,))[0] + " FOR UPDATE", statements.get(LOG_HEAD, (WS,))[1])
+_BEYOND: Call = (
+    "SELECT 1::bigint FROM log_leaf WHERE ws = $1"
+    " AND seq >= coalesce((SELECT size FROM log_head WHERE ws = $1), 0) LIMIT 1",
+    statements.get(LOG_HEAD, (WS,))[1],
+)
+
+
+class Writer:
+    """Writes groups of batches, for a `CommitQueue`: one thread at a time."""
+
+    def __init__(self, url: str, sequencer: Sequencer) -> None:
+        self._url = url
+        self._sequencer = sequencer
+        self._session: Session | None = None
+        self._log_begun = False
+
+    def write(self, group: list[Ticket]) -> None:
+        """Write the group in one transaction and settle every ticket in it."""
+        try:
+            self._write_together(group)
+        except PgError as error:
+            self._roll_back()
+            if error.state == READ_ONLY:
+                self.close()  # the next session may be with another server, or find this one changed
+            if error.environmental or len(group) == 1:
+                for ticket in group:
+                    ticket.first, ticket.error = None, translate(error)
+            else:
+                self._write_singly(group)
+        except Exception as error:
+            self._roll_back()
+            if len(group) == 1:
+                group[0].first, group[0].error = None, error
+            else:
+                self._write_singly(group)
+        except BaseException:
+            self._roll_back()
+            for ticket in group:
+                ticket.first = None
+            raise
+
+    def _write_singly(self, group: list[Ticket]) -> None:
+        # One of them is at fault; alone, each gets its own answer. Rare, so its cost does not matter.
+        for ticket in group:
+            self.write([ticket])
+
+    def _write_together(self, group: list[Ticket]) -> None:
+        stale = self._session is not None
+        for attempt in range(_ATTEMPTS):
+            for ticket in group:
+                ticket.first = ticket.error = None
+            try:
+                log = self._prepare(group)
+            except PgError as error:
+                self._roll_back()
+                again = error.state in RETRIED or (error.gone and stale)
+                if not again or attempt == _ATTEMPTS - 1:
+                    raise
+                stale = stale and not error.gone  # a connection that broke while it was idle is replaced once
+                continue
+            if log is None or self._finish(*log):
+                return
+        raise PgError("40001")
+
+    def _prepare(self, group: list[Ticket]) -> tuple[list[Call], Put | None] | None:
+        """Lock the log, settle the group, and compose what is to be written, and the first of its leaves. None if that
+        is nothing: the transaction is over then."""
+        if self._session is None:
+            self._session = Session(self._url)
+        session = self._session
+        wanted: dict[tuple[str, Row], tuple[Table, Call]] = {}
+        for ticket in group:
+            for expect in ticket.batch.expects:
+                place = (expect.table.name, expect.key)
+                if place not in wanted:
+                    try:
+                        wanted[place] = expect.table, statements.get(expect.table, expect.key)
+                    except Unstorable:
+                        continue
+        calls = [_BEGIN, *(() if self._log_begun else (_LOCK_LOG,)), _HEAD, _BEYOND]
+        answers = session.run_all([*calls, *(call for _, call in wanted.values())])
+        _, *_, heads, beyond = answers[: len(calls)]
+        head = next(iter(decode(statements.KINDS[LOG_HEAD.name], heads)), None)
+        self._log_begun = head is not None
+        if beyond.ntuples:
+            # An older head was put back, or a leaf put in: going on would write over what the log already says.
+            raise Tampered(
+                "the log has leaves beyond its head", hint="tallystone audit verify names the place"
+            )
+        found = {
+            place: next(iter(decode(statements.KINDS[table.name], answer)), None)
+            for (place, (table, _)), answer in zip(wanted.items(), answers[len(calls) :], strict=True)
+        }
+        size = 0 if head is None else head[1]
+        events, changes = settle(group, size, lambda table, key: found.get((table.name, key)))
+        if not events and not changes:
+            self._roll_back()
+            return None
+        log = self._sequencer.sequence(head, events, changes)
+        try:
+            writes = [
+                statements.delete(table, key) if row is None else statements.put(table, row)
+                for table, key, row in changes
+            ]
+            writes += [statements.put(put.table, put.row) for put in log]
+        except Unstorable:
+            raise refused() from None
+        return writes, next((put for put in log if put.table is LOG_LEAF), None)
+
+    def _finish(self, writes: list[Call], leaf: Put | None) -> bool:
+        """Write and commit. False if the transaction came to nothing, and may be run again."""
+        session = self._session
+        assert session is not None
+        try:
+            session.run_all([*writes, _COMMIT])
+        except PgError as error:
+            self._roll_back()
+            if error.state in RETRIED:
+                return False
+            if not error.gone:
+                raise
+            return self._took_place(leaf)
+        return True
+
+    def _took_place(self, leaf: Put | None) -> bool:
+        """Whether a commit whose connection was lost came to pass. Whoever gets the lock on the log's head finds that
+        transaction decided, for it held that lock. Raises `StoreError` if nobody can tell in time."""
+        assert leaf is not None  # whatever is written adds a leaf
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                session = Session(self._url)
+                self._session = session
+                _, _, _, there = session.run_all(
+                    [_BEGIN, _LOCK_LOG, _HEAD, statements.get(LOG_LEAF, leaf.row[:2])]
+                )
+                self._roll_back()
+                return decode(statements.KINDS[LOG_LEAF.name], there) == [leaf.row]
+            except PgError as error:
+                self._roll_back()
+                if not (error.gone or error.state in RETRIED or error.state in (LOCKED, READ_ONLY)):
+                    raise
+            if time.monotonic() >= until:
+                raise StoreError(
+                    "the database was lost while it wrote the change, which may have taken place",
+                    hint="look whether it did before you repeat it",
+                    code="outcome_unknown",
+                )
+            time.sleep(_PAUSE)
+
+    def _roll_back(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        try:
+            if not session.idle:
+                session.command(b"ROLLBACK")
+        except PgError:
+            self.close()
+
+    def close(self) -> None:
+        """End the session, if there is one. A later `write` begins another."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
