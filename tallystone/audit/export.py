@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tallystone.audit.checkpoint import Checkpoint, open_checkpoint
+from tallystone.audit.checkpoint import Checkpoint
+from tallystone.audit.logkeys import LogKeys
 from tallystone.audit.merkle import HASH_SIZE
 from tallystone.audit.published import WIDTH, Published, Tile, tiles_of
 from tallystone.errors import StoreError, Tampered
@@ -21,7 +22,7 @@ def export(
     log: Published,
     folder: Path,
     origin: str,
-    public: bytes,
+    keys: LogKeys,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[int, int]:
     """Write what the folder lacks. Returns the sizes of the tree that it held, and that it holds now.
@@ -29,10 +30,10 @@ def export(
     Raises `Tampered` if what was exported before is not the beginning of this log, naming the first leaf that differs;
     nothing is written then. Raises `StoreError` if the folder cannot be written.
     """
-    signed = open_checkpoint(log.checkpoint, origin, public)
+    signed = keys.open(log.checkpoint, origin)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        old = _exported(folder, origin, public)
+        old = _exported(folder, origin, keys)
         if old is not None:
             _check_beginning(log, folder, old)
         since = old.size if old is not None else 0
@@ -51,12 +52,12 @@ def export(
     return since, signed.size
 
 
-def _exported(folder: Path, origin: str, public: bytes) -> Checkpoint | None:
+def _exported(folder: Path, origin: str, keys: LogKeys) -> Checkpoint | None:
     try:
         note = (folder / CHECKPOINT).read_bytes()
     except FileNotFoundError:
         return None
-    return open_checkpoint(note, origin, public)
+    return keys.open(note, origin)
 
 
 def _check_beginning(log: Published, folder: Path, old: Checkpoint) -> None:

@@ -383,9 +383,19 @@ class WitnessInfo:
 
 @dataclass(frozen=True)
 class LogView:
-    """The log's origin, its verifier key, how many leaves it has, and its witnesses."""
+    """The log's origin, its verifier key, how many leaves it has, its witnesses, and all keys that it had."""
 
     origin: str
     key: str
     size: int
     witnesses: list[WitnessInfo]
+    keys: list[LogKeyInfo] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LogKeyInfo:
+    """A verifier key of the log, and which sizes of checkpoints it signs: from, and to (None: it signs now)."""
+
+    key: str
+    first: int
+    last: int | None
