@@ -11,10 +11,14 @@ from tallystone import crypto
 from tallystone.audit.checkpoint import Checkpoint, origin_of, sign_checkpoint
 from tallystone.audit.logkeys import LogKeys
 from tallystone.audit.receipt import verify_receipt
+from tallystone.audit.restored import Restore
 from tallystone.errors import Denied, StoreError, Tampered
+from tallystone.statements import issue
+from tallystone.store.protocol import Batch, Event
 from tallystone.store.tables import LOG_HEAD
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.backups import back_up, restore
+from tallystone.vault.plan import Plan
 from tallystone.vault.types import Credentials
 
 
@@ -161,3 +165,25 @@ def test_a_backup_from_before_a_new_log_key_is_restored_and_excuses_what_that_ke
         report = again.verify(pin=pin)
         assert report.findings == [] and "pin" in report.given_up
         assert again.vault(alice_credentials.token).blocks() == []
+
+
+def test_a_restore_statement_under_a_former_root_counts_no_more(
+    workspace: Workspace, alice: Vault, tmp_path: Path
+) -> None:
+    caller = workspace.caller(alice.create_token(label="stolen"))
+    with workspace.store.snapshot() as snapshot:
+        plan = Plan(snapshot)
+        seed, record = caller.signing_seed(plan), caller.identity(plan, caller.id).digest
+    for renewed in (False, True):
+        if renewed:
+            alice.rotate_principal()
+        report = workspace.verify()
+        assert report.findings == []
+        size = report.leaves
+        statement = Restore(size, report.root, [], caller.id, record, 1)
+        signed = issue("restore", workspace.id, statement.encode(), [(record, seed)])
+        workspace.store.commit(Batch([], [], [Event("restore", signed.encode())]))
+        found = [finding.what for finding in workspace.verify().findings]
+        assert found[:1] == (
+            ["a restore statement is not the word of the workspace's root"] if renewed else []
+        )

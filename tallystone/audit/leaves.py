@@ -118,7 +118,7 @@ class LogCheck:
                 self._check_detail(seq, leaf.digest, detail)
                 if leaf.kind == LOG_KEY:
                     self._renamed.append(seq)
-                if leaf.kind == RESTORE and (wrong := self._history.note(self.tree, detail)):
+                if leaf.kind == RESTORE and (wrong := self._history.note(self.tree, detail, self._there)):
                     self._add(LOG_DETAIL, seq, wrong)
                 if manifest is not None:
                     self._add(LOG_MANIFEST, seq, "lies beside a leaf that has no manifest")
@@ -126,6 +126,9 @@ class LogCheck:
         details.take(None)
         manifests.take(None)
         self._report.root = self.tree.root()
+
+    def _there(self, table: Table, key: Row) -> bool:
+        return key_hash(key) in self.live[table.name]
 
     def _rows(self, table: Table) -> Iterator[Row]:
         return self._reading.rows_from(table, start=self._start) if self._start else self._reading.rows(table)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from tallystone.audit.checkpoint import origin_of
 from tallystone.audit.logkeys import LOG_KEY, LogKeys, is_log_key
-from tallystone.audit.restored import RESTORE, Authority, Lost, Restore
+from tallystone.audit.restored import RESTORE, Authority, Lost, Restore, There
 from tallystone.errors import NotFound, Tampered
 from tallystone.statements import Signed, WorkspaceRecord
-from tallystone.store.tables import LOG_HEAD
+from tallystone.store.tables import LOG_HEAD, PRINCIPAL
 from tallystone.vault.caller import Caller
 from tallystone.vault.logkey import log_keys, name_key
-from tallystone.vault.plan import Plan
+from tallystone.vault.plan import WS, Plan
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -25,11 +25,14 @@ def roots_word(workspace: Workspace, plan: Plan) -> Authority:
     """Whether a restore statement is signed by the workspace's root, under the record that it names. The workspace's id
     pins the root, so nothing that lies in the store puts somebody else there."""
 
-    def judge(signed: Signed, statement: Restore) -> bool:
+    def judge(signed: Signed, statement: Restore, there: There) -> bool:
         try:
             workspace.check_record(plan, workspace.id)
             root = workspace.identity(plan, workspace.record.root, workspace.id)
         except (Tampered, NotFound):
+            return False
+        record = root.records.get(statement.issuer_record)
+        if record is None or there(PRINCIPAL, (WS, root.id, record.serial + 1)):
             return False
         return statement.issuer == root.id and root.signed(signed, workspace.id, statement.issuer_record)
 
