@@ -36,12 +36,13 @@ class OpenVault(Vault):
         self.close()
 
 
-def open(path: str | os.PathLike[str], *, token: str) -> OpenVault:
-    """The vault that `token` opens in the data directory `path`.
+def open(path: str | os.PathLike[str], *, token: str, store: str | None = None) -> OpenVault:
+    """The vault that `token` opens in the data directory `path`. `store`: the URL of its database, if another
+    than the directory names: with a password, or because it moved.
 
     Raises `StoreError` when there is no workspace, `Unauthenticated` when the token opens nothing in it.
     """
-    workspace = Workspace.open(path)
+    workspace = Workspace.open(path, store)
     try:
         return OpenVault(workspace, token)
     except BaseException:
@@ -100,6 +101,6 @@ class AsyncWatch:
         return self._watch.place
 
 
-async def aopen(path: str | os.PathLike[str], *, token: str) -> AsyncVault:
+async def aopen(path: str | os.PathLike[str], *, token: str, store: str | None = None) -> AsyncVault:
     """The asynchronous form of `open`."""
-    return AsyncVault(await asyncio.to_thread(open, path, token=token))
+    return AsyncVault(await asyncio.to_thread(open, path, token=token, store=store))

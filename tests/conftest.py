@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from stores import POSTGRESQL, given_back, use_postgresql
 from wire_counts import summarise
 
 from tallystone.vault import Vault, Workspace
@@ -15,6 +18,28 @@ from tallystone.vault.types import Credentials
 # A slow machine is no failure; each machine keeps the examples that failed on it.
 settings.register_profile("tallystone", deadline=None)
 settings.load_profile("tallystone")
+
+MEMORY = Path("/dev/shm")
+ROOM = 2 * 1024**3
+"""Bytes that must be free there. All tests together leave a sixth of it, and what passed is removed at once."""
+
+
+def pytest_configure() -> None:
+    """Temporary directories lie in memory where there is some. What the tests kill and start again is a process, never
+    the machine, so that a file there is as durable as on a disk; a commit is fsynced all the same."""
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+if POSTGRESQL:
+    use_postgresql()
+
+
+@pytest.fixture(autouse=True)
+def databases() -> Iterator[None]:
+    """On PostgreSQL: what a test takes of the server, it gives back."""
+    with given_back():
+        yield
 
 
 @pytest.fixture

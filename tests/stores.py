@@ -11,12 +11,19 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tallystone.store.protocol import Sequencer, Store
+from tallystone.store.tables import TABLES
+from tallystone.vault import workspace
 
 POSTGRESQL = os.environ.get("TALLYSTONE_TEST_STORE") == "postgresql"
 
@@ -47,7 +54,7 @@ def location(path: Path, *, create: bool = False) -> str | Path:
     if path.exists():
         return path.read_text()
     if create:
-        path.write_text(new_database())
+        path.write_text(ready_database())
         return path.read_text()
     return path
 
@@ -76,9 +83,13 @@ def server() -> str:
 
 @cache
 def _control() -> Any:
+    return _session("postgres")
+
+
+def _session(name: str) -> Any:
     import psycopg
 
-    return psycopg.connect(server().format("postgres"), autocommit=True)
+    return psycopg.connect(server().format(name), autocommit=True)
 
 
 def new_database() -> str:
@@ -86,3 +97,81 @@ def new_database() -> str:
     name = f"t{os.getpid()}_{next(_numbers)}"
     _control().execute(f"CREATE DATABASE {name} TEMPLATE template0")
     return server().format(name)
+
+
+# -- databases that are ready, and used again -------------------------------------------------------------------
+
+_USES = 40
+_ready: list[_Database] = []
+_taken: list[_Database] = []
+
+
+@dataclass(eq=False)
+class _Database:
+    """One with our tables. It is emptied by a session of its own: making another costs forty times as much."""
+
+    name: str
+    session: Any
+    uses: int = 0
+
+
+@cache
+def _template() -> str:
+    from tallystone.store.postgresql_schema import migrate
+
+    name = f"template{os.getpid()}"
+    _control().execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    with _session(name) as session:
+        migrate(session, create=True)
+    return name
+
+
+def ready_database() -> str:
+    """The URL of a database with our tables, and nothing in them. `give_back` takes it for another test."""
+    if _ready:
+        found = _ready.pop()
+    else:
+        name = f"t{os.getpid()}_{next(_numbers)}"
+        _control().execute(f"CREATE DATABASE {name} TEMPLATE {_template()} STRATEGY file_copy")
+        found = _Database(name, _session(name))
+    found.uses += 1
+    _taken.append(found)
+    return server().format(found.name)
+
+
+@contextmanager
+def given_back() -> Iterator[None]:
+    """Whatever database is taken meanwhile is used up at the end."""
+    before = len(_taken)
+    yield
+    while len(_taken) > before:
+        _give_back(_taken.pop())
+
+
+def _give_back(database: _Database) -> None:
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    database.session.execute(
+        f"SELECT pg_terminate_backend(pid, 5000) {others}"
+    )  # of processes that were killed
+    if database.uses >= _USES or not _whole(database.session):
+        database.session.close()
+        _control().execute(f"DROP DATABASE {database.name}")
+        return
+    database.session.execute(";".join(f'DELETE FROM "{table.name}"' for table in TABLES))
+    _ready.append(database)
+
+
+def _whole(session: Any) -> bool:
+    from tallystone.store.postgresql_schema import schema_findings
+
+    return not schema_findings(session, deep=False)
+
+
+def use_postgresql() -> None:
+    """Let every new workspace that names no store lie in a database of its own."""
+    make = workspace.make_store
+
+    def made(folder: Path, url: str | None, sequencer: Sequencer) -> Store:
+        return make(folder, url or ready_database(), sequencer)
+
+    workspace.make_store = made

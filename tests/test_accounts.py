@@ -15,12 +15,12 @@ from attack.scene import raw
 from tallystone import _cbor
 from tallystone.errors import Denied, Invalid, NotFound, Tampered, Unauthenticated
 from tallystone.statements import PrincipalRecord, Signed, issue, signature_pairs
+from tallystone.store.opening import DATABASE
 from tallystone.store.protocol import Batch, Delete, Put, Row
 from tallystone.store.tables import PRINCIPAL
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.types import Block, Credentials
-from tallystone.vault.workspace import DATABASE
 
 
 def rows_of(workspace: Workspace, principal: str) -> list[Row]:

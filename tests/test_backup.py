@@ -22,12 +22,13 @@ from tallystone.audit.restored import RESTORE, Lost, Restore
 from tallystone.errors import Denied, Invalid, NotFound, StoreError, Tampered, Unauthenticated
 from tallystone.statements import Signed, issue
 from tallystone.store.copying import Seizure, copy_database
+from tallystone.store.opening import DATABASE
 from tallystone.store.protocol import Batch, Event
 from tallystone.vault import Workspace
 from tallystone.vault.backups import back_up, restore
 from tallystone.vault.plan import Plan
 from tallystone.vault.types import Credentials
-from tallystone.vault.workspace import DATABASE, KEY_FOLDER
+from tallystone.vault.workspace import KEY_FOLDER
 
 TESTS = Path(__file__).parent
 

@@ -12,13 +12,13 @@ from attack.scene import raw
 from tallystone import _cbor
 from tallystone.errors import Denied, Invalid, Tampered
 from tallystone.statements import Charter, Signed, issue, signature_pairs
+from tallystone.store.opening import DATABASE
 from tallystone.store.protocol import Batch, Delete, Put, Row
 from tallystone.store.tables import CHARTER
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.levels import level, level_name
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.types import Credentials
-from tallystone.vault.workspace import DATABASE
 
 DEFAULT_LEVELS = ("public", "internal", "confidential", "restricted")
 

@@ -14,13 +14,13 @@ from tallystone import _cbor, crypto, keystore
 from tallystone.errors import Denied, Invalid, NotFound, Taken, TallystoneError, Tampered, Unauthenticated
 from tallystone.keystore import Carried
 from tallystone.statements import Invitation, PrincipalRecord, issue
+from tallystone.store.opening import DATABASE
 from tallystone.store.protocol import Batch, Put, Row
 from tallystone.store.tables import INVITE, PRINCIPAL
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.accounts import house_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.types import Credentials
-from tallystone.vault.workspace import DATABASE
 
 DAY = 86400
 

@@ -128,6 +128,7 @@ CASES: dict[Key, dict[str, Any]] = {
     ("POST", "/v1/blocks/{block_id}/transfer/accept"): {},
     ("POST", "/v1/blocks/{block_id}/erase"): {},
     ("POST", "/v1/blocks/{block_id}/versions/{number}/erase"): {},
+    ("GET", "/v1/export"): {},
     ("POST", "/v1/users/me/erase"): {"body": {"confirm": "user-somebody-else"}},
     ("GET", "/v1/offers"): {},
     ("POST", "/v1/offers/{offered}/accept"): {},

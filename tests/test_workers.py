@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def until(true: Any, what: str) -> None:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One server for those tests that leave it running."""
-    with several(tmp_path_factory.mktemp("several")) as running:
+    with several(tmp_path_factory.mktemp("several"), "--metrics", "loopback") as running:
         yield running
 
 
@@ -197,6 +198,27 @@ def test_the_jobs_go_to_another_process_when_theirs_is_killed(shared: Running) -
     assert json.loads((shared.folder / "server-status.json").read_bytes())["check"]["findings"] == 0
 
 
+def test_the_numbers_of_all_processes_are_added_up_and_outlive_them(shared: Running) -> None:
+    def counted() -> float:
+        with shared.http() as http:
+            text = http.get("/metrics").text
+        (found,) = re.findall(
+            r'^tallystone_requests_total\{.*route="/v1/tags/".*\} (.*)$', text, re.MULTILINE
+        )
+        return float(found)
+
+    with shared.http() as http:
+        for _ in range(30):
+            assert http.get("/v1/tags/").status_code == 200
+    by = {line["worker"] for line in shared.lines() if line.get("route") == "/v1/tags/"}
+    assert by == {0, 1}
+    assert [counted() for _ in range(6)] == [30] * 6  # whoever is asked
+    victim = shared.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: victim not in shared.workers() and len(shared.workers()) == 2, "it is replaced")
+    assert counted() == 30
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_processes(tmp_path: Path, number: signal.Signals) -> None:
     with several(tmp_path) as running:
@@ -245,8 +267,8 @@ def test_a_process_that_cannot_start_is_not_started_again_at_once() -> None:
     )
     assert process.stdout is not None
     began = time.monotonic()
-    assert process.stdout.read(3) == b"xxx"
-    assert time.monotonic() - began > 0.5 + 1.0 - 0.1  # the first pause, and the second
+    assert process.stdout.read(4) == b"xxxx"
+    assert time.monotonic() - began > 0.5 + 1.0 - 0.1  # at once, after the first pause, after the second
     process.terminate()
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 0

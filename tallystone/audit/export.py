@@ -22,14 +22,16 @@ def export(
     log: Published,
     folder: Path,
     origin: str,
-    keys: LogKeys,
+    public: bytes,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[int, int]:
-    """Write what the folder lacks. Returns the sizes of the tree that it held, and that it holds now.
+    """Write what the folder lacks. `public`: the log's key, or all that it had (`LogKeys.encode`). Returns the sizes of
+    the tree that it held, and that it holds now.
 
     Raises `Tampered` if what was exported before is not the beginning of this log, naming the first leaf that differs;
     nothing is written then. Raises `StoreError` if the folder cannot be written.
     """
+    keys = LogKeys.decode(public)
     signed = keys.open(log.checkpoint, origin)
     try:
         folder.mkdir(parents=True, exist_ok=True)

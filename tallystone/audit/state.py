@@ -61,10 +61,10 @@ def pack_rows(live: dict[str, dict[bytes, bytes]]) -> dict[str, bytes]:
     return {name: b"".join(sorted(key + row for key, row in rows.items())) for name, rows in live.items()}
 
 
-def decode_state(data: bytes, origin: str, keys: LogKeys) -> State:
+def decode_state(data: bytes, origin: str, public: bytes) -> State:
     """The state in these bytes. Raises `Tampered` if it is none, or not of this log and signed with its key then."""
     note, packed, tables, restores = _taken_apart(data)
-    signed = keys.open(note, origin)
+    signed = LogKeys.decode(public).open(note, origin)
     try:
         fits = Frontier(signed.size, packed).root() == signed.root
     except ValueError:

@@ -86,7 +86,7 @@ def verify(
     origin = _origin(reading, workspace)
     notes = {**(pins or {}), **({} if pin is None else {"pin": pin})}
     keys = LogKeys.decode(log_public)
-    state = decode_state(since, origin, keys) if since is not None else None
+    state = decode_state(since, origin, log_public) if since is not None else None
     if state is not None and not _goes_on(reading, state, origin, keys):
         notes["state"], state = state.checkpoint, None
     report.since = 0 if state is None else state.size

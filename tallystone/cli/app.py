@@ -135,7 +135,12 @@ command(
     "tallystone restore /mnt/safe/monday.tally --data ./data --replace --token-file me.token",
     "tallystone restore monday.tally --data ./new --server-keys ./kept --lost-checkpoint last.note",
 )(backup.restore)
-command(app, "export", "tallystone export", "tallystone export /safe/mine.zip --data ./data")(export)
+command(
+    app,
+    "export",
+    "tallystone export",
+    "tallystone export /safe/mine.zip --versions --url https://memory.example",
+)(export)
 command(app, "doctor", "tallystone doctor", "tallystone doctor --data ./data")(doctor)
 command(app, "demo", "tallystone demo")(demo)
 

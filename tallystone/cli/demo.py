@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from tallystone.cli.access import matrix
-from tallystone.cli.place import AsJson, Place, offered_token
+from tallystone.cli.place import AsJson, Place, offered_token, store_url
 from tallystone.cli.terminal import drawn, emit, plain, say, stdout
 from tallystone.tooling import demo as tooling_demo
 from tallystone.tooling.doctor import Check, examine
@@ -110,7 +110,7 @@ def doctor(*, place: Place = Place()) -> int:
     data, url = place.named()
     token = offered_token(place.token_file)
     checks: list[Check] = []
-    for check in examine(data, url, token):
+    for check in examine(data, url, token, store_url()):
         checks.append(check)
         if not place.as_json:
             stdout().print(_line(check.verdict, check.name, check.detail))

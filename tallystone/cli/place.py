@@ -19,8 +19,8 @@ from cyclopts import Group, Parameter
 from tallystone.cli.terminal import warn
 from tallystone.errors import TallystoneError
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.places import check_url, has_password, holds_store
 from tallystone.vault.types import Backups, Credentials
-from tallystone.vault.workspace import DATABASE
 
 if TYPE_CHECKING:
     from tallystone.cli.remote import RemoteVault
@@ -35,6 +35,7 @@ _MOST_DAYS = 36500
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), group=SHAPE, show_default=False)]
 Url = Annotated[str | None, Parameter(name="--url", metavar="URL", group=WHERE)]
 DataDir = Annotated[Path | None, Parameter(name="--data", metavar="DIR", group=WHERE)]
+StoreUrl = Annotated[str | None, Parameter(name="--store", metavar="URL", group=WHERE)]
 TokenFile = Annotated[
     Path | None, Parameter(name="--token-file", metavar="FILE", group=WHERE, allow_leading_hyphen=True)
 ]
@@ -68,7 +69,7 @@ class Keyless:
     def workspace(self) -> Iterator[Workspace]:
         """The workspace in the data directory, closed at the end."""
         backups = Backups(_days("TALLYSTONE_BACKUP_DAYS"), _days("TALLYSTONE_KEY_BACKUP_DAYS") or 0)
-        workspace = Workspace.open(self.directory())
+        workspace = Workspace.open(self.directory(), store_url())
         workspace.backups = backups
         try:
             yield workspace
@@ -175,6 +176,18 @@ def _one(data: Path | None, url: str | None) -> tuple[Path | None, str | None]:
     return found
 
 
+def store_url(given: str | None = None) -> str | None:
+    """The URL of the store: `given` on the command line, or in TALLYSTONE_STORE. Raises `Usage` for a password on the
+    command line, which other users of the machine can read, `Invalid` for what is no URL of a store."""
+    if given is not None and has_password(given):
+        raise Usage(
+            "--store holds a password, and others on this machine can see it",
+            hint="leave it out, and set PGPASSWORD or a password file; or set TALLYSTONE_STORE to the whole URL",
+        )
+    named = given or _from_environment("TALLYSTONE_STORE")
+    return None if named is None else check_url(named)
+
+
 def _days(name: str) -> int | None:
     said = _from_environment(name)
     if said is not None and not (said.isascii() and said.isdecimal() and int(said) <= _MOST_DAYS):
@@ -223,7 +236,7 @@ def secret_file(path: Path, *, outside: Path | None, what: str) -> Path:
     target = path.expanduser()
     resolved = target.parent.resolve() / target.name
     base = outside.expanduser().resolve() if outside else None
-    if base in (resolved, *resolved.parents) or any((up / DATABASE).exists() for up in resolved.parents):
+    if base in (resolved, *resolved.parents) or any(holds_store(up) for up in resolved.parents):
         raise Usage(
             f"the {what} must not lie in a data directory",
             hint=f"name a file outside {outside or 'it'}, best on another disk",

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from tallystone.cli.place import DataDir, Usage, secret_file, written_secret
+from tallystone.cli.place import DataDir, StoreUrl, Usage, secret_file, store_url, written_secret
 from tallystone.cli.terminal import line, say, warn, watched
 from tallystone.cli.user import KitFile
 from tallystone.cli.workspace import create
@@ -19,6 +19,7 @@ from tallystone.vault import Workspace
 
 BOUNDS = Group("Bounds", sort_key=50)
 TLS = Group("TLS", sort_key=52)
+WATCHED = Group("Metrics and traces", sort_key=53)
 LOG = Group("Audit log", sort_key=55)
 MODELS = Group("Models", sort_key=60)
 FIRST_START = Group("First start", sort_key=70)
@@ -29,6 +30,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 def serve(
     *,
     data: DataDir = None,
+    store: StoreUrl = None,
     host: Annotated[str | None, Parameter(metavar="ADDRESS")] = None,
     port: Annotated[int | None, Parameter(metavar="N")] = None,
     config: Annotated[Path | None, Parameter(metavar="FILE")] = None,
@@ -53,6 +55,9 @@ def serve(
     key_backup_days: Annotated[int | None, Parameter(metavar="DAYS")] = None,
     log_format: Literal["text", "json"] | None = None,
     log_level: Literal["info", "warning", "error"] | None = None,
+    metrics: Annotated[Literal["off", "loopback", "token"] | None, Parameter(group=WATCHED)] = None,
+    metrics_token: Annotated[Path | None, Parameter(metavar="FILE", group=WATCHED)] = None,
+    traces: Annotated[bool | None, Parameter(negative=(), group=WATCHED)] = None,
     log_public: Annotated[bool | None, Parameter(negative=(), group=LOG)] = None,
     witnesses: Annotated[str | None, Parameter(metavar="URL=KEY,…", group=LOG)] = None,
     providers: Annotated[str | None, Parameter(metavar="NAME=URL,…", group=MODELS)] = None,
@@ -76,6 +81,8 @@ def serve(
     ----------
     data
         The data directory.
+    store
+        The PostgreSQL database that holds the rows, without a password. Default: what the data directory names.
     host
         Address to listen on. Default: 127.0.0.1.
     port
@@ -124,6 +131,12 @@ def serve(
         How the log on stderr is written. Default: text.
     log_level
         What is logged: info logs each request. Default: info.
+    metrics
+        Who may read GET /metrics: nobody, this machine, or whoever has the token. Default: off.
+    metrics_token
+        File with that token.
+    traces
+        Tell OpenTelemetry of requests; which exporter gets them, its own variables say (OTEL_…).
     log_public
         Serve the audit log without a token: its tiles, checkpoints, receipts and witnesses.
     witnesses
@@ -158,6 +171,7 @@ def serve(
         ) from None
     flags: dict[str, object] = {
         "data": data,
+        "store": store_url(store) if store is not None else None,
         "host": host,
         "port": port,
         "workers": workers,
@@ -181,6 +195,9 @@ def serve(
         "key_backup_days": key_backup_days,
         "log_format": log_format,
         "log_level": log_level,
+        "metrics": metrics,
+        "metrics_token": metrics_token,
+        "traces": traces,
         "log_public": log_public,
         "witnesses": witnesses,
         "providers": providers,
@@ -196,13 +213,13 @@ def serve(
     if settings.data is None:
         raise Usage("no data directory named", hint="give --data DIR or set TALLYSTONE_DATA")
     if _is_empty(settings.data):
-        _first_start(settings.data, key_file, kit)
+        _first_start(settings.data, settings.store, key_file, kit)
     if settings.tls_cert is None and not settings.host.startswith(_LOOPBACK):
         warn(
             f"{settings.host} is reachable from outside, and tokens cross it unencrypted: "
             "give --tls-cert, or put TLS in front"
         )
-    opened = partial(Workspace.open, settings.data)
+    opened = partial(Workspace.open, settings.data, settings.store)
     with (
         opened() as workspace
     ):  # so that what is wrong with it is said once, and an older store is brought up to date
@@ -218,7 +235,7 @@ def _is_empty(directory: Path) -> bool:
     return not directory.exists() or (directory.is_dir() and next(directory.iterdir(), None) is None)
 
 
-def _first_start(data: Path, key_file: Path | None, kit: Path | None) -> None:
+def _first_start(data: Path, store: str | None, key_file: Path | None, kit: Path | None) -> None:
     if key_file is None and not watched():
         raise Usage(
             f"there is no workspace in {data}, and nobody watches to take its key",
@@ -227,13 +244,13 @@ def _first_start(data: Path, key_file: Path | None, kit: Path | None) -> None:
     with ExitStack() as secrets:
         if key_file is not None:
             key = secrets.enter_context(written_secret(secret_file(key_file, outside=data, what="key")))
-            target, credentials = create(data, kit)
+            target, credentials = create(data, kit, store)
             key.append(credentials.token + "\n")
             say(
                 f"Made the workspace {data}. The first user's key is in {key_file}, the recovery kit in {target}."
             )
         else:
-            target, credentials = create(data, kit)
+            target, credentials = create(data, kit, store)
             say(f"Made the workspace {data}. This is your key, shown once:")
             line(credentials.token)
             say(f"The recovery kit is {target}: print it or store it away from this machine.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tallystone.cli.place import AsJson, Keyless, Usage, secret_file, written_secret
+from tallystone.cli.place import AsJson, Keyless, StoreUrl, Usage, secret_file, store_url, written_secret
 from tallystone.cli.terminal import emit, line, say
 from tallystone.cli.user import KitFile
 from tallystone.vault import Workspace
@@ -21,6 +21,7 @@ def init(
     /,
     *,
     kit: KitFile = None,
+    store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> int:
     """Make a workspace in DIR, and its first user: you. Your key alone goes to stdout, once.
@@ -31,10 +32,13 @@ def init(
         The data directory: new, or empty.
     kit
         New file for the recovery kit, outside DIR. Default: tallystone-recovery-kit.txt in the current folder.
+    store
+        An empty PostgreSQL database for the rows: postgresql://USER@HOST/DATABASE, without a password. Also:
+        TALLYSTONE_STORE, with or without one. Default: a file in DIR.
     as_json
         Print JSON.
     """
-    target, credentials = create(directory, kit)
+    target, credentials = create(directory, kit, store_url(store))
     if as_json:
         emit(
             {
@@ -56,11 +60,12 @@ def init(
     return 0
 
 
-def create(directory: Path, kit: Path | None) -> tuple[Path, Credentials]:
-    """A new workspace in `directory`, its recovery kit in a new file outside it. Nothing is left of a failure."""
+def create(directory: Path, kit: Path | None, store: str | None = None) -> tuple[Path, Credentials]:
+    """A new workspace in `directory`, its recovery kit in a new file outside it, its rows in the database at `store` if
+    one is named. Nothing is left of a failure."""
     target = secret_file(kit or Path(KIT_NAME), outside=directory, what="recovery kit")
     with written_secret(target) as content:
-        workspace, credentials = Workspace.init(directory)
+        workspace, credentials = Workspace.init(directory, store=store)
         workspace.close()
         content.append(credentials.kit)
     return target, credentials

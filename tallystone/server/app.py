@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallystone.errors import TallystoneError, Unauthenticated
-from tallystone.letta.call import Answer, Call, Query, Retry
+from tallystone.letta.call import Answer, Call, Plain, Query, Retry
 from tallystone.letta.later import Later, Streamed, Subscribed, UnderWay
 from tallystone.letta.model_layer import ModelLayer
 from tallystone.letta.post import ASK_SECONDS, Outbox, Post
@@ -29,12 +29,15 @@ from tallystone.server import errors
 from tallystone.server.auth import Turnstile, bearer
 from tallystone.server.feed import LISTENERS, LISTENERS_EACH, Pump
 from tallystone.server.limits import MAX_BODIES, Bodies, Gone, check_head, read_body
+from tallystone.server.metrics import PATH as METRICS
+from tallystone.server.metrics import Metrics, Readers
 from tallystone.server.paths import Match, Paths
 from tallystone.server.rates import Buckets, rate_limited
 from tallystone.server.readiness import Readiness
 from tallystone.server.retries import Flights, retry_of
 from tallystone.server.senders import Network, sender
 from tallystone.server.status import Status
+from tallystone.server.traces import Traces
 from tallystone.vault import Workspace
 
 MAX_BODY = 10 * 1024 * 1024
@@ -47,6 +50,9 @@ QUEUE = 1000
 """Requests that wait, unless the settings say otherwise."""
 TURN_GRACE = 1.0
 """Seconds that turns without a client get to end when the server stops, after its requests have ended."""
+
+METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
+"""Those that any route has. Others are `-` where they are counted: a client may send any word."""
 
 T = TypeVar("T")
 _OPEN = frozenset(path.encode() for path in OPEN_PATHS)
@@ -73,6 +79,9 @@ class App:
         rates: Buckets | None = None,
         proxies: Sequence[Network] = (),
         status: Status | None = None,
+        metrics: Metrics | None = None,
+        readers: Readers | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`log_public`: the log is served without a token. `logged` is called after each answer that made it grow.
         `queue` requests wait beside the `threads` that are worked on. `rates` bounds each principal's."""
@@ -99,6 +108,7 @@ class App:
         self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))
         self._rates, self._proxies = rates, proxies
         self._readiness = Readiness(workspace, status)
+        self._metrics, self._readers, self._traces = metrics, readers, traces
         self.ready = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,16 +134,23 @@ class App:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         request = _Request(scope, receive)
+        code = ""
         try:
-            answer = await self._answer(request)
+            if self._traces is None:
+                answer = await self._answer(request)
+            else:
+                answer = await self._traced(request, self._traces)
         except Gone:
             return
         except Exception as error:
             if not isinstance(error, TallystoneError):
                 _log_crash(error, request.template)
-            answer = errors.answer(error)
+            answer, code = errors.answer(error), errors.code_of(error)
         finally:
             self._bodies.held -= request.held
+        if self._metrics is not None:
+            seconds = time.perf_counter() - began
+            self._metrics.answered(request.template, request.known_method, answer.status, code, seconds)
         headers = {"cache-control": "no-store", **_named(request.leaves), **answer.headers}
         if isinstance(answer, Subscribed):
             response: ASGIApp = self._pump.stream(answer.subscription, headers)
@@ -148,7 +165,7 @@ class App:
             self._logged()
         _log.info(
             "request",
-            method=request.method,
+            method=request.known_method,
             route=request.template,
             status=answer.status,
             ms=round((time.perf_counter() - began) * 1000, 1),
@@ -165,6 +182,8 @@ class App:
         if isinstance(found, tuple):
             raise errors.wrong_method(found)
         if found is None:
+            if self._metrics is not None and self._readers is not None and request.raw_path == METRICS:
+                return await self._read_metrics(request, self._metrics, self._readers)
             await self._denied(request, "unknown_path")
             raise errors.unknown_path()
         request.template = found.route.path
@@ -190,6 +209,45 @@ class App:
             except _Stranger as stranger:
                 await self._denied(request, "unauthenticated")
                 raise stranger.error from None
+
+    async def _traced(self, request: _Request, traces: Traces) -> Answer:
+        with traces.request(request.headers) as span:
+            status, code = 500, "internal"
+            try:
+                answer = await self._answer(request)
+                status, code = answer.status, ""
+                return answer
+            except Gone:
+                status, code = 499, "gone"
+                raise
+            except Exception as error:
+                status, code = errors.answer(error).status, errors.code_of(error)
+                raise
+            finally:
+                traces.answered(
+                    span, request.template, request.known_method, status, code, len(request.leaves)
+                )
+
+    async def _read_metrics(self, request: _Request, metrics: Metrics, readers: Readers) -> Answer:
+        request.template = METRICS.decode()
+        if request.method != "GET":
+            raise errors.wrong_method(("GET",))
+        try:
+            readers.check(request.peer, request.headers)
+        except TallystoneError as error:
+            await self._denied(request, error.code)
+            raise
+        text, media = await self._admitted(metrics.exposition)
+        return Plain(text, headers={"content-type": media})
+
+    def gauges(self) -> dict[str, int]:
+        """What is so at the moment: requests at work, open streams, bytes of bodies, commits that wait."""
+        return {
+            "requests_working": self.working,
+            "feed_listeners": len(self._pump),
+            "body_bytes": self._bodies.held,
+            "commits_waiting": self._workspace.store.waiting(),
+        }
 
     async def _body(self, request: _Request, limit: int) -> bytes:
         def take(size: int) -> None:
@@ -237,7 +295,10 @@ class App:
         call = Call(
             vault, found.params, query, request.headers, body, retry, self._models, self._pump.admit, outbox
         )
-        return found.route.run(call)
+        if self._traces is None:
+            return found.route.run(call)
+        with self._traces.operation(found.route.path):
+            return found.route.run(call)
 
     async def _denied(self, request: _Request, code: str) -> None:
         """Log a refusal durably. Raises `Refusal` (429) when there are too many."""
@@ -277,6 +338,7 @@ class _Request:
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self.raw_headers
         }
+        self.known_method = self.method if self.method in METHODS else "-"
         self.receive = receive
         self.peer: str = (scope.get("client") or ("",))[0]
         self.held = 0  # bytes of its body

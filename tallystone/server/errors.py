@@ -113,6 +113,11 @@ def log_check_failed(findings: int) -> Refusal:
     )
 
 
+def code_of(error: BaseException) -> str:
+    """The code by which an error is counted."""
+    return error.code if isinstance(error, TallystoneError) else "internal"
+
+
 def answer(error: BaseException) -> Answer:
     """The answer that stands for an error."""
     if not isinstance(error, TallystoneError):

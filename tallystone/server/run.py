@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import structlog
@@ -26,12 +28,14 @@ from tallystone.server.connections import Sweep, allow_files, bounded
 from tallystone.server.duty import housekeeping, on_duty
 from tallystone.server.limits import MAX_HEADERS, MAX_TARGET
 from tallystone.server.logs import configure
+from tallystone.server.metrics import Metrics, Readers, prepare
 from tallystone.server.models import model_config
 from tallystone.server.rates import Buckets
 from tallystone.server.senders import networks
 from tallystone.server.settings import Settings
 from tallystone.server.status import Status
 from tallystone.server.tls import Certificate, certificate
+from tallystone.server.traces import Traces
 from tallystone.server.witnessing import POLL, TOGETHER, Witnessing, configured
 from tallystone.server.workers import Inherited, Workers
 from tallystone.vault import Workspace
@@ -75,6 +79,7 @@ def serve_many(
     # what is wrong with the settings is said once, and not by each process again and again
     configured(settings)
     certificate(settings)
+    Readers(settings)
     with listening(settings.host, settings.port) as bound:
         (announce or _announce)(url_of(settings.host, bound, settings.scheme))
 
@@ -83,7 +88,10 @@ def serve_many(
             with opened() as workspace, Inherited(fileno=os.dup(bound.fileno())) as mine:
                 _serve_on(workspace, settings, mine, Worker(number, starts, lifeline))
 
-        Workers(settings.workers, work, grace=settings.grace).run()
+        with TemporaryDirectory(prefix="tallystone-metrics-") as folder:
+            if settings.metrics != "off":
+                prepare(Path(folder))
+            Workers(settings.workers, work, grace=settings.grace).run()
 
 
 def _serve_on(
@@ -113,7 +121,7 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
     configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as bound:
         witnessing = Witnessing(workspace, configured(settings))
-        server = _assembled(workspace, settings, witnessing)
+        server = _assembled(workspace, settings, witnessing, Status(workspace.folder))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         try:
@@ -165,10 +173,15 @@ class _Server(uvicorn.Server):
     """uvicorn's server, which after a signal stops and returns, instead of raising the signal once more."""
 
     def __init__(
-        self, config: uvicorn.Config, app: App, tls: Certificate | None, lifeline: int | None
+        self,
+        config: uvicorn.Config,
+        app: App,
+        tls: Certificate | None,
+        metrics: Metrics | None,
+        lifeline: int | None,
     ) -> None:
         super().__init__(config)
-        self._app, self._tls, self._lifeline = app, tls, lifeline
+        self._app, self._tls, self._metrics, self._lifeline = app, tls, metrics, lifeline
         self._sweep = Sweep(lambda: self.server_state.connections, time.monotonic)
         self.began = threading.Event()
 
@@ -190,6 +203,8 @@ class _Server(uvicorn.Server):
         """Called ten times a second."""
         if counter % _TICKS == 0:
             self._sweep.look()
+            if self._metrics is not None:
+                self._metrics.now(self._app.gauges() | {"connections": len(self.server_state.connections)})
         if self._tls is not None and counter % (60 * _TICKS) == 0:
             self._tls.refresh()
         return await super().on_tick(counter)
@@ -222,9 +237,12 @@ def _assembled(
     workspace: Workspace,
     settings: Settings,
     witnessing: Witnessing,
-    status: Status | None = None,
+    status: Status,
     worker: Worker | None = None,
 ) -> _Server:
+    metrics = None
+    if settings.metrics != "off":
+        metrics = Metrics(workspace, status, *((worker.number, worker.starts) if worker else (None,)))
     app = App(
         workspace,
         max_body=settings.max_body,
@@ -240,6 +258,9 @@ def _assembled(
         rates=Buckets(settings.rate, settings.burst or 2 * settings.rate) if settings.rate else None,
         proxies=networks(settings.proxies),
         status=status,
+        metrics=metrics,
+        readers=Readers(settings),
+        traces=Traces(workspace) if settings.traces else None,
     )
     tls = certificate(settings)
     config = uvicorn.Config(
@@ -261,4 +282,4 @@ def _assembled(
         ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
     allow_files(settings.connections + settings.listeners + 512)
-    return _Server(config, app, tls, None if worker is None else worker.lifeline)
+    return _Server(config, app, tls, metrics, None if worker is None else worker.lifeline)

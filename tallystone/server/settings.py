@@ -2,6 +2,7 @@
 
 | setting    | environment           | default     | meaning                                                       |
 | data       | TALLYSTONE_DATA       |             | the data directory                                            |
+| store      | TALLYSTONE_STORE      |             | the postgresql:// URL of the database that holds the rows     |
 | host       | TALLYSTONE_HOST       | 127.0.0.1   | address to listen on                                          |
 | port       | TALLYSTONE_PORT       | 8283        | port to listen on; 0 takes a free one                         |
 | workers    | TALLYSTONE_WORKERS    | 1           | processes that serve                                          |
@@ -26,6 +27,9 @@
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
 | log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
 | log_public | TALLYSTONE_LOG_PUBLIC | false       | whether the audit log is served without a token               |
+| metrics    | TALLYSTONE_METRICS    | off         | who may read /metrics: off, loopback, or token                |
+| metrics_token | TALLYSTONE_METRICS_TOKEN |       | file with that token                                          |
+| traces     | TALLYSTONE_TRACES     | false       | whether OpenTelemetry is told of requests                     |
 | witnesses  | TALLYSTONE_WITNESSES  |             | who cosigns the audit log: URL=KEY, or a table in the file    |
 
 Of the models, each TALLYSTONE_ and its name in the environment, where lists are separated by commas:
@@ -46,12 +50,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tallystone.errors import Invalid
 from tallystone.server.models import LISTS
 from tallystone.server.senders import read_proxies
+from tallystone.vault.places import check_url
 
 PREFIX = "TALLYSTONE_"
 CONFIG = "TALLYSTONE_CONFIG"
@@ -62,6 +67,7 @@ class Settings:
     """What `serve` runs with. See the module's table for units."""
 
     data: Path | None = None
+    store: str | None = field(default=None, repr=False)  # may hold a password
     host: str = "127.0.0.1"
     port: int = 8283
     workers: int = 1
@@ -86,6 +92,9 @@ class Settings:
     log_format: str = "text"
     log_level: str = "info"
     log_public: bool = False
+    metrics: str = "off"
+    metrics_token: Path | None = None
+    traces: bool = False
     witnesses: tuple[tuple[str, str], ...] = ()
     providers: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
@@ -124,16 +133,16 @@ _BOUNDS = {
     "model_tokens": (1, 10**6),
     "reply_wait": (1, 600),
 }
-_FLAGS = ("log_public",)
+_FLAGS = ("log_public", "traces")
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
-_PATHS = ("data", "model_keys", "tls_cert", "tls_key")
+_PATHS = ("data", "model_keys", "tls_cert", "tls_key", "metrics_token")
 _WORDS = {
     "log_format": ("text", "json"),
     "log_level": ("info", "warning", "error"),
     "tls_min": ("1.2", "1.3"),
 }
-_READERS = {**LISTS, "proxies": read_proxies}
-NAMES = tuple(field.name for field in fields(Settings))
+_READERS = {**LISTS, "proxies": read_proxies, "store": check_url}
+NAMES = tuple(one.name for one in fields(Settings))
 """All settings."""
 
 

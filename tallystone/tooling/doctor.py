@@ -36,18 +36,21 @@ class Check:
     hint: str = ""
 
 
-def examine(data: Path | None, url: str | None, token: str | None) -> Iterator[Check]:
-    """All checks that apply: of the machine always, of a place and a token where they are named."""
+def examine(
+    data: Path | None, url: str | None, token: str | None, store: str | None = None
+) -> Iterator[Check]:
+    """All checks that apply: of the machine always, of a place and a token where they are named. `store`: the
+    URL of the store, if another than the data directory names."""
     yield _python()
     yield _cryptography()
     yield _sqlite()
     yield _extras()
     if data is not None:
-        yield from _directory(data)
+        yield from _directory(data, store)
     if url is not None:
         yield _server(url)
     if token is not None:
-        yield _token(token, data)
+        yield _token(token, data, store)
 
 
 def _python() -> Check:
@@ -83,7 +86,7 @@ def _sqlite() -> Check:
 
 
 def _extras() -> Check:
-    wanted = {"cli": "cyclopts", "server": "starlette", "demo": "letta_client"}
+    wanted = {"cli": "cyclopts", "server": "starlette", "demo": "letta_client", "postgresql": "psycopg"}
     present = [extra for extra, module in wanted.items() if importlib.util.find_spec(module) is not None]
     try:
         ours = version("tallystone")
@@ -95,7 +98,7 @@ def _extras() -> Check:
 # -- the data directory -----------------------------------------------------------------------------------------
 
 
-def _directory(data: Path) -> Iterator[Check]:
+def _directory(data: Path, store: str | None) -> Iterator[Check]:
     if not data.is_dir():
         yield Check(
             "data directory", "problem", f"{data} is no directory", f"make it: tallystone init {data}"
@@ -103,7 +106,7 @@ def _directory(data: Path) -> Iterator[Check]:
         return
     yield _private(data)
     yield _space(data)
-    yield _opens(data)
+    yield _opens(data, store)
     yield _no_kits(data)
 
 
@@ -129,9 +132,9 @@ def _space(data: Path) -> Check:
     return Check("disk", "ok", detail)
 
 
-def _opens(data: Path) -> Check:
+def _opens(data: Path, store: str | None) -> Check:
     try:
-        Workspace.open(data).close()
+        Workspace.open(data, store).close()
     except TallystoneError as refused:
         return Check("workspace", "problem", refused.message, refused.hint)
     return Check("workspace", "ok", "opens; tallystone audit verify checks every row")
@@ -174,7 +177,7 @@ def _server(url: str) -> Check:
     return Check("server", "ok", f"{url} is up, version {found.get('version', '?')}")
 
 
-def _token(token: str, data: Path | None) -> Check:
+def _token(token: str, data: Path | None, store: str | None) -> Check:
     try:
         keystore.parse_token(token)
     except TallystoneError:
@@ -184,7 +187,7 @@ def _token(token: str, data: Path | None) -> Check:
     if data is None:
         return Check("token", "ok", "well-formed")
     try:
-        workspace = Workspace.open(data)
+        workspace = Workspace.open(data, store)
     except TallystoneError:
         return Check("token", "warning", "well-formed; without its workspace there is nothing to try it on")
     try:

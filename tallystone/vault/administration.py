@@ -9,13 +9,13 @@ from tallystone.errors import Invalid
 from tallystone.keystore import ACTIVE, SUSPENDED
 from tallystone.vault import accounts, charter, invitations, logkey, model_keys, renewing, roles, tokens
 from tallystone.vault.caller import Caller
+from tallystone.vault.rotated import Rotated
 from tallystone.vault.types import (
     CharterView,
     Credentials,
     InviteInfo,
     ModelKeyInfo,
     Principal,
-    Rotated,
     TokenInfo,
 )
 

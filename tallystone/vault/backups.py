@@ -24,11 +24,12 @@ from tallystone.audit.restored import RESTORE, Lost, Restore
 from tallystone.errors import Invalid, StoreError, StoreFull, Tampered
 from tallystone.statements import Signed
 from tallystone.store.copying import Seizure, copy_database, put_in_place, sync
+from tallystone.store.opening import DATABASE
 from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, WORKSPACE, Row
 from tallystone.vault.logkey import FILE, KEY_FOLDER, log_keys, make_log_key
 from tallystone.vault.recovery import kit_caller, recover
 from tallystone.vault.restoring import declare
-from tallystone.vault.workspace import DATABASE, Workspace
+from tallystone.vault.workspace import Workspace
 
 Step = Callable[[int, int], None]
 Phase = Callable[[str], AbstractContextManager[Step]]

@@ -269,7 +269,8 @@ class Opened:
 
     def stored(self, number: int) -> tuple[Content, Version]:
         """The version at this place, as it lies there: whether its writer was allowed to is not asked."""
-        row = self.plan.get(VERSION, self.held.storage, number)
+        look = self.plan.get if number == self.row.version else self.plan.peek
+        row = look(VERSION, self.held.storage, number)
         if row is None:
             raise Tampered("a block's version is not there")
         epoch = int(row[3])

@@ -49,6 +49,13 @@ class Plan:
             return change.row if isinstance(change, Put) else None
         return self._stored(table, full)
 
+    def peek(self, table: Table, *key: int | bytes | str) -> Row | None:
+        """Like `get`, for rows that are looked at once: this plan does not keep them, so memory does not grow."""
+        full = (WS, *key)
+        if (table.name, full) in self._changes or (table.name, full) in self._gets:
+            return self.get(table, *key)
+        return self.snapshot.get(table, full)
+
     def need(self, table: Table, *key: int | bytes | str) -> Row | None:
         """Like `get`, and the commit fails unless the row is still exactly this (or still absent)."""
         full = (WS, *key)

@@ -143,7 +143,7 @@ class PublicLog:
         """Write the log into a folder of files, or what is new of it: see `audit.export.export`."""
         with self._workspace.store.snapshot() as snapshot:
             keys = log_keys(self._workspace, snapshot)
-            return export(Published(snapshot), folder, self.origin, keys, progress)
+            return export(Published(snapshot), folder, self.origin, keys.encode(), progress)
 
     def _cosigned(self, log: Published) -> list[bytes]:
         """The kept notes by size, smallest first; of equal texts the cosignatures are joined. Those of leaves that a

@@ -124,6 +124,24 @@ def list_conversations(
     return caller.transact(action)
 
 
+def conversations_from(caller: Caller, agent_id: str, beyond: int, limit: int) -> list[Entry]:
+    """A page of an agent's conversations by their position."""
+
+    def action(plan: Plan) -> list[Entry]:
+        held, keys = open_agent(caller, plan, agent_id)
+        found: list[Entry] = []
+        for number, entry in streams.walk(plan, keys, CONVERSATIONS, after=beyond):
+            record = streams.peek(plan, keys, CONVERSATION, entry["id"])
+            if record is not None:
+                found.append({**record, "position": number})
+            if len(found) == limit:
+                break
+        caller.event(plan, "list", held.key, agent=agent_id, conversations=len(found))
+        return found
+
+    return caller.transact(action)
+
+
 def edit_conversation(caller: Caller, conversation: str, changes: Mapping[str, Any]) -> Entry:
     """Change fields of a conversation's record."""
 

@@ -1,6 +1,6 @@
 """A workspace: the data directory, its store, its log, and what holds for everybody in it.
 
-    DIR/tallystone.db            the store
+    DIR/tallystone.db            the store, or DIR/store.url: the database that is the store (see `store.opening`)
     DIR/server-keys/log.key      32 bytes: the seed that signs the log's checkpoints; opens nothing
     DIR/cosigned/                the newest checkpoint that each outside witness has signed (see `audit.cosigned`)
     DIR/server-keys/days/        the keys of days on which blocks end (see `daykeys`); they open nothing alone
@@ -12,6 +12,7 @@ It holds no key of any principal. Vaults come out of it, one for each caller.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -28,8 +29,8 @@ from tallystone.audit.verify import Report, verify
 from tallystone.errors import Conflict, NotFound, StoreError, Tampered
 from tallystone.keystore import Identity, Keys, check_principal, parse_token
 from tallystone.statements import Genesis, PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
+from tallystone.store.opening import locate, make_store, open_store
 from tallystone.store.protocol import Batch, Event, Put, Row, Store
-from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import AUDITOR, CHARTER, PRINCIPAL, SHRED, WORKSPACE
 from tallystone.vault import accounts, invitations, purging, recovery
 from tallystone.vault.caller import Caller, Stripes, authenticate
@@ -47,7 +48,6 @@ from tallystone.vault.shredkeys import POOLS, ShredKeys
 from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
 
-DATABASE = "tallystone.db"
 REMEMBERED = 65_536
 """Verdicts (on principals, on policy statements) that a process keeps."""
 GENESES = 16_384
@@ -97,20 +97,16 @@ class Workspace:
     # -- opening ------------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Workspace:
-        """The workspace in the data directory `path`. Raises `StoreError` with a hint when there is none."""
+    def open(cls, path: str | os.PathLike[str], store: str | None = None) -> Workspace:
+        """The workspace in the data directory `path`. `store`: the URL of its database, if another than the directory
+        names: with a password, or because it moved. Raises `StoreError` with a hint when there is none."""
         folder = Path(path)
-        if not (folder / DATABASE).is_file():
-            raise StoreError(
-                f"there is no workspace in {folder}",
-                hint="make one with: tallystone init DIR",
-                code="no_workspace",
-            )
+        location = locate(folder, store)
         seed = read_log_key(folder)
         sequencer = _sequencer(folder, seed)
-        store = SqliteStore(folder / DATABASE, sequencer)
+        opened = open_store(location, sequencer)
         try:
-            with store.snapshot() as snapshot:
+            with opened.snapshot() as snapshot:
                 row = snapshot.get(WORKSPACE, (WS,))
             if row is None:
                 raise StoreError("the workspace was never finished", hint="start again in an empty directory")
@@ -119,15 +115,17 @@ class Workspace:
             record = WorkspaceRecord.decode(signed.body)
             settle(folder, LogKeys.decode(record.log).newest)
             public = crypto.signing_public(read_log_key(folder))
-            return cls(store, sequencer, workspace_id, record, signed, public, *_beside(folder))
+            return cls(opened, sequencer, workspace_id, record, signed, public, *_beside(folder))
         except BaseException:
-            store.close()
+            opened.close()
             raise
 
     @classmethod
-    def init(cls, path: str | os.PathLike[str], name: str = "root") -> tuple[Workspace, Credentials]:
+    def init(
+        cls, path: str | os.PathLike[str], name: str = "root", store: str | None = None
+    ) -> tuple[Workspace, Credentials]:
         """Make a workspace in `path`, which must be empty or missing. Returns it with its first user's credentials:
-        they exist nowhere else."""
+        they exist nowhere else. `store`: the URL of an empty PostgreSQL database for its rows. Raises `StoreError`."""
         folder, founder = Path(path), accounts.check_name(name)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -141,19 +139,23 @@ class Workspace:
                 f"cannot write to {folder}: {error.strerror}", hint="check its permissions"
             ) from error
         sequencer = _sequencer(folder, seed)
-        store = SqliteStore(folder / DATABASE, sequencer, create=True)
-        with store.snapshot() as snapshot:
+        try:
+            opened = make_store(folder, store, sequencer)
+        except BaseException:
+            shutil.rmtree(folder / KEY_FOLDER)  # the key of nothing; another attempt needs an empty place
+            raise
+        with opened.snapshot() as snapshot:
             plan = Plan(snapshot)
             public = crypto.signing_public(seed)
             founding = accounts.found_workspace(plan, public, int(time.time()))
             sequencer.bind(founding.identity.digest)
             made_of = founding.identity.digest, founding.record, founding.signed, public
-            workspace = cls(store, sequencer, *made_of, *_beside(folder))
+            workspace = cls(opened, sequencer, *made_of, *_beside(folder))
             made = accounts.welcome_root(workspace, plan, founding, founder)
         try:
-            store.commit(plan.batch())
+            opened.commit(plan.batch())
         except BaseException:
-            store.close()
+            opened.close()
             raise
         return workspace, made
 
