@@ -48,7 +48,8 @@ def read_log_key(folder: Path) -> bytes:
     except OSError as error:
         raise StoreError(
             f"cannot read the log's key: {error.strerror}",
-            hint=f"it belongs at {KEY_FOLDER}/{FILE} in the data directory; without it nothing can be logged",
+            hint=f"it belongs at {KEY_FOLDER}/{FILE} in the data directory; "
+            "if it is lost for good: tallystone restore --new-log-key",
             code="no_log_key",
         ) from error
     if len(key) != crypto.KEY_SIZE:
