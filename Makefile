@@ -20,14 +20,14 @@ export PYTHONDONTWRITEBYTECODE :=
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
 .PHONY: all setup demo test bench lint format clean
-SUITES := dropin overhead growth sharing feed audit log
+SUITES := dropin overhead growth sharing feed audit log profile
 .PHONY: $(SUITES:%=bench-%)
 .DEFAULT_GOAL := all
 
 all:
 	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
 	@echo "make test    lint, strict types and all tests"
-	@echo "make bench   the suites dropin, overhead and growth, half an hour; alone, with BENCH_ARGS='--help' for their options:"
+	@echo "make bench   the suites dropin, overhead and growth, twenty minutes; alone, with BENCH_ARGS='--help' for their options:"
 	@echo "make bench-dropin    requests a second of a letta-compatible server, ours or another's"
 	@echo "make bench-overhead  ours against a plaintext twin"
 	@echo "make bench-growth    1,000 to 100,000 blocks, or a million"
@@ -35,6 +35,7 @@ all:
 	@echo "make bench-feed      how soon listeners hear of a change"
 	@echo "make bench-audit     what the log costs those who read"
 	@echo "make bench-log       what a long log costs: 10 million leaves, 5 GB for a while (BENCH_ARGS='--leaves 100000' for fewer)"
+	@echo "make bench-profile   what an operation costs and where: statements, signatures, processor time by part"
 	@echo "make lint    lint and strict types only"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the virtual environment and caches"
@@ -77,7 +78,7 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 
 test: lint
-	@$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .

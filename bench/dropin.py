@@ -101,7 +101,10 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         generators = stack.enter_context(Generators(given.generators))
         token = os.environ.get("BENCH_TOKEN", "")
         if given.token_file:
-            token = given.token_file.read_text().strip()
+            try:
+                token = given.token_file.read_text().strip()
+            except OSError as error:
+                raise Unreachable(f"{given.token_file}: {error.strerror}") from None
         starts: list[float] = []
         pids, beside, folder = given.pid, given.beside_pid, None
         url, data = given.url, given.data
@@ -124,7 +127,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             "seconds": given.seconds,
             "rounds": given.rounds,
             "generators": given.generators,
-            "store": given.store,
+            "store": None if given.url or given.data else given.store,
             "workers": given.workers,
             "memory": {"at_start": machine.memory(*pids) if pids else None},
             "rows": [],
@@ -149,7 +152,7 @@ def _name(given: argparse.Namespace) -> str:
     if given.url:
         return str(given.url)
     workers = "1 worker" if given.workers == 1 else f"{given.workers} workers"
-    return f"{STORES[given.store]}, {workers}"
+    return f"{given.data or STORES[given.store]}, {workers}"
 
 
 def line(found: dict[str, Any]) -> str:

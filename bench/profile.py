@@ -283,7 +283,7 @@ def measure_http(names: list[str], turns: int, clients: int) -> None:
             server.join(30)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("operations", nargs="*", help="which operations (default: all)")
@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--calls", action="store_true", help="print the functions that take longest")
     parser.add_argument("--http", action="store_true", help="through the server, over HTTP")
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         scene = Scene(folder + "/w", 64)
         everything = list(_operations(scene))

@@ -182,6 +182,41 @@ def _resources(run: dict[str, Any]) -> str:
     return "".join(f"{one} " for one in said)
 
 
+def workers(docs: Path) -> str:
+    """What more workers gain, against the bound that processor time sets: client and database share the cores."""
+    found = _result(docs, "dropin")
+    runs = found["runs"] if found is not None else []
+    rows = []
+    for many in (run for run in runs if run["workers"] > 1 and run["store"]):
+        for alone in (run for run in runs if run["workers"] == 1 and run["store"] == many["store"]):
+            rows += [_gain(alone, one, many) for one in alone["rows"] if _busiest(alone, one)]
+    columns = ("", "", "one worker, a second", "more", "gain", "bound", "of the bound")
+    return _table(columns, [row for row in rows if row]) if rows else NOT_YET
+
+
+def _busiest(run: dict[str, Any], one: dict[str, Any]) -> bool:
+    return bool(one["connections"] == max(row["connections"] for row in run["rows"]))
+
+
+def _gain(alone: dict[str, Any], one: dict[str, Any], many: dict[str, Any]) -> tuple[str, ...]:
+    same = ("operation", "connections")
+    more = [row for row in many["rows"] if all(row[name] == one[name] for name in same)]
+    if not more or not one["server_ms"]:
+        return ()
+    rest = one["client_ms"] + one["beside_ms"]
+    most = min(many["workers"], alone["machine"]["cores"] * one["server_ms"] / (one["server_ms"] + rest))
+    gain = more[0]["per_second"] / one["per_second"]
+    rates = f"{one['per_second']:,.0f}", f"{more[0]['per_second']:,.0f}"
+    return (
+        many["name"],
+        TITLES[one["operation"]],
+        *rates,
+        f"{gain:.2f}",
+        f"{most:.2f}",
+        f"{gain / most:.2f}",
+    )
+
+
 def growth(docs: Path) -> str:
     """All points, and the picture."""
     found = _result(docs, "growth")
@@ -220,6 +255,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "overhead": overhead,
     "spent": spent,
     "dropin": dropin,
+    "workers": workers,
     "growth": growth,
 }
 

@@ -292,8 +292,8 @@ class Membership(_Body):
 class Charter(_Body):
     """What the workspace's root lays down for all: who trusts whose shares, the names of the levels, how many grants.
 
-    `trust`: shares between members need no acceptance. `levels`: names of the sensitivity levels, lowest first.
-    `max_grants`: direct grants that a block may have.
+    `trust`: shares between members need no acceptance. `levels`: names of the sensitivity levels, lowest first;
+    [name, n] for one whose blocks have at least the audit level n. `max_grants`: direct grants that a block may have.
     """
 
     serial: int
@@ -304,6 +304,14 @@ class Charter(_Body):
     issuer: str
     issuer_record: bytes
     time: int
+
+
+@dataclass(frozen=True)
+class AuditedCharter(Charter):
+    """A charter of a workspace that has auditors beside its root: the ids of users. Signed as a charter; one without
+    them has the fields that it always had."""
+
+    auditors: list[Any]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
-from tallystone.keystore import Keys, Root, open_root, open_seed, parse_token
+from tallystone.keystore import Keys, Root, find_nest, open_root, open_seed, parse_token
 from tallystone.store.tables import (
     BLOCK,
     EPOCH,
@@ -67,7 +67,8 @@ class Thief:
         with workspace.store.snapshot() as snapshot:
             for row in snapshot.rows(TOKEN):
                 if row[1] == self.token.kid:
-                    root = open_root(self.token, bytes(row[7]), str(row[2]), str(row[3]), int(row[4]), row[5])
+                    clear = str(row[2]), str(row[3]), int(row[4]), row[5]
+                    root = open_root(self.token, bytes(row[7]), *clear, workspace.shreds.get)
                     self.roots[root.read] = Keys(str(row[2]), root)
             principals = {str(row[1]) for row in snapshot.rows(PRINCIPAL)}
             shelves = list(snapshot.rows(SHELF))
@@ -81,7 +82,7 @@ class Thief:
                     held = unshelve(
                         keys, bytes(row[1]), bytes(row[2]), int(row[3]), bytes(row[4]), bytes(row[5])
                     )
-                    self._take(keys, held)
+                    self._take(workspace, keys, held)
             for row in identities:
                 with suppress(Tampered):
                     self.seeds.add(open_seed(keys, "kem", bytes(row[3])))
@@ -118,14 +119,18 @@ class Thief:
                         )
                         self.roots[payload["read"]] = Keys(role, Root(payload["read"], act, workspace.id))
 
-    def _take(self, keys: Keys, held: Held) -> None:
+    def _take(self, workspace: Workspace, keys: Keys, held: Held) -> None:
         self.grants.add(held.key)
         self.blocks.add(held.block)
         if held.admin:
             self.admins.add(held.admin)
         if held.root_read:
-            root = Root(held.root_read, held.root_act or None, keys.root.pin)
-            self.roots[held.root_read] = Keys(held.subject, root)
+            nest = find_nest(
+                (held.extra or {})["nest"], workspace.shreds.get
+            )  # the copy has the server's keys
+            act = nest.unwrap(held.root_act) if held.root_act else None
+            root = Root(nest.unwrap(held.root_read), act, keys.root.pin)
+            self.roots[root.read] = Keys(held.subject, root)
         if held.kind == "role" and held.root_act:
             self.acts[held.subject] = held.root_act
 

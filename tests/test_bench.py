@@ -46,6 +46,17 @@ def test_the_drop_in_suite_asks_every_operation_of_a_server_that_it_starts(docs:
     assert all(title in table for title in TITLES.values())
 
 
+def test_what_more_workers_gain_is_held_against_what_the_cores_allow(tmp_path: Path) -> None:
+    one = {"operation": "update", "connections": 32, "per_second": 100.0}
+    costs = {"server_ms": 3.0, "client_ms": 0.5, "beside_ms": 0.5}
+    run = {"store": "postgresql", "machine": {"cores": 2}}
+    alone = {**run, "name": "alone", "workers": 1, "rows": [{**one, **costs}]}
+    two = {**run, "name": "two", "workers": 2, "rows": [{**one, **costs, "per_second": 135.0}]}
+    (tmp_path / "dropin.json").write_text(json.dumps({"runs": [alone, two]}))
+    # Of 2 cores the worker gets 3 ms in 4: 1.5 times one worker at most.
+    assert "| two | update a block, 1 KB | 100 | 135 | 1.35 | 1.50 | 0.90 |" in report.workers(tmp_path)
+
+
 def test_the_drop_in_suite_says_in_one_line_that_a_server_is_not_there(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

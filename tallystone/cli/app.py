@@ -28,6 +28,7 @@ from tallystone.cli import (
     workspace,
 )
 from tallystone.cli.access import access
+from tallystone.cli.audit_grants import auditors, grant, ungrant
 from tallystone.cli.audit_search import search
 from tallystone.cli.demo import demo, doctor
 from tallystone.cli.export import export
@@ -88,6 +89,14 @@ command(
     "tallystone audit search --denied --since 7d",
     "tallystone audit search --changes --block BLOCK --after-grant 1",
 )(search)
+command(
+    audit.app,
+    "grant",
+    "tallystone audit grant ada",
+    "tallystone audit grant ada --history --url https://memory.example.com",
+)(grant)
+command(audit.app, "ungrant", "tallystone audit ungrant ada")(ungrant)
+command(audit.app, "auditors", "tallystone audit auditors")(auditors)
 for _group in (
     token.app,
     user.app,

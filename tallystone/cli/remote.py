@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from tallystone import errors
 from tallystone.cli import values
+from tallystone.cli.remote_log import RemoteAuditors
 from tallystone.cli.remote_people import RemotePeople
 from tallystone.cli.remote_roots import RemoteRoots
 from tallystone.cli.wire import Wire, path
@@ -42,7 +43,7 @@ def redeem(url: str, code: str) -> Credentials:
     return values.plain(Credentials, answer)
 
 
-class RemoteVault(RemotePeople, RemoteRoots):
+class RemoteVault(RemotePeople, RemoteRoots, RemoteAuditors):
     """What the token's principal can do, over HTTP. Same methods and values as `Vault`, fewer of them."""
 
     # -- blocks --

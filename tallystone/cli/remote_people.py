@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from tallystone.cli import values
@@ -58,10 +58,11 @@ class RemotePeople(Verbs):
         trust: bool | None = None,
         levels: Iterable[str] | None = None,
         max_grants: int | None = None,
+        audit: Mapping[str, str] | None = None,
     ) -> CharterView:
         """Change some of them."""
         named = None if levels is None else list(levels)
-        body = {"trust": trust, "levels": named, "max_grants": max_grants}
+        body = {"trust": trust, "levels": named, "max_grants": max_grants, "audit": audit}
         return values.charter(self._patch("/v1/charter", body))
 
     def tokens(self) -> list[TokenInfo]:

@@ -35,6 +35,7 @@ def serve(
     port: Annotated[int | None, Parameter(metavar="N")] = None,
     config: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     workers: Annotated[int | None, Parameter(metavar="N")] = None,
+    http: Literal["uvicorn", "granian"] | None = None,
     max_body: Annotated[int | None, Parameter(metavar="BYTES")] = None,
     threads: Annotated[int | None, Parameter(metavar="N")] = None,
     grace: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
@@ -60,6 +61,7 @@ def serve(
     traces: Annotated[bool | None, Parameter(negative=(), group=WATCHED)] = None,
     log_public: Annotated[bool | None, Parameter(negative=(), group=LOG)] = None,
     witnesses: Annotated[str | None, Parameter(metavar="URL=KEY,…", group=LOG)] = None,
+    witness_wait: Annotated[int | None, Parameter(metavar="SECONDS", group=LOG)] = None,
     providers: Annotated[str | None, Parameter(metavar="NAME=URL,…", group=MODELS)] = None,
     models: Annotated[str | None, Parameter(metavar="HANDLE,…", group=MODELS)] = None,
     model_keys: Annotated[Path | None, Parameter(metavar="FILE", group=MODELS)] = None,
@@ -91,6 +93,8 @@ def serve(
         TOML file with settings. Also: TALLYSTONE_CONFIG.
     workers
         Processes that serve; one that dies is replaced. Default: 1.
+    http
+        What speaks HTTP. Default: uvicorn.
     max_body
         Bytes that the body of a request may have. Default: 10485760.
     threads
@@ -141,6 +145,8 @@ def serve(
         Serve the audit log without a token: its tiles, checkpoints, receipts and witnesses.
     witnesses
         Who cosigns the audit log: where each takes checkpoints, and its verifier key.
+    witness_wait
+        Seconds that an answer waits for a witness, where a block asks for one. Default: 20.
     providers
         Base URLs of model providers, e.g. ollama=http://127.0.0.1:11434/v1.
     models
@@ -175,6 +181,7 @@ def serve(
         "host": host,
         "port": port,
         "workers": workers,
+        "http": http,
         "max_body": max_body,
         "threads": threads,
         "grace": grace,
@@ -200,6 +207,7 @@ def serve(
         "traces": traces,
         "log_public": log_public,
         "witnesses": witnesses,
+        "witness_wait": witness_wait,
         "providers": providers,
         "models": models,
         "model_keys": model_keys,

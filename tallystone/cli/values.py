@@ -73,6 +73,7 @@ def block(item: Mapping[str, Any]) -> Block:
         append_only=bool(item.get("append_only")),
         through=item.get("through") or "",
         keep=item.get("keep") or "all",
+        audit_level=item.get("audit_level") or "durable",
     )
 
 
@@ -216,4 +217,6 @@ def undone(item: Mapping[str, Any]) -> Undone:
 
 def charter(item: Mapping[str, Any]) -> CharterView:
     """The workspace's charter."""
-    return plain(CharterView, {**item, "levels": tuple(item["levels"])})
+    return plain(
+        CharterView, {**item, "levels": tuple(item["levels"]), "auditors": tuple(item.get("auditors", ()))}
+    )

@@ -6,6 +6,7 @@ it is answered; what a known caller is refused, the vault logs itself.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ from tallystone.server.senders import Network, sender
 from tallystone.server.status import Status
 from tallystone.server.traces import Traces
 from tallystone.vault import Workspace
+from tallystone.vault.awaiting import Owed, no_witness, owing, too_late
 
 MAX_BODY = 10 * 1024 * 1024
 """Bytes of a request's body, unless the settings say otherwise."""
@@ -240,14 +242,18 @@ class App:
         text, media = await self._admitted(metrics.exposition)
         return Plain(text, headers={"content-type": media})
 
-    def gauges(self) -> dict[str, int]:
-        """What is so at the moment: requests at work, open streams, bytes of bodies, commits that wait."""
-        return {
-            "requests_working": self.working,
-            "feed_listeners": len(self._pump),
-            "body_bytes": self._bodies.held,
-            "commits_waiting": self._workspace.store.waiting(),
-        }
+    def note(self, **more: int) -> None:
+        """Let the metrics know what is so at the moment, and what the caller knows beside it. Called each second."""
+        if self._metrics is not None:
+            self._metrics.now(
+                {
+                    "requests_working": self.working,
+                    "feed_listeners": len(self._pump),
+                    "body_bytes": self._bodies.held,
+                    "commits_waiting": self._workspace.store.waiting(),
+                    **more,
+                }
+            )
 
     async def _body(self, request: _Request, limit: int) -> bytes:
         def take(size: int) -> None:
@@ -322,7 +328,27 @@ class App:
     async def _thread(self, work: Callable[[], T]) -> T:
         if self._limiter is None:  # belongs to the running loop, so it cannot be made before
             self._limiter = anyio.CapacityLimiter(self._threads)
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+        owed = Owed()
+
+        def run() -> T:
+            with owing(owed):
+                return work()
+
+        try:
+            return await anyio.to_thread.run_sync(run, limiter=self._limiter)
+        finally:  # an error tells of what was read as well
+            if owed.size:
+                await self._witnessed(owed.size)
+
+    async def _witnessed(self, size: int) -> None:
+        """Wait without a thread until a witness has seen so many leaves. Raises `Unwitnessed`."""
+        awaited = self._workspace.awaited
+        if awaited is None:
+            raise no_witness()
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(awaited.promise(size)), awaited.seconds)
+        except TimeoutError:
+            raise too_late() from None
 
 
 class _Request:

@@ -16,6 +16,7 @@ from tallystone.errors import (
     TallystoneError,
     Tampered,
     Unauthenticated,
+    Unwitnessed,
     Waiting,
 )
 from tallystone.letta.call import Answer
@@ -137,6 +138,8 @@ def _headers(error: TallystoneError) -> dict[str, str]:
         return {"www-authenticate": "Bearer"}
     if isinstance(error, Taken | Waiting | Tampered | StoreFull | Locked):
         return dict(NO_RETRY)
+    if isinstance(error, Unwitnessed):
+        return {"retry-after": "5"} if error.code == Unwitnessed.code else dict(NO_RETRY)
     if isinstance(error, StoreError):
         return {"retry-after": "1"}
     return dict(NO_RETRY) if error.status >= 500 else {}

@@ -22,9 +22,10 @@ import uvicorn
 
 from tallystone.errors import StoreError
 from tallystone.letta.model_layer import ModelLayer
+from tallystone.server import http_granian
 from tallystone.server.app import App
 from tallystone.server.auth import Turnstile
-from tallystone.server.connections import Sweep, allow_files, bounded
+from tallystone.server.connections import QUEUE, Sweep, allow_files, bounded
 from tallystone.server.duty import housekeeping, on_duty
 from tallystone.server.limits import MAX_HEADERS, MAX_TARGET
 from tallystone.server.logs import configure
@@ -40,9 +41,6 @@ from tallystone.server.witnessing import POLL, TOGETHER, Witnessing, configured
 from tallystone.server.workers import Inherited, Workers
 from tallystone.vault import Workspace
 from tallystone.vault.types import Backups
-
-QUEUE = 2048
-"""Connections that wait to be accepted."""
 
 _TICKS = 10  # of uvicorn's main loop, a second
 _log = structlog.get_logger("tallystone.server")
@@ -80,6 +78,8 @@ def serve_many(
     configured(settings)
     certificate(settings)
     Readers(settings)
+    if settings.http == "granian":
+        http_granian.check()
     with listening(settings.host, settings.port) as bound:
         (announce or _announce)(url_of(settings.host, bound, settings.scheme))
 
@@ -101,8 +101,13 @@ def _serve_on(
     status = Status(workspace.folder)
     workspace.log.asked = status.witnesses
     # Another process may write, and cannot wake us: then the log's head is looked at as often as witnesses are asked.
-    witnessing = Witnessing(workspace, configured(settings), TOGETHER if worker is not None else POLL)
-    server = _assembled(workspace, settings, witnessing, status, worker)
+    witnessing = Witnessing(
+        workspace, configured(settings), TOGETHER if worker is not None else POLL, settings.witness_wait
+    )
+    app = _application(workspace, settings, witnessing, status, worker)
+    lifeline = None if worker is None else worker.lifeline
+    if settings.http == "granian":
+        http_granian.check()
 
     @contextmanager
     def jobs() -> Iterator[None]:
@@ -110,8 +115,11 @@ def _serve_on(
         with housekeeping(workspace, status, settings.check_every), witnessing.under_way():
             yield
 
-    with on_duty(workspace.folder, jobs):
-        server.run(sockets=[bound])
+    with witnessing.answering(), on_duty(workspace.folder, jobs):
+        if settings.http == "granian":
+            http_granian.serve(app, settings, bound, lifeline)
+        else:
+            _uvicorn(app, settings, lifeline).run(sockets=[bound])
 
 
 @contextmanager
@@ -120,13 +128,13 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
     settings = settings or Settings(port=0)
     configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as bound:
-        witnessing = Witnessing(workspace, configured(settings))
-        server = _assembled(workspace, settings, witnessing, Status(workspace.folder))
+        witnessing = Witnessing(workspace, configured(settings), seconds=settings.witness_wait)
+        server = _uvicorn(_application(workspace, settings, witnessing, Status(workspace.folder)), settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         try:
             server.began.wait()
-            with witnessing.under_way():
+            with witnessing.answering(), witnessing.under_way():
                 yield url_of(settings.host, bound, settings.scheme)
         finally:
             server.should_exit = True
@@ -177,11 +185,10 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         app: App,
         tls: Certificate | None,
-        metrics: Metrics | None,
         lifeline: int | None,
     ) -> None:
         super().__init__(config)
-        self._app, self._tls, self._metrics, self._lifeline = app, tls, metrics, lifeline
+        self._app, self._tls, self._lifeline = app, tls, lifeline
         self._sweep = Sweep(lambda: self.server_state.connections, time.monotonic)
         self.began = threading.Event()
 
@@ -203,8 +210,7 @@ class _Server(uvicorn.Server):
         """Called ten times a second."""
         if counter % _TICKS == 0:
             self._sweep.look()
-            if self._metrics is not None:
-                self._metrics.now(self._app.gauges() | {"connections": len(self.server_state.connections)})
+            self._app.note(connections=len(self.server_state.connections))
         if self._tls is not None and counter % (60 * _TICKS) == 0:
             self._tls.refresh()
         return await super().on_tick(counter)
@@ -233,17 +239,17 @@ class _Server(uvicorn.Server):
         self.handle_exit(number, frame)
 
 
-def _assembled(
+def _application(
     workspace: Workspace,
     settings: Settings,
     witnessing: Witnessing,
     status: Status,
     worker: Worker | None = None,
-) -> _Server:
+) -> App:
     metrics = None
     if settings.metrics != "off":
         metrics = Metrics(workspace, status, *((worker.number, worker.starts) if worker else (None,)))
-    app = App(
+    return App(
         workspace,
         max_body=settings.max_body,
         threads=settings.threads,
@@ -262,6 +268,9 @@ def _assembled(
         readers=Readers(settings),
         traces=Traces(workspace) if settings.traces else None,
     )
+
+
+def _uvicorn(app: App, settings: Settings, lifeline: int | None = None) -> _Server:
     tls = certificate(settings)
     config = uvicorn.Config(
         app,
@@ -278,8 +287,8 @@ def _assembled(
         timeout_graceful_shutdown=settings.grace,
         timeout_keep_alive=75,
         # Also how many connections are accepted at a time: one that takes all that wait leaves the others idle.
-        backlog=QUEUE if worker is None else 1,
+        backlog=QUEUE if lifeline is None else 1,
         ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
     allow_files(settings.connections + settings.listeners + 512)
-    return _Server(config, app, tls, metrics, None if worker is None else worker.lifeline)
+    return _Server(config, app, tls, lifeline)

@@ -120,7 +120,7 @@ class Workers:
 
     def _ended(self, place: _Place, code: int) -> None:
         now = self._clock()
-        if now - place.since >= SHORT_LIFE or code == 0:
+        if now - place.since >= SHORT_LIFE:
             place.failures, place.due = 0, now
         else:
             pause = FIRST_PAUSE * 2 ** (place.failures - 1) if place.failures else 0.0

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from tallystone.errors import Invalid
 from tallystone.keystore import ACTIVE, SUSPENDED
-from tallystone.vault import accounts, charter, invitations, logkey, model_keys, renewing, roles, tokens
+from tallystone.vault import (
+    accounts,
+    auditing,
+    charter,
+    invitations,
+    logkey,
+    model_keys,
+    renewing,
+    roles,
+    tokens,
+)
 from tallystone.vault.caller import Caller
 from tallystone.vault.rotated import Rotated
 from tallystone.vault.types import (
@@ -147,10 +157,29 @@ class Administration:
         trust: bool | None = None,
         levels: Iterable[str] | None = None,
         max_grants: int | None = None,
+        audit: Mapping[str, str] | None = None,
     ) -> CharterView:
         """Change some of them. `trust`: what members share with each other needs no acceptance. `levels`: their names,
-        lowest first, renamed in place or added at the end. Only the workspace's first user may. Raises `Invalid`."""
-        return charter.set_charter(self._caller, trust=trust, levels=levels, max_grants=max_grants)
+        lowest first, renamed in place or added at the end. `audit`: by name, the audit level that its blocks have at
+        least. Only the workspace's first user may. Raises `Invalid`."""
+        return charter.set_charter(
+            self._caller, trust=trust, levels=levels, max_grants=max_grants, audit=audit
+        )
+
+    # -- auditors -----------------------------------------------------------------------------------------------
+
+    def auditors(self) -> list[str]:
+        """The ids of the users who see what concerns no block, beside the workspace's first."""
+        return auditing.auditors(self._caller)
+
+    def grant_audit(self, who: str, *, history: bool = False) -> str:
+        """Let a user see it from now on, with `history` from the beginning. Only the workspace's first user may.
+        Returns the user's id."""
+        return auditing.grant_audit(self._caller, who, history=history)
+
+    def end_audit(self, who: str) -> str:
+        """Take that away: the user opens no newer event. Only the workspace's first user may. Returns its id."""
+        return auditing.end_audit(self._caller, who)
 
 
 def _seconds(moment: datetime | None) -> int | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
-from tallystone.keystore import ACTIVE, Identity, Keys, new_root, open_seed, seal_seed
+from tallystone.keystore import ACTIVE, Identity, Keys, find_nest, new_root, open_seed, seal_seed
 from tallystone.statements import EMPTY, PrincipalRecord, Signed, identifier, issue
 from tallystone.store.tables import IDENTITY, PRINCIPAL
 from tallystone.vault.caller import Caller
 from tallystone.vault.plan import Plan
+
+if TYPE_CHECKING:
+    from tallystone.vault.workspace import Workspace
 
 
 def signature_cell(signed: Signed) -> bytes:
@@ -58,6 +61,14 @@ def new_principal(
     plan.put(IDENTITY, principal, sealed, seal_seed(keys, "kem", kem))
     records = {signed.digest: record}
     return Identity(principal, record, signed.digest, {signed.digest: record.signing}, records), keys
+
+
+def nested(workspace: Workspace, keys: Keys) -> Keys:
+    """The keys of a principal that is new, with a shred key of its own: its root lies under that wherever it is stored,
+    so that its erasure ends it in every backup."""
+    slot = workspace.shreds.take()
+    nest = find_nest(slot, workspace.shreds.get)
+    return Keys(keys.principal, replace(keys.root, nest=nest))
 
 
 def amend(caller: Caller, plan: Plan, principal: str, **fields: Any) -> Signed:

@@ -18,6 +18,8 @@ from tallystone.audit.published import Published, checkpoint_of, parse_tile, sub
 from tallystone.audit.reading import Progress
 from tallystone.errors import Invalid, NotFound, StoreError, Tampered
 from tallystone.vault.logkey import log_keys
+from tallystone.vault.plan import Plan
+from tallystone.vault.restoring import roots_word
 from tallystone.vault.types import LogKeyInfo, LogView, WitnessInfo
 
 if TYPE_CHECKING:
@@ -142,8 +144,9 @@ class PublicLog:
     def export(self, folder: Path, progress: Progress = lambda done, total: None) -> tuple[int, int]:
         """Write the log into a folder of files, or what is new of it: see `audit.export.export`."""
         with self._workspace.store.snapshot() as snapshot:
-            keys = log_keys(self._workspace, snapshot)
-            return export(Published(snapshot), folder, self.origin, keys.encode(), progress)
+            keys = log_keys(self._workspace, snapshot).encode()
+            word = roots_word(self._workspace, Plan(snapshot))
+            return export(Published(snapshot), folder, self.origin, keys, word, progress)
 
     def _cosigned(self, log: Published) -> list[bytes]:
         """The kept notes by size, smallest first; of equal texts the cosignatures are joined. Those of leaves that a
@@ -154,13 +157,13 @@ class PublicLog:
                 text, lines = take_apart(note)
             except Tampered:
                 continue  # the log check names it
-            if _is_lost(note, log):
+            if is_lost(note, log):
                 continue
             joined[text] = joined[text] + f"{lines[-1]}\n".encode() if text in joined else note
         return sorted(joined.values(), key=lambda note: checkpoint_of(note).size)
 
 
-def _is_lost(note: bytes, log: Published) -> bool:
+def is_lost(note: bytes, log: Published) -> bool:
     """Whether a note is of another branch than the log, and not of the leaves that both have."""
     kept = checkpoint_of(note)
     if kept.branch == log.head.branch:

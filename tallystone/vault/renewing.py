@@ -164,7 +164,10 @@ class _Work:
         def action(plan: Plan) -> list[TokenInfo]:
             held = find_agent(caller, plan, agent_id)
             new, ended = reroot(caller, plan, agent_keys(caller, held), None)
-            fresh = replace(held, root_read=new.root.read, root_act=new.root.act or b"")
+            read, act, nest = new.root.carried()
+            fresh = replace(
+                held, root_read=read, root_act=act, extra={**(held.extra or {}), **(nest or {})} or None
+            )
             put_on_shelf(plan, caller.keys, AGENTS, agent_id, marked(fresh, "keys"))
             _note(caller, plan, new, ended)
             return ended

@@ -7,6 +7,7 @@ root had opened elsewhere, keys of blocks, of roles and of agents, is written on
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tallystone import crypto
@@ -23,7 +24,7 @@ from tallystone.vault.history import conversation_ids
 from tallystone.vault.mail import CONTACT, RECEIVED, SENT
 from tallystone.vault.model_keys import MODEL_KEY, rehoused
 from tallystone.vault.plan import Plan
-from tallystone.vault.principals import renew_keys
+from tallystone.vault.principals import nested, renew_keys
 from tallystone.vault.records import Held
 from tallystone.vault.role_roots import members_shelf
 from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, ROLES, SELF, find, marked, walk
@@ -50,7 +51,9 @@ _STREAMS = (RUNS, STEPS, CONVERSATIONS, PASSAGES)
 def reroot(caller: Caller, plan: Plan, old: Keys, kept: Token | None) -> tuple[Keys, list[TokenInfo]]:
     """Queue a new root for the caller, or for an agent of the caller's. `old` are its keys, with the half that acts.
     `kept` is the one token that stays, with the new root sealed in it. Returns the new keys and the tokens that end."""
-    new = Keys(old.principal, new_root(old.root.pin))
+    new = Keys(old.principal, replace(new_root(old.root.pin), nest=old.root.nest))
+    if new.root.nest is None:  # from before there were such keys
+        new = nested(caller.workspace, new)
     sponsored = old.principal != caller.id
     before, kem = renew_keys(caller, plan, old, new, sponsored)
     formers = list(former_roots(plan, old))

@@ -12,6 +12,7 @@ from tallystone.vault import streams
 from tallystone.vault.archive import PASSAGE, PASSAGES
 from tallystone.vault.caller import Caller
 from tallystone.vault.external import ACCESS, COPY
+from tallystone.vault.former import FORMER
 from tallystone.vault.history import (
     agents_of,
     bad_cursor,
@@ -211,6 +212,6 @@ def forget_everything(plan: Plan, keys: Keys) -> None:
     """Queue the end of all that an agent kept."""
     for conversation in conversation_ids(plan, keys):
         streams.clear(plan, keys, messages_of(conversation))
-    drawers = (LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, COPY, ACCESS, RECEIVED, SENT, CONTACT)
+    drawers = (LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, COPY, ACCESS, RECEIVED, SENT, CONTACT, FORMER)
     for name in (*drawers, RUNS, STEPS, CONVERSATIONS, PASSAGES):
         streams.clear(plan, keys, name)

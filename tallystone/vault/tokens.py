@@ -11,7 +11,7 @@ from tallystone.store.protocol import Row
 from tallystone.store.tables import TOKEN
 from tallystone.vault.caller import Caller
 from tallystone.vault.plan import Plan
-from tallystone.vault.shelves import AGENTS, agent_keys, find_agent, walk
+from tallystone.vault.shelves import AGENTS, agent_keys, find_agent, is_lost, walk
 from tallystone.vault.types import TokenInfo
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def create_token(caller: Caller, agent_id: str | None, scope: str, expires: int 
 
 def _reachable(caller: Caller, plan: Plan) -> dict[str, Keys]:
     agents = [] if caller.id.startswith("agent-") else list(walk(plan, caller.keys, AGENTS))
+    agents = [held for held in agents if not is_lost(caller, held)]
     return {caller.id: caller.keys, **{held.subject: agent_keys(caller, held) for held in agents}}
 
 
