@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tallystone.cli.place import Keyless, TokenFile, Usage, read_token
+from tallystone.cli.place import Keyless, TokenFile, Usage, read_token, store_url
 from tallystone.cli.terminal import emit, line, progress, say, warn
 from tallystone.vault.backups import back_up
 from tallystone.vault.backups import restore as put_back
@@ -31,7 +31,7 @@ def backup(
     verify
         Check the copy's log and rows before it gets its name.
     """
-    made = back_up(place.directory(), target, check=verify, phase=progress)
+    made = back_up(place.directory(), target, store=store_url(), check=verify, phase=progress)
     if place.as_json:
         checkpoint = made.checkpoint.decode()
         emit({"backup": str(target), "bytes": made.size, "leaves": made.leaves, "checkpoint": checkpoint})

@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -35,6 +34,7 @@ from tallystone.server.metrics import Metrics, Readers
 from tallystone.server.paths import Match, Paths
 from tallystone.server.rates import Buckets, rate_limited
 from tallystone.server.readiness import Readiness
+from tallystone.server.request import Request
 from tallystone.server.retries import Flights, retry_of
 from tallystone.server.senders import Network, sender
 from tallystone.server.status import Status
@@ -52,9 +52,6 @@ QUEUE = 1000
 """Requests that wait, unless the settings say otherwise."""
 TURN_GRACE = 1.0
 """Seconds that turns without a client get to end when the server stops, after its requests have ended."""
-
-METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
-"""Those that any route has. Others are `-` where they are counted: a client may send any word."""
 
 T = TypeVar("T")
 _OPEN = frozenset(path.encode() for path in OPEN_PATHS)
@@ -135,7 +132,7 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        request = _Request(scope, receive)
+        request = Request(scope, receive)
         code = ""
         try:
             if self._traces is None:
@@ -173,7 +170,7 @@ class App:
             ms=round((time.perf_counter() - began) * 1000, 1),
         )
 
-    async def _answer(self, request: _Request) -> Answer:
+    async def _answer(self, request: Request) -> Answer:
         check_head(request.raw_path, request.query, request.raw_headers)
         if request.raw_path.rstrip(b"/") + b"/" in _OPEN:
             return await self._open(request)
@@ -212,7 +209,7 @@ class App:
                 await self._denied(request, "unauthenticated")
                 raise stranger.error from None
 
-    async def _traced(self, request: _Request, traces: Traces) -> Answer:
+    async def _traced(self, request: Request, traces: Traces) -> Answer:
         with traces.request(request.headers) as span:
             status, code = 500, "internal"
             try:
@@ -230,7 +227,7 @@ class App:
                     span, request.template, request.known_method, status, code, len(request.leaves)
                 )
 
-    async def _read_metrics(self, request: _Request, metrics: Metrics, readers: Readers) -> Answer:
+    async def _read_metrics(self, request: Request, metrics: Metrics, readers: Readers) -> Answer:
         request.template = METRICS.decode()
         if request.method != "GET":
             raise errors.wrong_method(("GET",))
@@ -255,14 +252,14 @@ class App:
                 }
             )
 
-    async def _body(self, request: _Request, limit: int) -> bytes:
+    async def _body(self, request: Request, limit: int) -> bytes:
         def take(size: int) -> None:
             self._bodies.take(size)
             request.held += size
 
         return await read_body(request.receive, request.headers, limit, take)
 
-    async def _open(self, request: _Request) -> Answer:
+    async def _open(self, request: Request) -> Answer:
         if request.method != "GET":
             raise errors.wrong_method(("GET",))
         request.template = request.raw_path.decode("ascii")
@@ -276,7 +273,7 @@ class App:
             self._readiness.check()
         return health()
 
-    async def _open_post(self, request: _Request, template: str) -> Answer:
+    async def _open_post(self, request: Request, template: str) -> Answer:
         """What strangers may send. Each try passes the turnstile, or codes could be guessed at any speed."""
         request.template = template
         if request.method != "POST":
@@ -286,7 +283,7 @@ class App:
         return await self._admitted(lambda: OPEN_POSTS[template](self._workspace, body))
 
     def _work(
-        self, found: Match, request: _Request, token: str, body: bytes, retry: Retry | None
+        self, found: Match, request: Request, token: str, body: bytes, retry: Retry | None
     ) -> Answer | Later:
         """In a thread: open the caller's vault, run the route."""
         try:
@@ -306,13 +303,13 @@ class App:
         with self._traces.operation(found.route.path):
             return found.route.run(call)
 
-    async def _denied(self, request: _Request, code: str) -> None:
+    async def _denied(self, request: Request, code: str) -> None:
         """Log a refusal durably. Raises `Refusal` (429) when there are too many."""
         self._turnstile.enter(self._sender(request))
         content = {"code": code, "method": request.method[:10], "route": request.template}
         await self._admitted(lambda: self._workspace.denied(content))
 
-    def _sender(self, request: _Request) -> str:
+    def _sender(self, request: Request) -> str:
         return sender(request.peer, request.headers, self._proxies)
 
     async def _admitted(self, work: Callable[[], T]) -> T:
@@ -349,27 +346,6 @@ class App:
             await asyncio.wait_for(asyncio.wrap_future(awaited.promise(size)), awaited.seconds)
         except TimeoutError:
             raise too_late() from None
-
-
-class _Request:
-    """What of the ASGI scope is used, decoded once. `template` is all that a log may say of the path."""
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.method: str = scope["method"]
-        raw = scope.get("raw_path")
-        # the raw path of some servers includes the query
-        self.raw_path: bytes = raw.split(b"?", 1)[0] if raw is not None else quote(scope["path"]).encode()
-        self.query: bytes = scope.get("query_string", b"")
-        self.raw_headers: list[tuple[bytes, bytes]] = list(scope["headers"])
-        self.headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self.raw_headers
-        }
-        self.known_method = self.method if self.method in METHODS else "-"
-        self.receive = receive
-        self.peer: str = (scope.get("client") or ("",))[0]
-        self.held = 0  # bytes of its body
-        self.template = "-"
-        self.leaves: Sequence[int] = ()
 
 
 def _named(leaves: Sequence[int]) -> dict[str, str]:

@@ -136,6 +136,8 @@ class PostgresqlSnapshot:
 class PostgresqlStore:
     """A `Store` in the database at a URL. Use from any thread; not across a fork: open it in the child."""
 
+    remote = True
+
     def __init__(self, url: str, sequencer: Sequencer, create: bool = False) -> None:
         """Connect; make the tables in an empty database if `create`; bring an older format up to date.
 

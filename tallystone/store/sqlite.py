@@ -128,6 +128,8 @@ class SqliteSnapshot:
 class SqliteStore:
     """A `Store` in the file `path`. Use from any thread; not across a fork: open it in the child."""
 
+    remote = False
+
     def __init__(
         self,
         path: str | os.PathLike[str],

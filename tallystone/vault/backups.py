@@ -23,8 +23,8 @@ from tallystone.audit.logkeys import LogKeys
 from tallystone.audit.restored import RESTORE, Lost, Restore
 from tallystone.errors import Invalid, StoreError, StoreFull, Tampered
 from tallystone.statements import Signed
-from tallystone.store.copying import Seizure, copy_database, put_in_place, sync
-from tallystone.store.opening import DATABASE
+from tallystone.store.copying import Seizure, copy_database, copy_rows, put_in_place, sync
+from tallystone.store.opening import DATABASE, URL_FILE, locate
 from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, WORKSPACE, Row
 from tallystone.vault.logkey import FILE, KEY_FOLDER, log_keys, make_log_key
 from tallystone.vault.recovery import kit_caller, recover
@@ -67,18 +67,26 @@ def _silent(_: str) -> AbstractContextManager[Step]:
 # -- making one -------------------------------------------------------------------------------------------------
 
 
-def back_up(folder: Path, target: Path, *, check: bool = True, phase: Phase = _silent) -> Backup:
-    """Copy the database in the data directory `folder` to the new file `target`, while others go on writing.
+def back_up(
+    folder: Path, target: Path, *, store: str | None = None, check: bool = True, phase: Phase = _silent
+) -> Backup:
+    """Copy the database of the data directory `folder` to the new file `target`, while others go on writing. `store`:
+    see `Workspace.open`. From PostgreSQL the copy is an SQLite file as well.
 
     With `check` the copy is verified, without a key, before it gets its name. Raises `StoreError`: `file_exists`, or
     `bad_backup` if the copy does not verify. Nothing is left of a failure.
     """
-    Workspace.open(folder).close()
+    Workspace.open(folder, store).close()
     if target.exists() or target.is_symlink():
         raise StoreError(f"{target} exists already", hint="name a new file", code="file_exists")
     with _staged(target.parent, keys=folder / KEY_FOLDER) as stage:
         with phase("copying") as step:
-            copy_database(folder / DATABASE, stage / DATABASE, step)
+            location = locate(folder, store)
+            if isinstance(location, Path):
+                copy_database(location, stage / DATABASE, step)
+            else:
+                with Workspace.open(folder, store) as workspace, workspace.store.snapshot() as snapshot:
+                    copy_rows(snapshot, stage / DATABASE, step)
         leaves, checkpoint = _check(stage, phase) if check else (0, b"")
         size = (stage / DATABASE).stat().st_size
         put_in_place(stage / DATABASE, target)
@@ -158,6 +166,12 @@ def restore(
     path, keys = folder / DATABASE, folder / KEY_FOLDER
     if not backup.is_file():
         raise StoreError(f"there is no file {backup}", hint="name a backup", code="missing")
+    if (folder / URL_FILE).exists():
+        raise StoreError(
+            f"the store of {folder} is a PostgreSQL database, which is not replaced from here",
+            hint="restore into a new directory; docs/postgresql.md says how to go on",
+            code="occupied",
+        )
     if path.exists() and not replace:
         raise StoreError(
             f"{folder} holds a workspace already",
