@@ -22,6 +22,11 @@ if POSTGRESQL:
     use_postgresql()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A test that leaves a store open says nothing about it on SQLite either."""
+    config.addinivalue_line("filterwarnings", "ignore:.*was deleted while still open:ResourceWarning")
+
+
 @pytest.fixture(autouse=True)
 def databases() -> Iterator[None]:
     """On PostgreSQL: what a test takes of the server, it gives back."""
