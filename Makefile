@@ -15,17 +15,27 @@ export UV_NO_CONFIG := 1
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 export UV_PROJECT_ENVIRONMENT := $(VENV)
+# Compiled modules are kept, whatever the machine says: every process would compile all it imports anew, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
-.PHONY: all setup demo test bench bench-log lint format clean
+.PHONY: all setup demo test bench lint format clean
+SUITES := dropin overhead growth sharing feed audit log profile
+.PHONY: $(SUITES:%=bench-%)
 .DEFAULT_GOAL := all
 
 all:
 	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
 	@echo "make test    lint, strict types and all tests"
-	@echo "make bench   what sharing and revoking cost (BENCH_ARGS='--members 100000' for a large role), and how soon"
-	@echo "             listeners hear of a change, and what the log costs those who read"
-	@echo "make bench-log  what a long log costs: 10 million leaves, 5 GB for a while (BENCH_ARGS='--leaves 100000' for fewer)"
+	@echo "make bench   the suites dropin, overhead and growth, twenty minutes; alone, with BENCH_ARGS='--help' for their options:"
+	@echo "make bench-dropin    requests a second of a letta-compatible server, ours or another's"
+	@echo "make bench-overhead  ours against a plaintext twin"
+	@echo "make bench-growth    1,000 to 100,000 blocks, or a million"
+	@echo "make bench-sharing   what sharing and revoking cost (BENCH_ARGS='--members 100000' for a large role)"
+	@echo "make bench-feed      how soon listeners hear of a change"
+	@echo "make bench-audit     what the log costs those who read"
+	@echo "make bench-log       what a long log costs: 10 million leaves, 5 GB for a while (BENCH_ARGS='--leaves 100000' for fewer)"
+	@echo "make bench-profile   what an operation costs and where: statements, signatures, processor time by part"
 	@echo "make lint    lint and strict types only"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the virtual environment and caches"
@@ -57,16 +67,10 @@ demo: $(STAMP)
 	@$(BIN)/tallystone demo
 
 bench: $(STAMP)
-	@$(BIN)/python -m bench.sharing $(BENCH_ARGS)
-	@echo
-	@echo "How soon 200 listeners hear of a change:"
-	@$(BIN)/python -m bench.feed
-	@echo
-	@echo "What the log costs those who read:"
-	@$(BIN)/python -m bench.audit
+	@for suite in dropin overhead growth; do echo "-- $$suite"; $(BIN)/python -m bench $$suite || exit 1; done
 
-bench-log: $(STAMP)
-	@$(BIN)/python -m bench.log $(BENCH_ARGS)
+$(SUITES:%=bench-%): bench-%: $(STAMP)
+	@$(BIN)/python -m bench $* $(BENCH_ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -74,7 +78,7 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 
 test: lint
-	@$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .

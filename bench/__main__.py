@@ -8,6 +8,7 @@
 | feed     | how soon listeners hear of a change                                                            |
 | audit    | what the log costs those who read                                                              |
 | log      | proofs and checks in a log of millions of leaves                                               |
+| profile  | what an operation costs and where: statements, signatures, processor time by part              |
 | report   | the tables of docs/benchmarks.md, from the results beside it                                   |
 
 Each has options of its own: `python -m bench SUITE --help`.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-SUITES = ("dropin", "overhead", "growth", "sharing", "feed", "audit", "log", "report")
+SUITES = ("dropin", "overhead", "growth", "sharing", "feed", "audit", "log", "profile", "report")
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,8 @@
 """What `letta-client` users wait for: requests a second, and milliseconds, of any letta-compatible server.
 
     python -m bench dropin                                  ours, on SQLite, one worker
-    python -m bench dropin --workers 2 --write docs         two; the run is kept in docs/dropin.json, beside others
+    python -m bench dropin --workers 2 --store postgresql   two, and a PostgreSQL that is started for it
+    python -m bench dropin --write docs                     keeps the run in docs/dropin.json, beside others
     python -m bench dropin --url http://127.0.0.1:8283 --token-file FILE --pid 4711
     python -m bench dropin --data DIR --token-file FILE --serve "--threads 8"
 
@@ -26,11 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine, serving
+from bench.database import postgresql
 from bench.load import Generators, Load, Played, Target, Unreachable
 from bench.scripts import OPERATIONS, TITLES, Scene, last_step, scripts, set_up
 
 CONNECTIONS = (1, 8, 32)
 STARTS = 3
+STORES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 def measure(
@@ -96,41 +99,48 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     """One server, all operations. Raises `Unreachable`."""
     with ExitStack() as stack:
         generators = stack.enter_context(Generators(given.generators))
-        token = (
-            given.token_file.read_text().strip() if given.token_file else os.environ.get("BENCH_TOKEN", "")
-        )
+        token = os.environ.get("BENCH_TOKEN", "")
+        if given.token_file:
+            try:
+                token = given.token_file.read_text().strip()
+            except OSError as error:
+                raise Unreachable(f"{given.token_file}: {error.strerror}") from None
         starts: list[float] = []
-        if given.url:
-            url, pids, folder = given.url, given.pid, None
-        else:
-            folder = (
-                Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tallystone-bench-"))) / "data"
-            )
-            if given.data is None:
-                token = serving.new_workspace(folder)
-            data, more = given.data or folder, shlex.split(given.serve)
+        pids, beside, folder = given.pid, given.beside_pid, None
+        url, data = given.url, given.data
+        if not url:
+            if data is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tallystone-bench-")))
+                database = None
+                if given.store == "postgresql":
+                    database, pid = stack.enter_context(postgresql())
+                    beside = [*beside, pid]
+                token, data = serving.new_workspace(folder, database), folder / "data"
+            more = shlex.split(given.serve)
             server = stack.enter_context(serving.ours(data, token, given.workers, more))
             url, pids = server.url, [server.pid]
             starts.append(server.first)
         result: dict[str, Any] = {
             "name": given.name or _name(given),
-            "machine": machine.described(folder.parent if folder else None),
+            "machine": machine.described(folder),
             "blocks": given.blocks,
             "seconds": given.seconds,
             "rounds": given.rounds,
             "generators": given.generators,
+            "store": None if given.url or given.data else given.store,
+            "workers": given.workers,
             "memory": {"at_start": machine.memory(*pids) if pids else None},
             "rows": [],
         }
         note(f"{result['name']}: setting up {given.blocks} blocks")
         scene, _ = set_up(Target(url, token), given.blocks, max(given.connections))
-        for found in measure(generators, (url, token), scene, given, pids, given.beside_pid):
+        for found in measure(generators, (url, token), scene, given, pids, beside):
             result["rows"].append(found)
             print(line(found), flush=True)
         result["memory"]["after"] = machine.memory(*pids) if pids else None
         if not given.url:
             server.stop()
-            for _ in range(STARTS):
+            for _ in range(given.starts):
                 with serving.ours(data, token, given.workers, more) as server:
                     starts.append(server.first)
             result["first_answer_s"] = [round(seconds, 2) for seconds in starts]
@@ -142,13 +152,16 @@ def _name(given: argparse.Namespace) -> str:
     if given.url:
         return str(given.url)
     workers = "1 worker" if given.workers == 1 else f"{given.workers} workers"
-    return f"{'SQLite' if given.data is None else given.data}, {workers}"
+    return f"{given.data or STORES[given.store]}, {workers}"
 
 
 def line(found: dict[str, Any]) -> str:
     """A row, for the terminal."""
     refused = " ".join(f"{count}×{status}" for status, count in found["refused"].items())
-    spent = f"{found['server_ms']:8.2f} ms of server" if "server_ms" in found else ""
+    spent = ""
+    if "server_ms" in found:
+        beside = f" + {found['beside_ms']:.2f} beside" if found["beside_ms"] else ""
+        spent = f"{found['server_ms']:8.2f} ms of server{beside}"
     return (
         f"{TITLES[found['operation']]:32} {found['connections']:3} conn. {found['per_second']:9.1f}/s"
         f" ({found['lowest']:.1f} to {found['highest']:.1f})  p50 {found['p50_ms']:8.2f} ms"
@@ -187,6 +200,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", help="what our server serves, if no new workspace on SQLite; needs --token-file"
     )
+    parser.add_argument("--store", choices=STORES, default="sqlite", help="of a new workspace")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--serve", default="", metavar="OPTIONS", help="further options of tallystone serve")
     parser.add_argument("--name", help="what the run is called in the result")
@@ -196,6 +210,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=3, help="of each window")
     parser.add_argument("--warm", type=float, default=0.5, help="seconds before each window")
     parser.add_argument("--rounds", type=int, default=3, help="windows of each operation")
+    parser.add_argument(
+        "--starts", type=int, default=STARTS, help="of our server once more, with the data there"
+    )
     parser.add_argument("--generators", type=int, default=1, help="processes that send requests")
     parser.add_argument("--write", type=Path, metavar="DIR", help="keep the run in dropin.json there")
     return parser

@@ -201,11 +201,13 @@ def play(
     target: Target, scripts: Iterable[Script], seconds: float | None = None, warm: float = 0.0
 ) -> Played:
     """Run each script on a connection of its own, for `seconds` after `warm` seconds that do not count, and until there
-    are as many answers as connections; without `seconds`, until all have returned. Raises `Unreachable`."""
+    are two answers for each connection; without `seconds`, until all have returned. Raises `Unreachable`."""
     played, busy = Played(), time.process_time()
     chosen = selectors.DefaultSelector()
+    lines: list[_Line] = []
     try:
-        lines = [_Line(target, script) for script in scripts]
+        for script in scripts:
+            lines.append(_Line(target, script))
         began = time.perf_counter() + warm
         until = began + seconds if seconds is not None else float("inf")
         under_way, counted, ended = 0, 0, 0.0
@@ -226,21 +228,22 @@ def play(
                 counts = now >= began and not ended
                 _count(played, line, reply, now, counts)
                 counted += counts
-                if not ended and now >= until and counted >= len(lines):
-                    ended = now  # a slow server gets the time to answer each connection once
+                if not ended and now >= until and counted >= 2 * len(lines):
+                    ended = now  # a slow server gets the time for two answers to each connection
                 if line.socket.fileno() < 0:
                     chosen.unregister(key.fileobj)
                     line.again()
                     chosen.register(line.socket, selectors.EVENT_READ, line)
                 if ended or not line.go_on(reply):
                     chosen.unregister(line.socket)
-                    line.socket.close()
                     under_way -= 1
         played.seconds = (ended or time.perf_counter()) - began
     except OSError as error:
         raise Unreachable(f"{target.address[0]}:{target.address[1]}: {error.strerror or error}") from None
     finally:
         chosen.close()
+        for line in lines:
+            line.socket.close()
     played.cpu = time.process_time() - busy
     return played
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from bench.load import Target, Unreachable
 from bench.scripts import first_answer
-from tallystone.vault import Workspace
 
 STARTING = 60.0
 """Seconds that a server may take to its first answer."""
@@ -33,28 +32,30 @@ class Server:
     """A server under way. `first` is how many seconds passed from the start of its process to its first answer."""
 
     def __init__(self, command: Sequence[str], port: int, token: str) -> None:
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("TALLYSTONE_")
-        }
         self.url = f"http://127.0.0.1:{port}"
         began = time.perf_counter()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- open for as long as the server runs
         self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stderr=self._said
+            command, env=_environment(), stdin=subprocess.DEVNULL, stderr=self._said
         )
         self.pid = self._process.pid
-        target = Target(self.url, token)
+        try:
+            self._wait(Target(self.url, token), port, began)
+        except BaseException:
+            self.stop()
+            raise
+        self.first = time.perf_counter() - began
+
+    def _wait(self, target: Target, port: int, began: float) -> None:
         while True:
             reply = first_answer(target) if _listens(port) else None
             if reply is not None and reply.ok:
-                break
+                return
             if self._process.poll() is not None:
                 raise Unreachable(f"the server ended with {self._process.returncode}: {self.said()}")
             if time.perf_counter() - began > STARTING:
-                self.stop()
                 raise Unreachable(f"no answer in {STARTING:.0f} s: {reply}")
             time.sleep(_POLL)  # the time to the first answer is what is measured: nothing tells of it sooner
-        self.first = time.perf_counter() - began
 
     def __enter__(self) -> Server:
         return self
@@ -76,6 +77,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._said.close()
 
 
 def _listens(port: int) -> bool:
@@ -86,11 +88,20 @@ def _listens(port: int) -> bool:
     return True
 
 
-def new_workspace(folder: Path) -> str:
-    """A workspace on SQLite; its first user's token."""
-    workspace, owner = Workspace.init(folder)
-    workspace.close()
-    return owner.token
+def new_workspace(folder: Path, store: str | None = None) -> str:
+    """A workspace on SQLite, or in the empty database with this URL; its first user's token. Raises `Unreachable`."""
+    command = [sys.executable, "-m", "tallystone.cli", "init", str(folder / "data")]
+    command += ["--kit", str(folder / "kit.txt"), *(["--store", store] if store else [])]
+    made = subprocess.run(
+        command, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if made.returncode:
+        raise Unreachable(f"tallystone init failed: {made.stderr.strip()}")
+    return made.stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("TALLYSTONE_")}
 
 
 def ours(data: str | Path, token: str, workers: int = 1, more: Sequence[str] = ()) -> Server:

@@ -24,6 +24,8 @@ from tallystone.vault import Workspace
 OWNERS = 10
 """Users who own the blocks, each as many: so the smallest size has two pages of each."""
 _RECORD = 18
+Batch = tuple[int, int, int]
+"""Blocks that are made in one commit: their owner's place, the first one's number, and the one after the last's."""
 
 
 class Stock:
@@ -86,24 +88,30 @@ class Stock:
     def fill(self, count: int, processes: int) -> dict[str, float]:
         """Until there are so many blocks. Returns what it took: blocks made, and seconds."""
         began, before = time.perf_counter(), len(self)
-        context = multiprocessing.get_context("spawn")
-        owners = [token for _, token in self.users[:OWNERS]]
-        with (
-            context.Pool(processes, _open, (str(self.data), owners)) as pool,
-            self._ids.open("ab") as file,
-            progress("blocks") as step,
-        ):
-            for owner, made in pool.imap(_add, _batches(before, count)):
+        batches = _batches(before, count)
+        with self._ids.open("ab") as file, progress("blocks") as step:
+            for owner, made in self._added(batches, processes):
                 file.write(b"".join(owner.to_bytes(2, "big") + uuid.UUID(one[6:]).bytes for one in made))
                 file.flush()
                 step(file.tell() // _RECORD, count)
-            pool.close()
-            pool.join()
         return {"made": count - before, "fill_s": round(time.perf_counter() - began, 1)}
 
+    def _added(self, batches: Iterator[Batch], processes: int) -> Iterator[tuple[int, list[str]]]:
+        """(owner, ids) of each batch, once it is committed."""
+        owners = [token for _, token in self.users[:OWNERS]]
+        if processes == 1:
+            with Workspace.open(self.data) as workspace:
+                yield from (_add(workspace, owners, batch) for batch in batches)
+            return
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(processes, _open, (str(self.data), owners)) as pool:
+            yield from pool.imap(_add_there, batches)
+            pool.close()
+            pool.join()
 
-def _batches(start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """(owner, first, end) of each batch: owners take turns."""
+
+def _batches(start: int, stop: int) -> Iterator[Batch]:
+    """Owners take turns."""
     while start < stop:
         end = min(stop, (start // BATCH + 1) * BATCH)
         yield start // BATCH % OWNERS, start, end
@@ -118,8 +126,11 @@ def _open(folder: str, tokens: list[str]) -> None:
     _place.append((Workspace.open(folder), tokens))
 
 
-def _add(batch: tuple[int, int, int]) -> tuple[int, list[str]]:
+def _add_there(batch: Batch) -> tuple[int, list[str]]:
+    return _add(*_place[0], batch)
+
+
+def _add(workspace: Workspace, owners: list[str], batch: Batch) -> tuple[int, list[str]]:
     owner, start, end = batch
-    workspace, tokens = _place[0]
     values = [(f"block {number}", text(number, KILOBYTE)) for number in range(start, end)]
-    return owner, add_blocks(workspace, tokens[owner], values)
+    return owner, add_blocks(workspace, owners[owner], values)

@@ -116,9 +116,9 @@ def shown(row: tuple[Any, ...]) -> dict[str, Any]:
         "version": version,
         "locked": bool(locked),
         "owner": owner,
-        "rights": 7,
+        "rights": "owner",
         "through": None,
-        "sensitivity": None,
+        "sensitivity": "public",
         "allowed": None,
         "expires": None,
         "mutable": True,
@@ -161,6 +161,12 @@ class PlainStore:
         batch: Any = lambda connection: done.append(work(connection, _owner(connection, token)))  # noqa: E731
         self._commits.submit(batch)
         return done[0]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._commits.close()
+        for connection in (self._writer, *self._readers):
+            connection.close()
 
     def _write(self, group: list[Ticket]) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
@@ -259,7 +265,8 @@ class Twin:
         """Nobody listens."""
 
     async def close(self) -> None:
-        """Nothing is left open."""
+        """End it."""
+        self._store.close()
 
     async def _retrieve(self, request: Request) -> Response:
         block = request.path_params["block"]

@@ -7,6 +7,8 @@ dates, patterns or references, do not exist here, in either direction.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import cbor2
@@ -16,8 +18,8 @@ from tallystone.errors import Invalid, Tampered
 DEPTH_LIMIT = 128
 """Levels of lists and maps within each other. The C encoder recurses: without a bound, deep input ends the process."""
 
-_ATOMS = frozenset({type(None), bool, str, bytes, float})
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
+_ALIEN, _PLAIN, _UNSORTED = 0, 1, 2
 
 
 def encode(value: Any) -> bytes:
@@ -25,24 +27,34 @@ def encode(value: Any) -> bytes:
 
     Raises `Invalid` for any other type, for a larger number and beyond `DEPTH_LIMIT`.
     """
-    if not _plain(value):
+    found = _look(value)
+    if found == _ALIEN:
         raise Invalid(
             "a field holds something that cannot be stored", hint="send text, numbers, lists and maps"
         )
-    return cbor2.dumps(value, canonical=True)
+    return cbor2.dumps(value, canonical=found == _UNSORTED)
 
 
 def decode(data: bytes) -> Any:
     """The value that `encode` spells `data`. Raises `Tampered` for any other spelling."""
     try:
         value = cbor2.loads(data)
-        same = cbor2.dumps(value, canonical=True) == data
     except Exception as error:  # the library raises many types on hostile input; none may escape
         raise Tampered("stored bytes are not CBOR") from error
-    # Only after the comparison: what is spelled canonically has no reference to itself, so the walk ends.
-    if not same or not _plain(value):
+    try:
+        # Each item takes a byte at least: bytes that spell a list within itself, or one a thousand times, hold fewer.
+        found = _look(value, len(data))
+        same = found != _ALIEN and cbor2.dumps(value, canonical=found == _UNSORTED) == data
+    except Exception as error:
+        raise Tampered("stored bytes are not CBOR") from error
+    if not same:
         raise Tampered("stored bytes are not canonical CBOR")
     return value
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The keys of a map (ASCII) in canonical order: a map that is made so is encoded fastest."""
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def unpack(data: bytes, what: str, *types: type | tuple[type, ...]) -> Any:
@@ -55,31 +67,64 @@ def unpack(data: bytes, what: str, *types: type | tuple[type, ...]) -> Any:
 
 def fits(values: Any, types: tuple[type | tuple[type, ...], ...]) -> bool:
     """Whether `values` has as many items as `types`, each of its type. A bool is no int."""
-    return len(values) == len(types) and all(
-        isinstance(value, kind) and (not isinstance(value, bool) or kind is bool)
-        for value, kind in zip(values, types, strict=True)
-    )
+    if len(values) != len(types):
+        return False
+    for value, kind in zip(values, types, strict=True):
+        given = type(value)
+        if given is not kind and (not isinstance(kind, tuple) or given not in kind):
+            return False
+    return True
 
 
-def _plain(value: Any) -> bool:
-    level = [value]
+def _look(value: Any, most: int = sys.maxsize) -> int:
+    """Whether a value of at most so many items can be spelled at all, and whether its maps are in canonical order and
+    without fractions: then the plain encoder spells it canonically, in a third of the time that the canonical one takes
+    to sort them."""
+    found, level = _PLAIN, [value]
     for _ in range(DEPTH_LIMIT):
         below: list[Any] = []
         for one in level:
             kind = type(one)
-            if kind in _ATOMS:
+            if kind is bytes or kind is str or one is None or kind is bool:
                 continue
-            if isinstance(one, int):
+            if kind is int:
                 if not _LOWEST <= one <= _HIGHEST:
-                    return False
-            elif isinstance(one, (list, tuple)):
-                below.extend(one)
-            elif isinstance(one, dict):
-                below.extend(one)
-                below.extend(one.values())
-            elif not isinstance(one, (str, bytes, float)):
-                return False
+                    return _ALIEN
+            elif kind is list or kind is tuple:
+                below += one
+            elif kind is dict:
+                if found == _PLAIN and not _is_sorted(one):
+                    found = _UNSORTED
+                if found == _UNSORTED:
+                    below += one
+                below += one.values()
+            elif kind is float:
+                found = _UNSORTED
+            elif isinstance(one, (str, bytes, float, int, list, tuple, dict)):
+                found = _UNSORTED  # a kind of one: an enumeration's text, a named tuple
+                if isinstance(one, int) and not _LOWEST <= one <= _HIGHEST:
+                    return _ALIEN
+                if isinstance(one, (list, tuple, dict)):
+                    below += one
+                if isinstance(one, dict):
+                    below += one.values()
+            else:
+                return _ALIEN
+            if len(below) > most:
+                return _ALIEN
         if not below:
-            return True
-        level = below
-    return False
+            return found
+        level, most = below, most - len(below)
+    return _ALIEN
+
+
+def _is_sorted(names: Iterable[Any]) -> bool:
+    """Whether these keys are ASCII text in canonical order: shorter ones first, then by their bytes."""
+    before, length = "", -1
+    for name in names:
+        if type(name) is not str or not name.isascii():
+            return False
+        if len(name) <= length and (len(name) < length or name <= before):
+            return False
+        before, length = name, len(name)
+    return True

@@ -73,15 +73,23 @@ def pae(*parts: bytes | str | int) -> bytes:
 
     Text is UTF-8, an integer is 8 bytes big-endian. Design §7 signs over it; the idea is PASETO's and DSSE's.
     """
-    out = [len(parts).to_bytes(8, "big")]
+    out = [_length(len(parts))]
     for part in parts:
-        raw = part if isinstance(part, bytes) else _part(part)
-        out.append(len(raw).to_bytes(8, "big"))
-        out.append(raw)
+        raw = part if type(part) is bytes else _part(part)
+        out += _length(len(raw)), raw
     return b"".join(out)
 
 
-def _part(part: str | int) -> bytes:
+_LENGTHS = tuple(number.to_bytes(8, "big") for number in range(1024))
+
+
+def _length(number: int) -> bytes:
+    return _LENGTHS[number] if number < 1024 else number.to_bytes(8, "big")
+
+
+def _part(part: bytes | str | int) -> bytes:
+    if isinstance(part, bytes):
+        return part
     try:
         return part.encode() if isinstance(part, str) else part.to_bytes(8, "big")
     except UnicodeEncodeError as error:

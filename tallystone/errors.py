@@ -12,6 +12,7 @@
     │   ├── Taken            a name or label is in use already              409
     │   └── Waiting          somebody else must answer first                409
     ├── Tampered             stored bytes fail a check                      500
+    ├── Unwitnessed          no witness has cosigned the log in time        503
     └── StoreError           the store cannot answer                        503
         └── StoreFull        no space left                                  503
 
@@ -108,6 +109,14 @@ class Tampered(TallystoneError):
     """Stored bytes do not verify. What was read is not used; `tallystone audit verify` names the place."""
 
     code = "tampered"
+
+
+class Unwitnessed(TallystoneError):
+    """The answer waits for a witness of the log, and none has cosigned in time, or none is asked here. What was asked
+    may have been done and logged: only the answer is kept back."""
+
+    code = "not_witnessed"
+    status = 503
 
 
 class StoreError(TallystoneError):

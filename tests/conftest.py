@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +19,22 @@ from tallystone.vault.types import Credentials
 settings.register_profile("tallystone", deadline=None)
 settings.load_profile("tallystone")
 
-
-if POSTGRESQL:
-    use_postgresql()
+MEMORY = Path("/dev/shm")
+ROOM = 2 * 1024**3
+"""Bytes that must be free there. All tests together leave a sixth of it, and what passed is removed at once."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A test that leaves a store open says nothing about it on SQLite either."""
+    """Temporary directories lie in memory where there is some. What the tests kill and start again is a process, never
+    the machine, so that a file there is as durable as on a disk; a commit is fsynced all the same."""
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    # A test that leaves a store open is told nothing of it on SQLite either.
     config.addinivalue_line("filterwarnings", "ignore:.*was deleted while still open:ResourceWarning")
+
+
+if POSTGRESQL:
+    use_postgresql()
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import letta_client
 from scenario import Day, Line, ToolRefused
-from server_fixtures import Served
+from server_fixtures import AUTHORITIES, Served
 
 from tallystone import errors
 from tallystone.errors import TallystoneError
@@ -217,7 +217,7 @@ class HttpStage(VaultStage):
     def __init__(self, served: Served, users: Any) -> None:
         super().__init__(served.workspace, served.token, users)
         self._served = served
-        self._pool = httpx.Client(base_url=served.url, trust_env=False, timeout=60)
+        self._pool = httpx.Client(base_url=served.url, trust_env=False, verify=AUTHORITIES, timeout=60)
         self._clients: dict[str, letta_client.Letta] = {}
 
     def close(self) -> None:

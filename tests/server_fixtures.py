@@ -19,6 +19,9 @@ from tallystone.server.run import running
 from tallystone.server.settings import Settings
 from tallystone.vault import Vault, Workspace
 
+AUTHORITIES = httpx.create_ssl_context()
+"""Loaded once: each client would do so for itself, which takes longer than most of what it then asks."""
+
 
 @dataclass
 class Served:
@@ -33,6 +36,8 @@ class Served:
     def letta(self, token: str | None = None, **options: Any) -> letta_client.Letta:
         """The unmodified client. Strict validation is on, and so are its default retries unless told otherwise."""
         settings: dict[str, Any] = {"max_retries": 0, "_strict_response_validation": True, **options}
+        if "http_client" not in settings:
+            settings["http_client"] = letta_client.DefaultHttpxClient(verify=AUTHORITIES)
         client = letta_client.Letta(base_url=self.url, api_key=token or self.token, **settings)
         self.closing.append(client)
         return client
@@ -40,7 +45,9 @@ class Served:
     def http(self, token: str | None = None) -> httpx.Client:
         """A bare HTTP client with the token and without redirects."""
         headers = {"Authorization": f"Bearer {token or self.token}"}
-        client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
+        client = httpx.Client(
+            base_url=self.url, headers=headers, trust_env=False, timeout=60, verify=AUTHORITIES
+        )
         self.closing.append(client)
         return client
 

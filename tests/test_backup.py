@@ -12,14 +12,20 @@ import threading
 from dataclasses import replace as changed
 from pathlib import Path
 
+import c2sp_verifier
 import pytest
+from c2sp_verifier import Key
+from scripted_witness import Witness, serving
 
 from tallystone import crypto
 from tallystone.audit.cosignature import WITNESS, VerifierKey
+from tallystone.audit.published import checkpoint_of
 from tallystone.audit.receipt import verify_receipt
 from tallystone.audit.report import Report
 from tallystone.audit.restored import RESTORE, Lost, Restore
 from tallystone.errors import Denied, Invalid, NotFound, StoreError, Tampered, Unauthenticated
+from tallystone.server.witnessing import Asker
+from tallystone.server.witnessing import Witness as Configured
 from tallystone.statements import Signed, issue
 from tallystone.store.copying import Seizure, copy_database
 from tallystone.store.opening import DATABASE
@@ -561,6 +567,70 @@ def test_what_witnesses_cosigned_and_a_restore_gave_up_is_accepted_and_shown_no_
             assert verify_receipt(receipt, workspace.log.key).leaf.kind == RESTORE
             for _ in range(9):
                 workspace.vault(kept.root.token).create_block(label="more")
+
+
+def test_a_witness_refuses_the_restored_log_until_its_operator_lets_it_forget(kept: Kept) -> None:
+    with serving(Witness()) as witness:
+        asked = Configured(witness.url, witness.vkey)
+
+        def told(workspace: Workspace) -> str:
+            (info,) = workspace.log.witnesses()
+            return info.problem
+
+        with kept.open() as workspace:
+            witness.log = Key.parse(workspace.log.key)
+            assert Asker(workspace, asked, lambda: witness.now).ask()
+            seen = workspace.log.checkpoint(cosigned=True)
+        kept.restore()
+        with kept.open() as workspace:
+            asking = Asker(workspace, asked, lambda: witness.now)
+            for grown in (False, True):  # shorter than what it has seen, then longer
+                assert not asking.ask()
+                assert "its operator has to let it forget" in told(workspace), grown
+                for _ in range(9):
+                    workspace.vault(kept.root.token).create_block(label="more")
+            assert witness.head is not None
+            witness.head = None  # what its operator does, who was shown the receipt of the restore
+            assert asking.ask() and told(workspace) == ""
+            note = workspace.log.checkpoint(cosigned=True)
+            c2sp_verifier.open_note(note, witness.key)
+            assert checkpoint_of(note).branch == workspace.verify().restores[0].branch
+            folder = kept.folder / "cosigned"
+            assert [path.read_bytes() for path in folder.glob("*.lost")] == [seen]  # evidence stays
+            workspace.vault(kept.root.token).create_block(label="still")
+            assert asking.ask()  # and it goes on from there
+            assert workspace.verify().findings == []
+
+
+def test_an_export_of_what_a_restore_gave_up_is_not_written_over(kept: Kept, tmp_path: Path) -> None:
+    folder = tmp_path / "public"
+    with kept.open() as workspace:
+        workspace.log.export(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = kept.restore()
+    with kept.open() as workspace:
+        for _ in range(2):  # shorter than the export, then longer
+            with pytest.raises(
+                Tampered, match=rf"lost when a backup was restored: leaf {done.seq} says"
+            ) as it:
+                workspace.log.export(folder)
+            assert it.value.code == "lost_branch" and "new folder" in it.value.hint
+            for _ in range(9):
+                workspace.vault(kept.root.token).create_block(label="more")
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        _, size = workspace.log.export(tmp_path / "anew")
+        assert size == workspace.verify().leaves
+
+
+def test_an_export_of_another_log_is_not_written_over(kept: Kept, tmp_path: Path) -> None:
+    other, _ = Workspace.init(tmp_path / "other")
+    with other, kept.open() as workspace:
+        other.log.export(tmp_path / "public")
+        before = (tmp_path / "public" / "checkpoint").read_bytes()
+        with pytest.raises(Tampered, match=other.log.origin) as refused:
+            workspace.log.export(tmp_path / "public")
+        assert refused.value.code == "another_log" and "another folder" in refused.value.hint
+        assert (tmp_path / "public" / "checkpoint").read_bytes() == before
 
 
 def test_a_block_that_was_made_after_the_backup_is_gone_like_one_that_never_was(kept: Kept) -> None:

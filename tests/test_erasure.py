@@ -365,7 +365,7 @@ def test_a_key_that_cannot_be_destroyed_is_said_and_not_forgotten(
         alice.block(block)
     assert bytes(32) not in slots(tmp_path / "data")
     assert alice.erase_block(block).erased == block
-    assert slots(tmp_path / "data")[0] == bytes(32) and waiting(workspace) == 0
+    assert bytes(32) in slots(tmp_path / "data") and waiting(workspace) == 0
 
 
 # -- the keys ---------------------------------------------------------------------------------------------------
@@ -472,7 +472,7 @@ def test_an_erased_user_is_gone_with_all_it_owned_and_others_go_on(
 
     receipt = bob.erase_me(me)
 
-    assert (receipt.erased, receipt.blocks, receipt.horizon) == (me, 1, clock.today + timedelta(30))
+    assert (receipt.erased, receipt.blocks, receipt.horizon) == (me, 1, clock.today)
     assert left_in(folder, {cell for cell in owned if len(cell) > 4000}) == set()
     for token in (bob_credentials.token, agent_token):
         with pytest.raises(Unauthenticated):

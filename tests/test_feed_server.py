@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from server_fixtures import Served, fresh_server, server  # noqa: F401
+from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
 
 from tallystone.errors import StoreError
 from tallystone.server.feed import Pump
@@ -56,7 +56,9 @@ class Stream:
 def listening(url: str, token: str, after: str = "", **query: Any) -> Iterator[Stream]:
     headers = {"authorization": f"Bearer {token}", **({"last-event-id": after} if after else {})}
     with (
-        httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=20) as client,
+        httpx.Client(
+            base_url=url, headers=headers, trust_env=False, verify=AUTHORITIES, timeout=20
+        ) as client,
         client.stream("GET", "/v1/events", params=query) as answer,
     ):
         assert answer.status_code == 200, answer.read()
@@ -198,7 +200,7 @@ def test_more_streams_than_allowed_are_told_to_come_again(tmp_path: Path) -> Non
     with (
         workspace,
         running(workspace, settings) as url,
-        httpx.Client(base_url=url, trust_env=False) as client,
+        httpx.Client(base_url=url, trust_env=False, verify=AUTHORITIES) as client,
         listening(url, you.token) as one,
         listening(url, you.token) as two,
     ):
@@ -224,7 +226,7 @@ def test_a_users_agents_count_with_the_user(tmp_path: Path) -> None:
     with (
         workspace,
         running(workspace, settings) as url,
-        httpx.Client(base_url=url, trust_env=False) as client,
+        httpx.Client(base_url=url, trust_env=False, verify=AUTHORITIES) as client,
         listening(url, agents[0]) as one,
         listening(url, agents[1]) as two,
     ):

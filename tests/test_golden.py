@@ -22,12 +22,13 @@ from tallystone import _cbor, crypto, grant_tree, keystore, statements
 from tallystone.audit import checkpoint, leaf, merkle, published, receipt, state
 from tallystone.audit.restored import Lost, Restore, Restored
 from tallystone.errors import Tampered
-from tallystone.keystore import Carried, Invite, Keys, Kit, Root, Token
+from tallystone.keystore import Carried, Invite, Keys, Kit, Nest, Root, Token
 from tallystone.statements import (
     EMPTY,
     READ,
     SHARE,
     WRITE,
+    AuditedCharter,
     Charter,
     Deletion,
     Erasure,
@@ -156,6 +157,10 @@ BODIES: dict[str, Any] = {
 }
 # What has grown since, in the maps of the same statements.
 LATER: dict[str, Any] = {
+    "charter, with audit levels and auditors": AuditedCharter(
+        3, fixed("previous"), True, ["public", ["internal", 1], ["geheim", 2]], 10_000, OWNER, RECORD, TIME,
+        [OWNER],
+    ),
     "genesis, fixed and with policy": Genesis(
         "block", OWNER, RECORD, fixed("nonce", 16), TIME, False, False, "", EMPTY, 1,
         {**SETTINGS, "sensitivity": 2, "allowed": [OTHER, TEAM], "expires": 20_800},
@@ -322,6 +327,9 @@ OWNERS_ROW = LEDGER.seal(0, fixed("g0"), history=True, watch=False)
 CONTENT = Content(
     signed("version", BODIES["version"].encode()), encode_payload(PAYLOAD), GRANT, (1, [fixed("p")])
 )
+ERASED_CONTENT = replace(CONTENT, payload=b"", erased=signed("erasure", BODIES["erasure"].encode()).encode())
+NESTED_ROOT = replace(ROOT, nest=Nest(fixed("slot", 18), fixed("shred")))
+SHRED_KEYS = {fixed("slot", 18): fixed("shred")}
 OWN_CONTENT = Content(signed("version", BODIES["version"].encode()), encode_payload(PAYLOAD), None, ())
 HELD = Held(
     BLOCK,
@@ -382,6 +390,20 @@ SEALED_RECORDS: dict[str, Record] = {
         crypto.pae("version", BLOCK, 8),
         lambda sealed: records.open_content(fixed("content"), BLOCK, 8, sealed),
         OWN_CONTENT,
+    ),
+    "version, erased": Record(
+        lambda: records.seal_content(fixed("content"), BLOCK, 8, ERASED_CONTENT),
+        fixed("content"),
+        crypto.pae("version", BLOCK, 8),
+        lambda sealed: records.open_content(fixed("content"), BLOCK, 8, sealed),
+        ERASED_CONTENT,
+    ),
+    "token's root, nested": Record(
+        lambda: keystore.seal_root(TOKEN, NESTED_ROOT, OWNER, "full", 1, None),
+        TOKEN.opening_key(),
+        keystore.token_context(TOKEN.kid, OWNER, "full", 1, None),
+        lambda sealed: keystore.open_root(TOKEN, sealed, OWNER, "full", 1, None, SHRED_KEYS.get),
+        NESTED_ROOT,
     ),
     "roster": Record(
         lambda: ledger.seal_roster(EPOCH_1.chain, BLOCK, Roster(GRANT, fixed("capsule", 16))),

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import letta_client
 import pytest
-from server_fixtures import Served, fresh_server, server  # noqa: F401
+from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
 
 from tallystone.server.app import App
 from tallystone.server.auth import Turnstile
@@ -27,7 +27,7 @@ def http(server: Served) -> httpx.Client:  # noqa: F811
 @pytest.fixture
 def stranger(server: Served) -> httpx.Client:  # noqa: F811
     """Somebody without a token."""
-    client = httpx.Client(base_url=server.url, trust_env=False)
+    client = httpx.Client(base_url=server.url, trust_env=False, verify=AUTHORITIES)
     server.closing.append(client)
     return client
 
@@ -137,7 +137,7 @@ def test_an_invitation_that_cannot_be(http: httpx.Client, body: Any) -> None:
 
 @pytest.mark.anyio
 async def test_guessing_codes_is_slowed_down(fresh_server: Served) -> None:  # noqa: F811
-    app = App(fresh_server.workspace, turnstile=Turnstile(rate=1, burst=3, clock=lambda: 0.0))
+    app = App(fresh_server.workspace, turnstile=Turnstile(rate=1, burst=6, clock=lambda: 0.0))
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         answers = [
@@ -163,7 +163,14 @@ def test_the_charter(fresh_server: Served) -> None:  # noqa: F811
     assert (first["trust"], first["levels"][0], first["serial"]) == (False, "public", 0)
     levels = ["open", *first["levels"][1:], "top"]
     changed = http.patch("/v1/charter", json={"trust": True, "levels": levels, "max_grants": None}).json()
-    assert changed == {"trust": True, "levels": levels, "max_grants": first["max_grants"], "serial": 1}
+    assert changed == {
+        "trust": True,
+        "levels": levels,
+        "max_grants": first["max_grants"],
+        "serial": 1,
+        "audit": {},
+        "auditors": [],
+    }
     assert ada.get("/v1/charter").json() == changed
     assert ada.patch("/v1/charter", json={"trust": False}).status_code == 403
     for body in ({"levels": ["open"]}, {"levels": "open"}, {"max_grants": 0}, {"trust": "yes"}):

@@ -364,7 +364,7 @@ def test_a_receipt_is_checked_without_the_extras(small: SqliteStore) -> None:
 
 def exported(store: SqliteStore, folder: Path) -> tuple[int, int]:
     with store.snapshot() as snapshot:
-        return export(Published(snapshot), folder, ORIGIN, LOG_PUBLIC)
+        return export(Published(snapshot), folder, ORIGIN, LOG_PUBLIC, lambda *_: False)
 
 
 def test_an_export_verifies_and_grows_with_the_log(small: SqliteStore, tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_an_interrupted_export_is_still_the_older_one(small: SqliteStore, tmp_pa
             raise Stopped
 
     with small.snapshot() as snapshot, pytest.raises(Stopped):
-        export(Published(snapshot), folder, ORIGIN, LOG_PUBLIC, step)
+        export(Published(snapshot), folder, ORIGIN, LOG_PUBLIC, lambda *_: False, step)
     assert c2sp_verifier.read_log(c2sp_verifier.from_folder(folder), LOG)[0].size == 602
     assert exported(small, folder) == (602, 1502)
     assert c2sp_verifier.read_log(c2sp_verifier.from_folder(folder), LOG)[0].size == 1502

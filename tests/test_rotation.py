@@ -23,7 +23,9 @@ def test_an_epoch_on_demand_gives_a_block_new_keys_and_takes_it_from_nobody(tmp_
             epochs = len(snapshot.scan(EPOCH, (1,)))
             before = {row[1]: row[4] for row in snapshot.scan(BLOCK, (1,))}
         assert vault.rotate(block) == 1
-        assert vault.rotate(block) == 2
+        seen: list[tuple[int, int]] = []
+        assert vault.rotate(block, progress=lambda done, total: seen.append((done, total))) == 2
+        assert seen[0] == (0, 1) and seen[-1] == (1, 1)
         with workspace.store.snapshot() as snapshot:
             assert len(snapshot.scan(EPOCH, (1,))) == epochs + 2
             after = {row[1]: row[4] for row in snapshot.scan(BLOCK, (1,))}

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from server_fixtures import Served, fresh_server, server  # noqa: F401
+from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
 
 from tallystone.errors import Invalid
 from tallystone.server import connections
@@ -205,7 +205,7 @@ def test_connections_beyond_the_bound_are_told_so(tmp_path: Path) -> None:
         assert json.loads(body)["error"]["code"] == "too_many_connections"
         for raw in held:
             raw.close()
-        with httpx.Client(base_url=url, trust_env=False) as http:
+        with httpx.Client(base_url=url, trust_env=False, verify=AUTHORITIES) as http:
             assert http.get("/v1/health/").status_code == 200
 
 

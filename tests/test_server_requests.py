@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import letta_client
 import pytest
-from server_fixtures import Served, fresh_server, server  # noqa: F401
+from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
 
 from tallystone.errors import (
     Conflict,
@@ -101,7 +101,7 @@ def test_bad_requests_are_clear_4xx(
 )
 def test_bad_tokens_are_401(server: Served, value: str | bytes) -> None:  # noqa: F811
     raw = value if isinstance(value, bytes) else value.encode()
-    with httpx.Client(base_url=server.url, trust_env=False) as http:
+    with httpx.Client(base_url=server.url, trust_env=False, verify=AUTHORITIES) as http:
         answer = http.get("/v1/blocks/", headers=[(b"authorization", raw)])
     assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
     assert shaped(answer)["code"] == "unauthenticated"
@@ -166,7 +166,7 @@ def test_refusals_of_strangers_are_logged(fresh_server: Served) -> None:  # noqa
     def denied() -> int:
         return sum(event.kind == "denied" for event in fresh_server.vault().events(limit=1000))
 
-    with httpx.Client(base_url=fresh_server.url, trust_env=False) as http:
+    with httpx.Client(base_url=fresh_server.url, trust_env=False, verify=AUTHORITIES) as http:
         before = denied()
         http.get("/v1/blocks/")
         http.get("/v1/blocks/", headers={"authorization": "Bearer tally_no"})
@@ -277,7 +277,7 @@ def test_the_log_holds_templates_only(
     workspace, credentials = Workspace.init(tmp_path / "data")
     with workspace, running(workspace, Settings(port=0, log_format="json")) as url:
         headers = {"authorization": f"Bearer {credentials.token}"}
-        with httpx.Client(base_url=url, trust_env=False, headers=headers) as http:
+        with httpx.Client(base_url=url, trust_env=False, verify=AUTHORITIES, headers=headers) as http:
             http.get(f"/v1/blocks/{BLOCK}", params={"label_search": "CANARY"})
             http.get("/v1/CANARY")
             http.post("/v1/blocks/", json={"label": "CANARY"})

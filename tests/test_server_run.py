@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from server_fixtures import Served, fresh_server  # noqa: F401
+from server_fixtures import AUTHORITIES, Served, fresh_server  # noqa: F401
 
 from tallystone.errors import StoreError
 from tallystone.server.app import App
@@ -55,7 +55,7 @@ def test_a_signal_lets_requests_under_way_finish(tmp_path: Path, number: signal.
         with socket.create_connection((host, int(port)), timeout=20) as raw:
             # half a request: the server has begun to work on it when the signal comes
             raw.sendall(head.encode() + body[:5])
-            with httpx.Client(base_url=url, trust_env=False) as http:
+            with httpx.Client(base_url=url, trust_env=False, verify=AUTHORITIES) as http:
                 assert http.get("/v1/health/").status_code == 200
             process.send_signal(number)
             while _accepts(host, int(port)):

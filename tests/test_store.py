@@ -374,3 +374,25 @@ def test_no_increment_is_lost_between_threads(tmp_path: Path) -> None:
 
 def test_every_table_starts_with_the_workspace() -> None:
     assert all(table.key[0] == "ws" for table in TABLES)
+
+
+def test_whoever_observes_is_told_how_commits_go_and_not_what_they_say(store: Store) -> None:
+    told: list[tuple[int, int]] = []
+    waits: list[int] = []
+
+    class Observer:
+        def wrote(self, batches: int, refused: int, seconds: float) -> None:
+            assert seconds > 0
+            told.append((batches, refused))
+
+        def waited(self, began: int, ended: int) -> None:
+            waits.append(ended - began)
+
+    store.observe(Observer())
+    store.commit(Batch([], [], [Event("e", b"d")]))
+    with pytest.raises(Conflict):
+        store.commit(Batch([Expect(BLOCK, (WS, b"counter"), counter(7))], [], [Event("e", b"d")]))
+    assert told == [(1, 0), (1, 1)]
+    assert len(waits) == 2 and min(waits) > 0
+    assert store.waiting() == 0
+    assert store.size() > 0

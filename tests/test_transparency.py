@@ -9,7 +9,7 @@ import c2sp_verifier
 import httpx
 import pytest
 from c2sp_verifier import Key
-from server_fixtures import Served, fresh_server, server  # noqa: F401
+from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
 
 from tallystone.audit.leaf import decode_leaf
 from tallystone.audit.receipt import verify_receipt
@@ -71,7 +71,7 @@ def test_every_answer_names_its_leaf_also_a_refusal(server: Served) -> None:  # 
 
 
 def test_a_stranger_is_told_no_number(server: Served) -> None:  # noqa: F811
-    with httpx.Client(base_url=server.url, trust_env=False) as stranger:
+    with httpx.Client(base_url=server.url, trust_env=False, verify=AUTHORITIES) as stranger:
         for headers in ({}, {"authorization": "Bearer nonsense"}):
             answer = stranger.get("/v1/blocks/", headers=headers)
             assert answer.status_code == 401
@@ -101,7 +101,7 @@ def test_the_log_takes_a_token_unless_it_is_public(tmp_path: Path) -> None:
         for public in (False, True):
             with (
                 running(workspace, Settings(port=0, log_level="error", log_public=public)) as url,
-                httpx.Client(base_url=f"{url}/v1/log/", trust_env=False) as client,
+                httpx.Client(base_url=f"{url}/v1/log/", trust_env=False, verify=AUTHORITIES) as client,
             ):
                 for path in paths:
                     assert client.get(path).status_code == (200 if public else 401)

@@ -17,7 +17,7 @@ import httpx
 import letta_client
 import pytest
 from scripted_models import HANDLES, ScriptedModels, Turn
-from server_fixtures import Served
+from server_fixtures import AUTHORITIES, Served
 from turn_fixtures import serving
 from wire_counts import PROPERTY
 
@@ -80,7 +80,9 @@ class Things:
     def __init__(self, served: Served, record: dict[str, Any]) -> None:
         vault = served.vault()
         self.sent: list[httpx.Request] = []
-        self.http = httpx.Client(trust_env=False, event_hooks={"request": [self.sent.append]})
+        self.http = httpx.Client(
+            trust_env=False, verify=AUTHORITIES, event_hooks={"request": [self.sent.append]}
+        )
         self.client = served.letta(http_client=self.http)
         older = vault.create_block(label="older")
         block = vault.create_block(label="task_queue", value="v", tags=["t"])

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from c2sp_verifier import Key
 from scripted_witness import NAME, Witness, serving
+from server_fixtures import AUTHORITIES
 
 from tallystone.audit.receipt import verify_receipt
 from tallystone.errors import Invalid, NotFound
@@ -239,7 +240,7 @@ def test_a_server_asks_by_itself_and_shows_how_fresh_it_is(tmp_path: Path, witne
     with (
         workspace,
         running(workspace, settings) as url,
-        httpx.Client(base_url=url, trust_env=False) as client,
+        httpx.Client(base_url=url, trust_env=False, verify=AUTHORITIES) as client,
     ):
         headers = {"authorization": f"Bearer {credentials.token}"}
         assert client.get("/v1/blocks/", headers=headers).status_code == 200

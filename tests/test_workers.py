@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from typing import Any
 import httpx
 import letta_client
 import pytest
+from server_fixtures import AUTHORITIES
 
-from tallystone.server import duty
+from tallystone.errors import Invalid
+from tallystone.server import duty, http_granian
 from tallystone.vault import Workspace
 
 PATIENCE = 30
@@ -48,12 +51,15 @@ class Running:
 
     def letta(self, **options: Any) -> letta_client.Letta:
         """The unmodified client, with its own retries."""
-        return letta_client.Letta(base_url=self.url, api_key=self.token, **options)
+        http = letta_client.DefaultHttpxClient(verify=AUTHORITIES)
+        return letta_client.Letta(base_url=self.url, api_key=self.token, http_client=http, **options)
 
     def http(self) -> httpx.Client:
         """A client that connects anew for each request, so that any process may take it."""
         headers = {"authorization": f"Bearer {self.token}", "connection": "close"}
-        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=PATIENCE)
+        return httpx.Client(
+            base_url=self.url, headers=headers, trust_env=False, verify=AUTHORITIES, timeout=PATIENCE
+        )
 
 
 @contextmanager
@@ -93,7 +99,7 @@ def until(true: Any, what: str) -> None:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One server for those tests that leave it running."""
-    with several(tmp_path_factory.mktemp("several")) as running:
+    with several(tmp_path_factory.mktemp("several"), "--metrics", "loopback") as running:
         yield running
 
 
@@ -197,6 +203,27 @@ def test_the_jobs_go_to_another_process_when_theirs_is_killed(shared: Running) -
     assert json.loads((shared.folder / "server-status.json").read_bytes())["check"]["findings"] == 0
 
 
+def test_the_numbers_of_all_processes_are_added_up_and_outlive_them(shared: Running) -> None:
+    def counted() -> float:
+        with shared.http() as http:
+            text = http.get("/metrics").text
+        (found,) = re.findall(
+            r'^tallystone_requests_total\{.*route="/v1/tags/".*\} (.*)$', text, re.MULTILINE
+        )
+        return float(found)
+
+    with shared.http() as http:
+        for _ in range(30):
+            assert http.get("/v1/tags/").status_code == 200
+    by = {line["worker"] for line in shared.lines() if line.get("route") == "/v1/tags/"}
+    assert by == {0, 1}
+    assert [counted() for _ in range(6)] == [30] * 6  # whoever is asked
+    victim = shared.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: victim not in shared.workers() and len(shared.workers()) == 2, "it is replaced")
+    assert counted() == 30
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_processes(tmp_path: Path, number: signal.Signals) -> None:
     with several(tmp_path) as running:
@@ -207,6 +234,35 @@ def test_a_signal_ends_all_processes(tmp_path: Path, number: signal.Signals) -> 
         assert running.process.wait(PATIENCE) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert "worker ended" not in running.log.read_text(encoding="utf-8")
+
+
+def test_granian_serves_the_same_application_on_the_same_socket(tmp_path: Path) -> None:
+    with several(tmp_path, "--http", "granian") as running:
+        client = running.letta(_strict_response_validation=True)
+        agent = client.agents.create(name="a", memory_blocks=[{"label": "system/human", "value": "Ada"}])
+        assert client.agents.blocks.retrieve("system/human", agent_id=agent.id).value == "Ada"
+        assert client.agents.blocks.update("system/human", agent_id=agent.id, value="Bo").value == "Bo"
+        client.close()
+        with running.http() as http:
+            assert http.post("/v1/blocks/", content=b"x" * (11 << 20)).status_code == 413
+            assert http.get("/v1/blocks/", headers={"authorization": "Bearer x"}).status_code == 401
+            for _ in range(20):
+                assert http.get("/v1/tags/").status_code == 200
+            with http.stream("GET", "/v1/events") as stream:
+                lines = stream.iter_lines()
+                assert next(lines).startswith("id:")
+                running.process.send_signal(signal.SIGTERM)
+                assert any("stopping" in line for line in lines)
+        assert running.process.wait(PATIENCE) == 0
+    assert {line["worker"] for line in running.lines() if line.get("route") == "/v1/tags/"} == {0, 1}
+
+
+def test_granian_that_is_not_installed_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "granian", None)
+    monkeypatch.setitem(sys.modules, "granian.server.embed", None)
+    with pytest.raises(Invalid) as caught:
+        http_granian.check()
+    assert caught.value.hint == "pip install 'tallystone[granian]'"
 
 
 def test_no_process_goes_on_without_the_one_that_watches(tmp_path: Path) -> None:
@@ -245,8 +301,8 @@ def test_a_process_that_cannot_start_is_not_started_again_at_once() -> None:
     )
     assert process.stdout is not None
     began = time.monotonic()
-    assert process.stdout.read(3) == b"xxx"
-    assert time.monotonic() - began > 0.5 + 1.0 - 0.1  # the first pause, and the second
+    assert process.stdout.read(4) == b"xxxx"
+    assert time.monotonic() - began > 0.5 + 1.0 - 0.1  # at once, after the first pause, after the second
     process.terminate()
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from tallystone.audit.checkpoint import signatures
+from tallystone.audit.checkpoint import parse_text, signatures, take_apart
 from tallystone.audit.cosignature import VerifierKey
 from tallystone.errors import StoreError, Tampered
 
@@ -40,11 +40,22 @@ class Cosigned:
                 file.write(note)
                 file.flush()
                 os.fsync(file.fileno())
+            self._put_aside(path, note)
             half.replace(path)
         except OSError as error:
             raise StoreError(
                 f"cannot keep a cosignature: {error.strerror}", hint=f"check {FOLDER}/"
             ) from error
+
+    def _put_aside(self, path: Path, note: bytes) -> None:
+        """What was cosigned of leaves that a restore gave up stays evidence of them: it keeps a file of its own."""
+        before = self._read(path)
+        try:
+            old, new = (parse_text(take_apart(one)[0]) for one in (before or note, note))
+        except Tampered:
+            return  # the log check has named it
+        if old.branch != new.branch:
+            path.replace(path.with_suffix(f".{old.branch or 'first'}-{old.size}.lost"))
 
     def all(self, origin: str) -> Iterator[tuple[str, bytes]]:
         """(name of the witness, note) of all that are kept for this log, of witnesses no longer asked as well. Not

@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tallystone.audit.checkpoint import Checkpoint, open_checkpoint
+from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, parse_text, take_apart
 from tallystone.audit.merkle import HASH_SIZE
 from tallystone.audit.published import WIDTH, Published, Tile, tiles_of
+from tallystone.audit.restored import Authority
 from tallystone.errors import StoreError, Tampered
 
 CHECKPOINT = "checkpoint"
@@ -22,19 +23,21 @@ def export(
     folder: Path,
     origin: str,
     public: bytes,
+    authority: Authority,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[int, int]:
     """Write what the folder lacks. Returns the sizes of the tree that it held, and that it holds now.
 
-    Raises `Tampered` if what was exported before is not the beginning of this log, naming the first leaf that differs;
-    nothing is written then. Raises `StoreError` if the folder cannot be written.
+    Raises `Tampered` if what was exported before is not the beginning of this log, naming the first leaf that differs,
+    or the restore that gave up what was exported, if `authority` says that it is the root's word; nothing is written
+    then. Raises `StoreError` if the folder cannot be written.
     """
     signed = open_checkpoint(log.checkpoint, origin, public)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         old = _exported(folder, origin, public)
         if old is not None:
-            _check_beginning(log, folder, old)
+            _check_beginning(log, folder, old, authority)
         since = old.size if old is not None else 0
         tiles = list(tiles_of(signed.size, since))
         for done, tile in enumerate(tiles, 1):
@@ -56,13 +59,29 @@ def _exported(folder: Path, origin: str, public: bytes) -> Checkpoint | None:
         note = (folder / CHECKPOINT).read_bytes()
     except FileNotFoundError:
         return None
+    there = parse_text(take_apart(note)[0])
+    if there.origin != origin:
+        raise Tampered(
+            f"{folder} holds the export of another log, {there.origin}; nothing was written",
+            hint="name another folder",
+            code="another_log",
+        )
     return open_checkpoint(note, origin, public)
 
 
-def _check_beginning(log: Published, folder: Path, old: Checkpoint) -> None:
+def _check_beginning(log: Published, folder: Path, old: Checkpoint, authority: Authority) -> None:
     try:
         log.consistency(old)
     except Tampered as error:
+        given_up = log.gave_up(old, authority)
+        if given_up is not None:
+            restored, lost = given_up
+            raise Tampered(
+                f"{folder} holds {lost}, which were lost when a backup was restored: leaf {restored.seq} says so; "
+                "nothing was written",
+                hint="keep it, it is what is left of them, and export into a new folder",
+                code="lost_branch",
+            ) from None
         first = _first_other(log, folder, min(old.size, log.head.size))
         named = (
             f"leaf {first} is the first that differs" if first is not None else "see: tallystone audit verify"

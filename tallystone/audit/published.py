@@ -15,12 +15,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tallystone.audit.checkpoint import Checkpoint, parse_text, take_apart
+from tallystone.audit.leaf import decode_leaf
 from tallystone.audit.merkle import leaf_hash, verify_consistency, verify_inclusion
 from tallystone.audit.receipt import Receipt
+from tallystone.audit.restored import RESTORE, Authority, Lost, Restored, read_restore
 from tallystone.audit.tree import Tree
 from tallystone.errors import Invalid, NotFound, Tampered
 from tallystone.store.protocol import Snapshot
-from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS
+from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, WS
 
 WIDTH = 256
 """Hashes in a whole tile."""
@@ -85,6 +87,9 @@ def tiles_of(size: int, since: int = 0) -> Iterator[Tile]:
             yield Tile(level, count // WIDTH, count % WIDTH)
 
 
+_CHUNK = 500
+
+
 class Published:
     """The log under one snapshot."""
 
@@ -97,7 +102,7 @@ class Published:
         """The signed note of the newest head."""
         self.head = checkpoint_of(self.checkpoint)
         self.tree = Tree(snapshot, self.head.size)
-        self._snapshot = snapshot
+        self.snapshot = self._snapshot = snapshot
 
     def tile(self, tile: Tile) -> bytes:
         """A tile's content. Raises `NotFound` where the tree has not grown to."""
@@ -148,6 +153,26 @@ class Published:
                 f"the log is not the one whose first {old.size} leaves were seen before", code="another_log"
             )
         return proof
+
+    def gave_up(self, old: Checkpoint, authority: Authority) -> tuple[Restored, Lost] | None:
+        """The restore in this log that gave up the leaves which a checkpoint is of, and these leaves; None if none did.
+        Looks at every leaf's kind, so only for what does not agree. `authority` judges whose word a restore is."""
+        before: int | None = None
+        while rows := self._snapshot.scan(LOG_LEAF, (WS,), after=before, limit=_CHUNK, reverse=True):
+            for row in rows:
+                if row[1] >= self.head.size or decode_leaf(bytes(row[2])).kind != RESTORE:
+                    continue
+                detail = self._snapshot.get(LOG_DETAIL, (WS, row[1]))
+                said = detail[2] if detail is not None else None
+                try:
+                    found = read_restore(row[1], self.tree.root(row[1]), said, authority)
+                except Tampered:
+                    continue  # excuses nothing; the log check names it
+                for lost in found.lost:
+                    if lost.covers(old):
+                        return found, lost
+            before = int(rows[-1][1])
+        return None
 
     def _leaves(self, start: int, count: int) -> list[bytes]:
         rows = self._snapshot.scan(LOG_LEAF, (WS,), after=start - 1, limit=count)

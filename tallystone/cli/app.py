@@ -28,6 +28,7 @@ from tallystone.cli import (
     workspace,
 )
 from tallystone.cli.access import access
+from tallystone.cli.audit_grants import auditors, grant, ungrant
 from tallystone.cli.audit_search import search
 from tallystone.cli.demo import demo, doctor
 from tallystone.cli.export import export
@@ -88,6 +89,14 @@ command(
     "tallystone audit search --denied --since 7d",
     "tallystone audit search --changes --block BLOCK --after-grant 1",
 )(search)
+command(
+    audit.app,
+    "grant",
+    "tallystone audit grant ada",
+    "tallystone audit grant ada --history --url https://memory.example.com",
+)(grant)
+command(audit.app, "ungrant", "tallystone audit ungrant ada")(ungrant)
+command(audit.app, "auditors", "tallystone audit auditors")(auditors)
 for _group in (
     token.app,
     user.app,
@@ -135,7 +144,12 @@ command(
     "tallystone restore /mnt/safe/monday.tally --data ./data --replace --token-file me.token",
     "tallystone restore monday.tally --data ./new --server-keys ./kept --lost-checkpoint last.note",
 )(backup.restore)
-command(app, "export", "tallystone export", "tallystone export /safe/mine.zip --data ./data")(export)
+command(
+    app,
+    "export",
+    "tallystone export",
+    "tallystone export /safe/mine.zip --versions --url https://memory.example",
+)(export)
 command(app, "doctor", "tallystone doctor", "tallystone doctor --data ./data")(doctor)
 command(app, "demo", "tallystone demo")(demo)
 

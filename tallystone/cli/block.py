@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -24,6 +24,7 @@ Tags = Annotated[list[str] | None, Parameter(name="--tag", metavar="TAG", negati
 Flag = Annotated[bool | None, Parameter(show_default=False)]
 Once = Annotated[bool, Parameter(negative=(), show_default=False)]
 Yes = Annotated[bool, Parameter(alias="-y", negative=(), show_default=False)]
+AuditLevel = Annotated[Literal["durable", "checkpointed", "witnessed"] | None, Parameter(metavar="LEVEL")]
 Keep = Annotated[str | None, Parameter(metavar="RULE")]
 Level = Annotated[str | None, Parameter(metavar="LEVEL")]
 Allowed = Annotated[list[str] | None, Parameter(name="--allow", metavar="WHOM", negative="--allow-nobody")]
@@ -130,6 +131,8 @@ def _policy(block: Block) -> dict[str, str]:
         said["expires"] = f"after {block.expires}"
     if not block.mutable or block.append_only:
         said["changes"] = "append-only" if block.mutable else "immutable"
+    if block.audit_level != "durable":
+        said["audit level"] = block.audit_level
     if not isinstance(block.keep, str):
         said["keeps"] = " ".join(f"{name} {number}" for name, number in block.keep.items())
     return said
@@ -156,6 +159,7 @@ def create(
     allow: Allowed = None,
     expires: Day = None,
     keep: Keep = None,
+    audit_level: AuditLevel = None,
     immutable: Once = False,
     append_only: Once = False,
     place: Place = Place(),
@@ -187,6 +191,8 @@ def create(
         The last day (UTC) on which it can be read. After that nothing brings it back.
     keep
         Which versions stay: all, a number of versions (20) or of days (30d). Default: all.
+    audit_level
+        How sure the log must be before an answer: durable, checkpointed or witnessed. Default: durable.
     immutable
         Its content never changes, also not by you. This is for good.
     append_only
@@ -201,6 +207,7 @@ def create(
         "allowed": allow,
         "expires": day(expires),
         "keep": rule(keep),
+        "audit_level": audit_level,
         "mutable": False if immutable else None,
         "append_only": append_only or None,
     }
@@ -241,6 +248,7 @@ def edit(
     expires: Day = None,
     no_expiry: Once = False,
     keep: Keep = None,
+    audit_level: AuditLevel = None,
     if_version: Annotated[int | None, Parameter(metavar="N")] = None,
     place: Place = Place(),
 ) -> int:
@@ -282,6 +290,8 @@ def edit(
     keep
         Which versions stay: all, a number of versions (20) or of days (30d). What a stricter rule leaves out goes with
         this change and those that follow. Owner only.
+    audit_level
+        How sure the log must be before an answer: durable, checkpointed or witnessed. Owner only.
     if_version
         Only if the block is still at this version.
     """
@@ -303,6 +313,7 @@ def edit(
         "allowed": allow,
         "expires": day(expires),
         "keep": rule(keep),
+        "audit_level": audit_level,
     }
     changes: dict[str, object] = {name: field for name, field in optional.items() if field is not None}
     if allow_anybody:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlencode
 
 from tallystone import errors
 from tallystone.cli import values
+from tallystone.cli.remote_log import RemoteAuditors
+from tallystone.cli.remote_people import RemotePeople
+from tallystone.cli.remote_roots import RemoteRoots
 from tallystone.cli.wire import Wire, path
 from tallystone.vault.answers import AuditPage, Span
 from tallystone.vault.questions import Question
@@ -19,17 +22,12 @@ from tallystone.vault.types import (
     AuditEvent,
     Block,
     Change,
-    CharterView,
     Credentials,
     Grant,
-    InviteInfo,
-    ModelKeyInfo,
     Offer,
-    Principal,
     Reach,
     Receipt,
     Role,
-    TokenInfo,
 )
 from tallystone.vault.versions import Blame, Difference, PastVersion, Undone, Versions
 from tallystone.vault.watching import ended
@@ -45,23 +43,8 @@ def redeem(url: str, code: str) -> Credentials:
     return values.plain(Credentials, answer)
 
 
-class RemoteVault:
+class RemoteVault(RemotePeople, RemoteRoots, RemoteAuditors):
     """What the token's principal can do, over HTTP. Same methods and values as `Vault`, fewer of them."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self._wire = Wire(url, token)
-
-    def _get(self, where: str) -> Any:
-        return self._wire.call("GET", where)[0]
-
-    def _post(self, where: str, body: object = None) -> Any:
-        return self._wire.call("POST", where, body)[0]
-
-    def _patch(self, where: str, body: object) -> Any:
-        return self._wire.call("PATCH", where, body)[0]
-
-    def _delete(self, where: str) -> Any:
-        return self._wire.call("DELETE", where)[0]
 
     # -- blocks --
 
@@ -150,6 +133,10 @@ class RemoteVault:
         """Erase this user with everything it owns."""
         return values.receipt(self._post("/v1/users/me/erase", {"confirm": confirm}))
 
+    def export(self, target: IO[bytes], *, versions: bool = False) -> None:
+        """Write the archive of everything that is this principal's."""
+        self._wire.download("/v1/export" + ("?versions=true" if versions else ""), target)
+
     # -- sharing --
 
     def share(
@@ -171,8 +158,8 @@ class RemoteVault:
         answer = self._delete(path("blocks", block_id, "grants", from_))
         return [values.plain(Reach, item) for item in answer["reach"]]
 
-    def rotate(self, block_id: str) -> int:
-        """Change a block's keys. Returns the number of the new epoch."""
+    def rotate(self, block_id: str, *, progress: Callable[[int, int], None] | None = None) -> int:
+        """Change a block's keys, in one request: `progress` hears nothing. Returns the number of the new epoch."""
         return int(self._post(path("blocks", block_id, "rotate"))["epoch"])
 
     def grants(self, block_id: str) -> list[Grant]:
@@ -292,96 +279,6 @@ class RemoteVault:
     def contact(self, agent_id: str) -> Block:
         """The block that names one of the caller's agents to others, made if there is none."""
         return values.block(self._post(path("agents", agent_id, "contact")))
-
-    # -- principals, tokens, the charter --
-
-    def users(self) -> list[Principal]:
-        """The users of the workspace."""
-        return [values.plain(Principal, item) for item in self._get("/v1/users")]
-
-    def add_user(self, name: str, *, clearance: str | None = None) -> Credentials:
-        """A new user, with a token and a recovery kit that exist nowhere else."""
-        return values.plain(Credentials, self._post("/v1/users", {"name": name, "clearance": clearance}))
-
-    def suspend(self, who: str) -> None:
-        """Stop a user, or one of the caller's agents."""
-        self._post(path("users", who, "suspend"))
-
-    def resume(self, who: str) -> None:
-        """Let it go on."""
-        self._post(path("users", who, "resume"))
-
-    def set_clearance(self, who: str, level: str | None) -> None:
-        """The highest level that a user, one of the caller's agents or roles may be granted."""
-        kind = "roles" if who.startswith("role-") else "users"
-        self._patch(path(kind, who), {"clearance": level})
-
-    def invite(self, name: str, *, clearance: str | None = None, days: int = 7) -> str:
-        """The code that makes one user with this name."""
-        body = {"name": name, "clearance": clearance, "days": days}
-        return str(self._post("/v1/invitations", body)["code"])
-
-    def invitations(self) -> list[InviteInfo]:
-        """What is still to be redeemed."""
-        return [values.invitation(item) for item in self._get("/v1/invitations")]
-
-    def revoke_invitation(self, kid: str) -> None:
-        """Take an invitation back."""
-        self._delete(path("invitations", kid))
-
-    def charter(self) -> CharterView:
-        """The workspace's own rules."""
-        return values.charter(self._get("/v1/charter"))
-
-    def set_charter(
-        self,
-        *,
-        trust: bool | None = None,
-        levels: Iterable[str] | None = None,
-        max_grants: int | None = None,
-    ) -> CharterView:
-        """Change some of them."""
-        named = None if levels is None else list(levels)
-        body = {"trust": trust, "levels": named, "max_grants": max_grants}
-        return values.charter(self._patch("/v1/charter", body))
-
-    def tokens(self) -> list[TokenInfo]:
-        """The caller's tokens and its agents'."""
-        return [values.token(item) for item in self._get("/v1/tokens")]
-
-    def create_token(self, *, scope: str = "full", expires: datetime | None = None, label: str = "") -> str:
-        """Another token for the caller."""
-        return self._new_token({"scope": scope, "label": label}, expires)
-
-    def agent_token(
-        self, agent_id: str, *, scope: str = "full", expires: datetime | None = None, label: str = ""
-    ) -> str:
-        """A token that carries only this agent."""
-        return self._new_token({"agent_id": agent_id, "scope": scope, "label": label}, expires)
-
-    def _new_token(self, body: dict[str, str], expires: datetime | None) -> str:
-        if expires is not None:
-            body["expires"] = expires.isoformat()
-        return str(self._post("/v1/tokens", body)["token"])
-
-    def revoke_token(self, kid: str) -> None:
-        """End a token of the caller's or its agents'."""
-        self._delete(path("tokens", kid))
-
-    # -- keys of model providers --
-
-    def set_model_key(self, provider: str, key: str, origin: str) -> ModelKeyInfo:
-        """Seal the caller's own key for a provider, to be sent to `origin` alone."""
-        body = {"key": key, "origin": origin}
-        return values.model_key(self._wire.call("PUT", path("model-keys", provider), body)[0])
-
-    def model_keys(self) -> list[ModelKeyInfo]:
-        """What the caller has sealed, without the keys."""
-        return [values.model_key(item) for item in self._get("/v1/model-keys/")]
-
-    def remove_model_key(self, provider: str) -> None:
-        """Forget the caller's key for a provider."""
-        self._delete(path("model-keys", provider))
 
     # -- the log --
 

@@ -27,3 +27,22 @@ class RemoteLog:
         answer = self._wire.call("GET", "/v1/log/witnesses")[0]
         listed = [values.plain(WitnessInfo, item) for item in answer["witnesses"]]
         return LogView(str(answer["origin"]), str(answer["key"]), int(answer["size"]), listed)
+
+
+class RemoteAuditors:
+    """Who sees what concerns no block. Same methods and values as `Vault` has."""
+
+    _wire: Wire
+
+    def auditors(self) -> list[str]:
+        """Their ids."""
+        return [str(one) for one in self._wire.call("GET", "/v1/audit/auditors")[0]]
+
+    def grant_audit(self, who: str, *, history: bool = False) -> str:
+        """Let a user see it."""
+        body = {"principal": who, "history": history}
+        return str(self._wire.call("POST", "/v1/audit/auditors", body)[0]["principal"])
+
+    def end_audit(self, who: str) -> str:
+        """Take that away."""
+        return str(self._wire.call("DELETE", path("audit", "auditors", who))[0]["principal"])

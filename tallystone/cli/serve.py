@@ -19,6 +19,7 @@ from tallystone.vault import Workspace
 
 BOUNDS = Group("Bounds", sort_key=50)
 TLS = Group("TLS", sort_key=52)
+WATCHED = Group("Metrics and traces", sort_key=53)
 LOG = Group("Audit log", sort_key=55)
 MODELS = Group("Models", sort_key=60)
 FIRST_START = Group("First start", sort_key=70)
@@ -34,6 +35,7 @@ def serve(
     port: Annotated[int | None, Parameter(metavar="N")] = None,
     config: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     workers: Annotated[int | None, Parameter(metavar="N")] = None,
+    http: Literal["uvicorn", "granian"] | None = None,
     max_body: Annotated[int | None, Parameter(metavar="BYTES")] = None,
     threads: Annotated[int | None, Parameter(metavar="N")] = None,
     grace: Annotated[int | None, Parameter(metavar="SECONDS")] = None,
@@ -54,8 +56,12 @@ def serve(
     key_backup_days: Annotated[int | None, Parameter(metavar="DAYS")] = None,
     log_format: Literal["text", "json"] | None = None,
     log_level: Literal["info", "warning", "error"] | None = None,
+    metrics: Annotated[Literal["off", "loopback", "token"] | None, Parameter(group=WATCHED)] = None,
+    metrics_token: Annotated[Path | None, Parameter(metavar="FILE", group=WATCHED)] = None,
+    traces: Annotated[bool | None, Parameter(negative=(), group=WATCHED)] = None,
     log_public: Annotated[bool | None, Parameter(negative=(), group=LOG)] = None,
     witnesses: Annotated[str | None, Parameter(metavar="URL=KEY,…", group=LOG)] = None,
+    witness_wait: Annotated[int | None, Parameter(metavar="SECONDS", group=LOG)] = None,
     providers: Annotated[str | None, Parameter(metavar="NAME=URL,…", group=MODELS)] = None,
     models: Annotated[str | None, Parameter(metavar="HANDLE,…", group=MODELS)] = None,
     model_keys: Annotated[Path | None, Parameter(metavar="FILE", group=MODELS)] = None,
@@ -87,6 +93,8 @@ def serve(
         TOML file with settings. Also: TALLYSTONE_CONFIG.
     workers
         Processes that serve; one that dies is replaced. Default: 1.
+    http
+        What speaks HTTP. Default: uvicorn.
     max_body
         Bytes that the body of a request may have. Default: 10485760.
     threads
@@ -127,10 +135,18 @@ def serve(
         How the log on stderr is written. Default: text.
     log_level
         What is logged: info logs each request. Default: info.
+    metrics
+        Who may read GET /metrics: nobody, this machine, or whoever has the token. Default: off.
+    metrics_token
+        File with that token.
+    traces
+        Tell OpenTelemetry of requests; which exporter gets them, its own variables say (OTEL_…).
     log_public
         Serve the audit log without a token: its tiles, checkpoints, receipts and witnesses.
     witnesses
         Who cosigns the audit log: where each takes checkpoints, and its verifier key.
+    witness_wait
+        Seconds that an answer waits for a witness, where a block asks for one. Default: 20.
     providers
         Base URLs of model providers, e.g. ollama=http://127.0.0.1:11434/v1.
     models
@@ -165,6 +181,7 @@ def serve(
         "host": host,
         "port": port,
         "workers": workers,
+        "http": http,
         "max_body": max_body,
         "threads": threads,
         "grace": grace,
@@ -185,8 +202,12 @@ def serve(
         "key_backup_days": key_backup_days,
         "log_format": log_format,
         "log_level": log_level,
+        "metrics": metrics,
+        "metrics_token": metrics_token,
+        "traces": traces,
         "log_public": log_public,
         "witnesses": witnesses,
+        "witness_wait": witness_wait,
         "providers": providers,
         "models": models,
         "model_keys": model_keys,

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from tallystone.cli.block import BlockId, Once, app
 from tallystone.cli.group import command
 from tallystone.cli.place import Place
-from tallystone.cli.terminal import emit, jsonable, report, say, table
+from tallystone.cli.terminal import emit, jsonable, progress, report, say, table
 from tallystone.cli.times import Day, day
 from tallystone.vault.types import Reach
 
@@ -102,8 +102,8 @@ def rotate(block: BlockId, /, *, place: Place = Place()) -> int:
     block
         The block's id.
     """
-    with place.vault() as vault:
-        epoch = vault.rotate(block)
+    with place.vault() as vault, progress("wrapping keys") as step:
+        epoch = vault.rotate(block, progress=step)
     return report(
         {"rotated": block, "epoch": epoch}, f"{block} has new keys: epoch {epoch}", as_json=place.as_json
     )

@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from tallystone.cli.group import command, group
 from tallystone.cli.place import Place
-from tallystone.cli.terminal import emit, jsonable, line, moment, say, table
+from tallystone.cli.rotated import hear, tell
+from tallystone.cli.terminal import emit, jsonable, line, moment, progress, say, table
 from tallystone.cli.times import deadline
 from tallystone.vault.types import TokenInfo
 
@@ -77,20 +78,43 @@ def _json(token: TokenInfo) -> dict[str, object]:
     return {**jsonable(token), **times}
 
 
-@command(app, "revoke", "tallystone token revoke k3v7qd2mtx5rw6ba")
-def revoke(kid: Annotated[str, Parameter(metavar="KID")], /, *, place: Place = Place()) -> int:
+@command(
+    app,
+    "revoke",
+    "tallystone token revoke k3v7qd2mtx5rw6ba",
+    "tallystone token revoke --compromised k3v7qd2mtx5rw6ba",
+)
+def revoke(
+    kid: Annotated[str, Parameter(metavar="KID")],
+    /,
+    *,
+    compromised: Annotated[bool, Parameter(negative=())] = False,
+    place: Place = Place(),
+) -> int:
     """End a token, from this moment on.
 
     Parameters
     ----------
     kid
         The token's public part, as `token list` shows it.
+    compromised
+        Somebody else may have it: renew the root of its holder as well, which ends every other token of that root, and
+        change the keys that it opened. If it is the token you come with, the one that replaces it goes to stdout.
     """
+    found = kid.split("_")[1] if kid.startswith("tally_") else kid
+    if compromised:
+        with place.vault() as vault, progress("renewing keys") as step:
+            done = vault.revoke_compromised(found, progress=step, told=lambda token: hear(place, token))
+        tell(place, done)
+        return 0
     with place.vault() as vault:
-        vault.revoke_token(kid)
+        vault.revoke_token(found)
     if place.as_json:
-        emit({"revoked": kid})
+        emit({"revoked": found})
     else:
-        say(f"revoked {kid}")
-    say("A copy of the database from its lifetime still opens with it: see README, limits.", style="dim")
+        say(f"revoked {found}")
+    say(
+        "A copy of the database from its lifetime still opens with it: if somebody else has it, use --compromised.",
+        style="dim",
+    )
     return 0

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 
 from tallystone.cli.group import command, group
 from tallystone.cli.place import Place, Usage, secret_file, written_secret
-from tallystone.cli.terminal import emit, line, say, table
+from tallystone.cli.rotated import tell
+from tallystone.cli.terminal import emit, line, progress, say, table
 
 app = group("user", "Add, invite and list users; suspend them and clear them.")
 
@@ -124,6 +125,22 @@ def suspend(whom: Whom, /, *, place: Place = Place()) -> int:
     with place.vault() as vault:
         vault.suspend(whom)
     _done(place, whom, "status", "suspended", f"{whom} is suspended: their tokens open nothing")
+    return 0
+
+
+@command(app, "rotate", "tallystone user rotate", "tallystone user rotate agent-7c1e…")
+def rotate(whom: Annotated[str, Parameter(metavar="WHOM")] = "", /, *, place: Place = Place()) -> int:
+    """Renew your own root, or that of an agent of yours. It ends every other token of the old root, your agents' too,
+    and says which; what the old root opened gets new keys. Interrupted, run it again.
+
+    Parameters
+    ----------
+    whom
+        An agent's id. Without it, yourself.
+    """
+    with place.vault() as vault, progress("renewing keys") as step:
+        done = vault.rotate_principal(whom, progress=step)
+    tell(place, done)
     return 0
 
 

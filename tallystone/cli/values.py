@@ -23,6 +23,7 @@ from tallystone.vault.types import (
     ModelKeyInfo,
     Receipt,
     Role,
+    Rotated,
     TokenInfo,
 )
 from tallystone.vault.versions import Blame, BlameLine, PastVersion, UndoConflict, Undone, Versions
@@ -72,6 +73,7 @@ def block(item: Mapping[str, Any]) -> Block:
         append_only=bool(item.get("append_only")),
         through=item.get("through") or "",
         keep=item.get("keep") or "all",
+        audit_level=item.get("audit_level") or "durable",
     )
 
 
@@ -104,6 +106,11 @@ def token(item: Mapping[str, Any]) -> TokenInfo:
     expires = int(_time(item["expires"]).timestamp()) if item.get("expires") else None
     times = {"created": int(_time(item["created"]).timestamp()), "expires": expires}
     return plain(TokenInfo, {**item, **times})
+
+
+def rotated(item: Mapping[str, Any]) -> Rotated:
+    """What a new root did."""
+    return plain(Rotated, {**item, "ended": [token(one) for one in item["ended"]]})
 
 
 def model_key(item: Mapping[str, Any]) -> ModelKeyInfo:
@@ -210,4 +217,6 @@ def undone(item: Mapping[str, Any]) -> Undone:
 
 def charter(item: Mapping[str, Any]) -> CharterView:
     """The workspace's charter."""
-    return plain(CharterView, {**item, "levels": tuple(item["levels"])})
+    return plain(
+        CharterView, {**item, "levels": tuple(item["levels"]), "auditors": tuple(item.get("auditors", ()))}
+    )

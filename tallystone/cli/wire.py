@@ -25,6 +25,8 @@ TIMEOUT = 60
 """Seconds that one request may take."""
 PAGE = 100
 """Items asked for at a time."""
+PART = 64 * 1024
+"""Bytes of a download that are in memory at once."""
 
 _BY_STATUS: dict[int, type[errors.TallystoneError]] = {
     kind.status: kind
@@ -98,6 +100,12 @@ class Wire:
         with self._asked(), self._open("GET", path, None, {}) as answer:
             content: bytes = answer.read()
             return content
+
+    def download(self, path: str, target: IO[bytes]) -> None:
+        """What lies at a path, written to `target` as it comes. Raises `TallystoneError`, also when it breaks off."""
+        with self._asked(), self._open("GET", path, None, {}) as answer:
+            while part := answer.read(PART):
+                target.write(part)
 
     def listen(self, path: str, after: str | None) -> Iterator[tuple[str, Any]]:
         """The server-sent events of a stream, from the one with the id `after` on: (id, body). Ends with the stream, or

@@ -24,7 +24,18 @@ from tallystone.keystore.invites import (
     parse_invite,
     seal_invitation,
 )
-from tallystone.keystore.keys import FULL, READ_ONLY, SCOPES, Keys, Root, new_root, open_seed, seal_seed
+from tallystone.keystore.keys import (
+    FULL,
+    READ_ONLY,
+    SCOPES,
+    Keys,
+    Nest,
+    Root,
+    find_nest,
+    new_root,
+    open_seed,
+    seal_seed,
+)
 from tallystone.keystore.kits import Kit, parse_kit
 from tallystone.keystore.tokens import Token, new_token, open_root, parse_token, seal_root, token_context
 
@@ -40,9 +51,11 @@ __all__ = [
     "Invite",
     "Keys",
     "Kit",
+    "Nest",
     "Root",
     "Token",
     "check_principal",
+    "find_nest",
     "new_invite",
     "new_root",
     "new_token",

@@ -56,6 +56,7 @@ def check_principal(
     - the root's records: the keys that they name, and the old keys as well, under the record that named them;
     - a user's or agent's first record: its keys and the sponsor, or for a user whoever holds an invitation of the root;
     - a later one: its keys, the old keys and the sponsor; the sponsor alone, if only status and clearance change;
+    - a user's that changes nothing but its keys, with the next root: its keys and the old keys;
     - a user's last one, which changes nothing but says `deleted`: its own keys will do;
     - a role's records: the sponsor. A role signs nothing.
 
@@ -140,6 +141,8 @@ def _signed(
         return own and followed
     if record.kind == "user" and record.status == DELETED and record.clearance == before.clearance:
         return (vouched or followed) and _same_but_standing(record, before)  # anybody may retire for good
+    if record.kind == "user" and own and followed and _same_but_keys(record, before):
+        return True  # whose token was stolen waits for nobody (ADR 0027)
     return vouched and ((own and followed) or _same_but_standing(record, before))
 
 
@@ -175,4 +178,17 @@ def _same_but_standing(record: PrincipalRecord, before: PrincipalRecord) -> bool
         previous=record.previous,
         status=record.status,
         clearance=record.clearance,
+    )
+
+
+def _same_but_keys(record: PrincipalRecord, before: PrincipalRecord) -> bool:
+    """Whether a record brings a new root with new keys, and nothing else."""
+    return record.root == before.root + 1 and record == replace(
+        before,
+        id=record.id,
+        serial=record.serial,
+        previous=record.previous,
+        signing=record.signing,
+        kem=record.kem,
+        root=record.root,
     )

@@ -2,35 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from tallystone import _cbor, crypto
+from tallystone.errors import Tampered, Unauthenticated
 
 FULL, READ_ONLY = "full", "read"
 SCOPES = (FULL, READ_ONLY)
 
 
+ShredKeyOf = Callable[[bytes], bytes | None]
+"""The shred key (32 bytes) in a slot; None if it was destroyed."""
+
+
+@dataclass(frozen=True)
+class Nest:
+    """What a root is nested in wherever it is stored: a shred key (32 bytes) and the slot that names it. Once that key
+    is destroyed, no token, kit or shelf row opens the root, whatever backup they come from."""
+
+    slot: bytes
+    key: bytes = field(repr=False)
+
+    def wrap(self, secret: bytes) -> bytes:
+        """One half of a root, or both in a row: 8 bytes longer."""
+        return crypto.wrap(crypto.derive(self.key, "shred/root"), secret)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """The reverse. Raises `Tampered`."""
+        return crypto.unwrap(crypto.derive(self.key, "shred/root"), wrapped)
+
+
+def find_nest(slot: bytes, shred_key_of: ShredKeyOf) -> Nest:
+    """The nest in a slot. Raises `Unauthenticated` if its key was destroyed: whose root it held was erased."""
+    key = shred_key_of(slot)
+    if key is None:
+        raise Unauthenticated(
+            "this opens nothing here any more", hint="whose it was has been erased, or server-keys are others"
+        )
+    return Nest(slot, key)
+
+
 @dataclass(frozen=True)
 class Root:
     """A principal's root secret: two halves of 32 bytes, and the digest of the workspace root's first record (`pin`),
-    so that everything its holder trusts starts from bytes that the store cannot replace."""
+    so that everything its holder trusts starts from bytes that the store cannot replace. `nest` is None for roots of
+    before there were nests, and for roles': those lie in a block, which has a shred key of its own."""
 
     read: bytes
     act: bytes | None
     pin: bytes
+    nest: Nest | None = None
 
     def __repr__(self) -> str:
         return "Root(full)" if self.act else "Root(read)"
 
     def encode(self, scope: str) -> bytes:
         """The bytes to seal for a token of this scope."""
-        return _cbor.encode([self.read, self.act if scope == FULL else None, self.pin])
+        act = self.act if scope == FULL else None
+        if self.nest is None:
+            return _cbor.encode([self.read, act, self.pin])
+        return _cbor.encode([self.nest.slot, self.nest.wrap(self.read + (act or b"")), self.pin, 1])
+
+    def carried(self) -> tuple[bytes, bytes, dict[str, bytes] | None]:
+        """Both halves and what names their nest, as a sponsor's shelf row carries an agent's root."""
+        act = self.act or b""
+        if self.nest is None:
+            return self.read, act, None
+        return self.nest.wrap(self.read), self.nest.wrap(act) if act else b"", {"nest": self.nest.slot}
 
     @classmethod
-    def decode(cls, data: bytes) -> Root:
-        """Raises `Tampered`."""
-        return cls(*_cbor.unpack(data, "a sealed root", bytes, (bytes, type(None)), bytes))
+    def decode(cls, data: bytes, shred_key_of: ShredKeyOf = lambda _: None) -> Root:
+        """Raises `Tampered`, and `Unauthenticated` if it was nested in a key that is gone."""
+        value = _cbor.decode(data)
+        if not isinstance(value, list):
+            raise Tampered("a sealed root is malformed")
+        if _cbor.fits(value, (bytes, bytes, bytes, int)) and value[3] == 1:
+            nest = find_nest(value[0], shred_key_of)
+            halves = nest.unwrap(value[1])
+            if len(halves) in (crypto.KEY_SIZE, 2 * crypto.KEY_SIZE):
+                return cls(halves[: crypto.KEY_SIZE], halves[crypto.KEY_SIZE :] or None, value[2], nest)
+        elif _cbor.fits(value, (bytes, (bytes, type(None)), bytes)):
+            return cls(*value)
+        raise Tampered("a sealed root is malformed")
 
 
 def new_root(pin: bytes) -> Root:
@@ -109,6 +164,11 @@ class Keys:
     def spend(self) -> bytes:
         """Seals what calls a model at its owner's cost."""
         return self._act("root/model-key")
+
+    @cached_property
+    def former(self) -> bytes:
+        """Seals the acting halves and the X-Wing seeds of this principal's earlier roots."""
+        return self._act("root/former")
 
     def shelf(self, kind: str) -> bytes:
         """The id (32 bytes) of this principal's shelf for one kind of thing. Unlinkable to the principal."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tallystone import crypto
 from tallystone.errors import Invalid, Unauthenticated
 from tallystone.keystore import codes
-from tallystone.keystore.keys import SCOPES, Root
+from tallystone.keystore.keys import SCOPES, Root, ShredKeyOf
 
 _PREFIX = "tally"
 
@@ -73,8 +73,15 @@ def seal_root(
 
 
 def open_root(
-    token: Token, sealed: bytes, principal: str, scope: str, created: int, expires: int | None
+    token: Token,
+    sealed: bytes,
+    principal: str,
+    scope: str,
+    created: int,
+    expires: int | None,
+    shred_key_of: ShredKeyOf = lambda _: None,
 ) -> Root:
-    """The reverse. Raises `Tampered` when any of the row's clear fields was edited."""
+    """The reverse. Raises `Tampered` when any of the row's clear fields was edited, and `Unauthenticated` when what the
+    root was nested in is gone."""
     context = token_context(token.kid, principal, scope, created, expires)
-    return Root.decode(crypto.open_sealed(token.opening_key(), context, sealed))
+    return Root.decode(crypto.open_sealed(token.opening_key(), context, sealed), shred_key_of)

@@ -38,6 +38,7 @@ class BlockFields(msgspec.Struct, omit_defaults=True):
     mutable: bool | None = None
     append_only: bool | None = None
     keep: str | dict[str, int] | None = None
+    audit_level: str | None = None
     tags: list[str] | None = None
     metadata: Mapped | None = None
     hidden: bool | None = None
@@ -265,12 +266,20 @@ class Redemption(msgspec.Struct):
     code: Annotated[str, Meta(max_length=300)]
 
 
+class AuditorCreate(msgspec.Struct):
+    """`POST /v1/audit/auditors`. `history`: what was logged before as well."""
+
+    principal: str
+    history: bool = False
+
+
 class CharterUpdate(msgspec.Struct):
     """`PATCH /v1/charter`. What is null or absent stays."""
 
     trust: bool | None = None
     levels: list[str] | None = None
     max_grants: int | None = None
+    audit: dict[str, str] | None = None
 
 
 NULLABLE = frozenset({"allowed", "expires"})

@@ -14,7 +14,7 @@ from tallystone.letta.bodies import BlockCreate, BlockUpdate, given
 from tallystone.letta.call import Call
 from tallystone.vault.types import DEFAULT_LIMIT, EXTRA_FIELDS, Block
 
-POLICY_FIELDS = ("sensitivity", "allowed", "expires", "mutable", "append_only", "keep")
+POLICY_FIELDS = ("sensitivity", "allowed", "expires", "mutable", "append_only", "keep", "audit_level")
 """Fields of ours that say who may ever hold a block, until when, how it may change, and which versions stay."""
 DEFAULT_DESCRIPTIONS = {
     "human": "What is known about the person whom the agent talks with: who they are, what they like, what they plan.",

@@ -18,7 +18,7 @@ from tallystone.letta.bodies import (
     given,
 )
 from tallystone.letta.call import Answer, Call
-from tallystone.letta.routes_tokens import SHOWN_ONCE, check_kid, time
+from tallystone.letta.routes_tokens import SHOWN_ONCE, check_kid, rotation, time
 from tallystone.vault import Workspace
 from tallystone.vault.types import Credentials, InviteInfo
 
@@ -50,6 +50,13 @@ def resume(call: Call) -> Answer:
     """`POST /v1/users/{who}/resume`: and goes on. Answers `null`."""
     who = call.params["who"]
     return call.once(lambda: call.vault.resume(who), lambda _: Answer(None))
+
+
+def rotate(call: Call) -> Answer:
+    """`POST /v1/users/{who}/rotate`: a new root for the caller (`me`, its name or id) or one of its agents. Ends all
+    tokens of the old root but the caller's own, and answers which."""
+    who = call.params["who"]
+    return rotation(call.vault.rotate_principal("" if who == "me" else who))
 
 
 def update_user(call: Call) -> Answer:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from tallystone.errors import Invalid
 from tallystone.letta.audit_text import as_csv, as_json, as_lines, plain_event
+from tallystone.letta.bodies import AuditorCreate, decode
 from tallystone.letta.call import Answer, Call, Query, check_id
 from tallystone.vault.answers import Answered, AuditPage, Span
 from tallystone.vault.questions import WHATS, Question, What
@@ -125,3 +126,19 @@ def minute(text: str | None, name: str, *, last: bool = False) -> int | None:
         hint=f"e.g. {name}=2027-01-31 or {name}=2027-01-31T18:00:00Z",
         code="bad_question",
     )
+
+
+def auditors(call: Call) -> Answer:
+    """`GET /v1/audit/auditors`: the ids of those who see what concerns no block, beside the workspace's first user."""
+    return Answer(call.vault.auditors())
+
+
+def grant(call: Call) -> Answer:
+    """`POST /v1/audit/auditors`. Only the workspace's first user may."""
+    body = decode(call.body, AuditorCreate)
+    return Answer({"principal": call.vault.grant_audit(body.principal, history=body.history)})
+
+
+def ungrant(call: Call) -> Answer:
+    """`DELETE /v1/audit/auditors/{who}`. Only the workspace's first user may."""
+    return Answer({"principal": call.vault.end_audit(call.params["who"])})

@@ -16,7 +16,7 @@ from tallystone.errors import Invalid, NotFound, Taken
 from tallystone.letta.bodies import AccessPolicy, AccessTokenCreate, TokenCreate, decode
 from tallystone.letta.call import Answer, Call, check_id
 from tallystone.letta.wire import stamp
-from tallystone.vault.types import TokenInfo
+from tallystone.vault.types import Rotated, TokenInfo
 
 _SHOWN = Taken(
     "this was made by the first of these requests, and its secret was shown once",
@@ -96,6 +96,20 @@ def revoke_token(call: Call) -> Answer:
     """`DELETE /v1/tokens/{kid}`: it opens nothing from the answer on. Answers `null`."""
     call.vault.revoke_token(check_kid(call.params["kid"], "GET /v1/tokens"))
     return Answer(None)
+
+
+def compromised(call: Call) -> Answer:
+    """`POST /v1/tokens/{kid}/compromised`: somebody else may have this token. It ends with the root of its holder, and
+    what that root opened gets new keys. A token in place of the caller's own stands in the answer, once.
+
+    It is one operation a block, so its answer is not kept for retries; asked again it renews once more.
+    """
+    return rotation(call.vault.revoke_compromised(check_kid(call.params["kid"], "GET /v1/tokens")))
+
+
+def rotation(done: Rotated) -> Answer:
+    """What a new root did."""
+    return Answer({**asdict(done), "ended": [_token(token) for token in done.ended]})
 
 
 # -- the client's ----------------------------------------------------------------------------------------------

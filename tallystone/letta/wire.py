@@ -131,6 +131,7 @@ def block_json(block: Block) -> dict[str, Any]:
         "mutable": block.mutable,
         "append_only": block.append_only,
         "keep": block.keep,
+        "audit_level": block.audit_level,
         "updated_under": block.updated_under,
     }
 

@@ -198,6 +198,7 @@ _OPTIONAL: Mapping[str, type] = {
     "allowed": list,
     "transfer": list,
     "keep": dict,
+    "audit_level": int,
 }
 
 

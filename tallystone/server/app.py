@@ -6,11 +6,11 @@ it is answered; what a known caller is refused, the vault logs itself.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tallystone.errors import TallystoneError, Unauthenticated
-from tallystone.letta.call import Answer, Call, Query, Retry
+from tallystone.letta.call import Answer, Call, Plain, Query, Retry
 from tallystone.letta.later import Later, Streamed, Subscribed, UnderWay
 from tallystone.letta.model_layer import ModelLayer
 from tallystone.letta.post import ASK_SECONDS, Outbox, Post
@@ -29,13 +29,18 @@ from tallystone.server import errors
 from tallystone.server.auth import Turnstile, bearer
 from tallystone.server.feed import LISTENERS, LISTENERS_EACH, Pump
 from tallystone.server.limits import MAX_BODIES, Bodies, Gone, check_head, read_body
+from tallystone.server.metrics import PATH as METRICS
+from tallystone.server.metrics import Metrics, Readers
 from tallystone.server.paths import Match, Paths
 from tallystone.server.rates import Buckets, rate_limited
 from tallystone.server.readiness import Readiness
+from tallystone.server.request import Request
 from tallystone.server.retries import Flights, retry_of
 from tallystone.server.senders import Network, sender
 from tallystone.server.status import Status
+from tallystone.server.traces import Traces
 from tallystone.vault import Workspace
+from tallystone.vault.awaiting import Owed, no_witness, owing, too_late
 
 MAX_BODY = 10 * 1024 * 1024
 """Bytes of a request's body, unless the settings say otherwise."""
@@ -73,6 +78,9 @@ class App:
         rates: Buckets | None = None,
         proxies: Sequence[Network] = (),
         status: Status | None = None,
+        metrics: Metrics | None = None,
+        readers: Readers | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`log_public`: the log is served without a token. `logged` is called after each answer that made it grow.
         `queue` requests wait beside the `threads` that are worked on. `rates` bounds each principal's."""
@@ -99,6 +107,7 @@ class App:
         self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))
         self._rates, self._proxies = rates, proxies
         self._readiness = Readiness(workspace, status)
+        self._metrics, self._readers, self._traces = metrics, readers, traces
         self.ready = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,17 +132,24 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        request = _Request(scope, receive)
+        request = Request(scope, receive)
+        code = ""
         try:
-            answer = await self._answer(request)
+            if self._traces is None:
+                answer = await self._answer(request)
+            else:
+                answer = await self._traced(request, self._traces)
         except Gone:
             return
         except Exception as error:
             if not isinstance(error, TallystoneError):
                 _log_crash(error, request.template)
-            answer = errors.answer(error)
+            answer, code = errors.answer(error), errors.code_of(error)
         finally:
             self._bodies.held -= request.held
+        if self._metrics is not None:
+            seconds = time.perf_counter() - began
+            self._metrics.answered(request.template, request.known_method, answer.status, code, seconds)
         headers = {"cache-control": "no-store", **_named(request.leaves), **answer.headers}
         if isinstance(answer, Subscribed):
             response: ASGIApp = self._pump.stream(answer.subscription, headers)
@@ -148,13 +164,13 @@ class App:
             self._logged()
         _log.info(
             "request",
-            method=request.method,
+            method=request.known_method,
             route=request.template,
             status=answer.status,
             ms=round((time.perf_counter() - began) * 1000, 1),
         )
 
-    async def _answer(self, request: _Request) -> Answer:
+    async def _answer(self, request: Request) -> Answer:
         check_head(request.raw_path, request.query, request.raw_headers)
         if request.raw_path.rstrip(b"/") + b"/" in _OPEN:
             return await self._open(request)
@@ -165,6 +181,8 @@ class App:
         if isinstance(found, tuple):
             raise errors.wrong_method(found)
         if found is None:
+            if self._metrics is not None and self._readers is not None and request.raw_path == METRICS:
+                return await self._read_metrics(request, self._metrics, self._readers)
             await self._denied(request, "unknown_path")
             raise errors.unknown_path()
         request.template = found.route.path
@@ -191,14 +209,57 @@ class App:
                 await self._denied(request, "unauthenticated")
                 raise stranger.error from None
 
-    async def _body(self, request: _Request, limit: int) -> bytes:
+    async def _traced(self, request: Request, traces: Traces) -> Answer:
+        with traces.request(request.headers) as span:
+            status, code = 500, "internal"
+            try:
+                answer = await self._answer(request)
+                status, code = answer.status, ""
+                return answer
+            except Gone:
+                status, code = 499, "gone"
+                raise
+            except Exception as error:
+                status, code = errors.answer(error).status, errors.code_of(error)
+                raise
+            finally:
+                traces.answered(
+                    span, request.template, request.known_method, status, code, len(request.leaves)
+                )
+
+    async def _read_metrics(self, request: Request, metrics: Metrics, readers: Readers) -> Answer:
+        request.template = METRICS.decode()
+        if request.method != "GET":
+            raise errors.wrong_method(("GET",))
+        try:
+            readers.check(request.peer, request.headers)
+        except TallystoneError as error:
+            await self._denied(request, error.code)
+            raise
+        text, media = await self._admitted(metrics.exposition)
+        return Plain(text, headers={"content-type": media})
+
+    def note(self, **more: int) -> None:
+        """Let the metrics know what is so at the moment, and what the caller knows beside it. Called each second."""
+        if self._metrics is not None:
+            self._metrics.now(
+                {
+                    "requests_working": self.working,
+                    "feed_listeners": len(self._pump),
+                    "body_bytes": self._bodies.held,
+                    "commits_waiting": self._workspace.store.waiting(),
+                    **more,
+                }
+            )
+
+    async def _body(self, request: Request, limit: int) -> bytes:
         def take(size: int) -> None:
             self._bodies.take(size)
             request.held += size
 
         return await read_body(request.receive, request.headers, limit, take)
 
-    async def _open(self, request: _Request) -> Answer:
+    async def _open(self, request: Request) -> Answer:
         if request.method != "GET":
             raise errors.wrong_method(("GET",))
         request.template = request.raw_path.decode("ascii")
@@ -212,7 +273,7 @@ class App:
             self._readiness.check()
         return health()
 
-    async def _open_post(self, request: _Request, template: str) -> Answer:
+    async def _open_post(self, request: Request, template: str) -> Answer:
         """What strangers may send. Each try passes the turnstile, or codes could be guessed at any speed."""
         request.template = template
         if request.method != "POST":
@@ -222,7 +283,7 @@ class App:
         return await self._admitted(lambda: OPEN_POSTS[template](self._workspace, body))
 
     def _work(
-        self, found: Match, request: _Request, token: str, body: bytes, retry: Retry | None
+        self, found: Match, request: Request, token: str, body: bytes, retry: Retry | None
     ) -> Answer | Later:
         """In a thread: open the caller's vault, run the route."""
         try:
@@ -237,15 +298,18 @@ class App:
         call = Call(
             vault, found.params, query, request.headers, body, retry, self._models, self._pump.admit, outbox
         )
-        return found.route.run(call)
+        if self._traces is None:
+            return found.route.run(call)
+        with self._traces.operation(found.route.path):
+            return found.route.run(call)
 
-    async def _denied(self, request: _Request, code: str) -> None:
+    async def _denied(self, request: Request, code: str) -> None:
         """Log a refusal durably. Raises `Refusal` (429) when there are too many."""
         self._turnstile.enter(self._sender(request))
         content = {"code": code, "method": request.method[:10], "route": request.template}
         await self._admitted(lambda: self._workspace.denied(content))
 
-    def _sender(self, request: _Request) -> str:
+    def _sender(self, request: Request) -> str:
         return sender(request.peer, request.headers, self._proxies)
 
     async def _admitted(self, work: Callable[[], T]) -> T:
@@ -261,27 +325,27 @@ class App:
     async def _thread(self, work: Callable[[], T]) -> T:
         if self._limiter is None:  # belongs to the running loop, so it cannot be made before
             self._limiter = anyio.CapacityLimiter(self._threads)
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+        owed = Owed()
 
+        def run() -> T:
+            with owing(owed):
+                return work()
 
-class _Request:
-    """What of the ASGI scope is used, decoded once. `template` is all that a log may say of the path."""
+        try:
+            return await anyio.to_thread.run_sync(run, limiter=self._limiter)
+        finally:  # an error tells of what was read as well
+            if owed.size:
+                await self._witnessed(owed.size)
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.method: str = scope["method"]
-        raw = scope.get("raw_path")
-        # the raw path of some servers includes the query
-        self.raw_path: bytes = raw.split(b"?", 1)[0] if raw is not None else quote(scope["path"]).encode()
-        self.query: bytes = scope.get("query_string", b"")
-        self.raw_headers: list[tuple[bytes, bytes]] = list(scope["headers"])
-        self.headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self.raw_headers
-        }
-        self.receive = receive
-        self.peer: str = (scope.get("client") or ("",))[0]
-        self.held = 0  # bytes of its body
-        self.template = "-"
-        self.leaves: Sequence[int] = ()
+    async def _witnessed(self, size: int) -> None:
+        """Wait without a thread until a witness has seen so many leaves. Raises `Unwitnessed`."""
+        awaited = self._workspace.awaited
+        if awaited is None:
+            raise no_witness()
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(awaited.promise(size)), awaited.seconds)
+        except TimeoutError:
+            raise too_late() from None
 
 
 def _named(leaves: Sequence[int]) -> dict[str, str]:

@@ -50,7 +50,7 @@ class Turnstile:
         self._seen = clock()
 
     def enter(self, address: str = "") -> None:
-        """Count one refusal of whoever is at this address, if that is known. Raises `Refusal` (429) when there were too many."""
+        """Count one refusal of whoever is at this address, if it is known. Raises `Refusal` (429) after too many."""
         if address and self._each.wait(address):
             raise _too_many()
         now = self._clock()

@@ -11,6 +11,7 @@ import resource
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from starlette.responses import Response
@@ -19,6 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tallystone.server import errors
 
+QUEUE = 2048
+"""Connections that wait to be accepted."""
 HEAD_SECONDS = 20.0
 """Seconds that the first byte of a new connection, or the rest of a request's head, may take to arrive."""
 STUCK_SECONDS = 30.0
@@ -120,4 +123,5 @@ def allow_files(wanted: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        with suppress(OSError, ValueError):  # a container may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

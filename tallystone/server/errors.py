@@ -16,6 +16,7 @@ from tallystone.errors import (
     TallystoneError,
     Tampered,
     Unauthenticated,
+    Unwitnessed,
     Waiting,
 )
 from tallystone.letta.call import Answer
@@ -113,6 +114,11 @@ def log_check_failed(findings: int) -> Refusal:
     )
 
 
+def code_of(error: BaseException) -> str:
+    """The code by which an error is counted."""
+    return error.code if isinstance(error, TallystoneError) else "internal"
+
+
 def answer(error: BaseException) -> Answer:
     """The answer that stands for an error."""
     if not isinstance(error, TallystoneError):
@@ -132,6 +138,8 @@ def _headers(error: TallystoneError) -> dict[str, str]:
         return {"www-authenticate": "Bearer"}
     if isinstance(error, Taken | Waiting | Tampered | StoreFull | Locked):
         return dict(NO_RETRY)
+    if isinstance(error, Unwitnessed):
+        return {"retry-after": "5"} if error.code == Unwitnessed.code else dict(NO_RETRY)
     if isinstance(error, StoreError):
         return {"retry-after": "1"}
     return dict(NO_RETRY) if error.status >= 500 else {}

@@ -87,6 +87,10 @@ class Pump:
         self._lines: WeakValueDictionary[str, anyio.CapacityLimiter] = WeakValueDictionary()
         self._stopping = False
 
+    def __len__(self) -> int:
+        """How many streams are open."""
+        return len(self._ears)
+
     def admit(self, user: str) -> None:
         """Raises `Refusal` (429) if this user has too many streams with its agents, (503) if everybody together has."""
         if self._of[user] >= self._most_each:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import structlog
@@ -20,25 +22,25 @@ import uvicorn
 
 from tallystone.errors import StoreError
 from tallystone.letta.model_layer import ModelLayer
+from tallystone.server import http_granian
 from tallystone.server.app import App
 from tallystone.server.auth import Turnstile
-from tallystone.server.connections import Sweep, allow_files, bounded
+from tallystone.server.connections import QUEUE, Sweep, allow_files, bounded
 from tallystone.server.duty import housekeeping, on_duty
 from tallystone.server.limits import MAX_HEADERS, MAX_TARGET
 from tallystone.server.logs import configure
+from tallystone.server.metrics import Metrics, Readers, prepare
 from tallystone.server.models import model_config
 from tallystone.server.rates import Buckets
 from tallystone.server.senders import networks
 from tallystone.server.settings import Settings
 from tallystone.server.status import Status
 from tallystone.server.tls import Certificate, certificate
+from tallystone.server.traces import Traces
 from tallystone.server.witnessing import POLL, TOGETHER, Witnessing, configured
 from tallystone.server.workers import Inherited, Workers
 from tallystone.vault import Workspace
 from tallystone.vault.types import Backups
-
-QUEUE = 2048
-"""Connections that wait to be accepted."""
 
 _TICKS = 10  # of uvicorn's main loop, a second
 _log = structlog.get_logger("tallystone.server")
@@ -75,6 +77,9 @@ def serve_many(
     # what is wrong with the settings is said once, and not by each process again and again
     configured(settings)
     certificate(settings)
+    Readers(settings)
+    if settings.http == "granian":
+        http_granian.check()
     with listening(settings.host, settings.port) as bound:
         (announce or _announce)(url_of(settings.host, bound, settings.scheme))
 
@@ -83,7 +88,10 @@ def serve_many(
             with opened() as workspace, Inherited(fileno=os.dup(bound.fileno())) as mine:
                 _serve_on(workspace, settings, mine, Worker(number, starts, lifeline))
 
-        Workers(settings.workers, work, grace=settings.grace).run()
+        with TemporaryDirectory(prefix="tallystone-metrics-") as folder:
+            if settings.metrics != "off":
+                prepare(Path(folder))
+            Workers(settings.workers, work, grace=settings.grace).run()
 
 
 def _serve_on(
@@ -93,8 +101,13 @@ def _serve_on(
     status = Status(workspace.folder)
     workspace.log.asked = status.witnesses
     # Another process may write, and cannot wake us: then the log's head is looked at as often as witnesses are asked.
-    witnessing = Witnessing(workspace, configured(settings), TOGETHER if worker is not None else POLL)
-    server = _assembled(workspace, settings, witnessing, status, worker)
+    witnessing = Witnessing(
+        workspace, configured(settings), TOGETHER if worker is not None else POLL, settings.witness_wait
+    )
+    app = _application(workspace, settings, witnessing, status, worker)
+    lifeline = None if worker is None else worker.lifeline
+    if settings.http == "granian":
+        http_granian.check()
 
     @contextmanager
     def jobs() -> Iterator[None]:
@@ -102,8 +115,11 @@ def _serve_on(
         with housekeeping(workspace, status, settings.check_every), witnessing.under_way():
             yield
 
-    with on_duty(workspace.folder, jobs):
-        server.run(sockets=[bound])
+    with witnessing.answering(), on_duty(workspace.folder, jobs):
+        if settings.http == "granian":
+            http_granian.serve(app, settings, bound, lifeline)
+        else:
+            _uvicorn(app, settings, lifeline).run(sockets=[bound])
 
 
 @contextmanager
@@ -112,13 +128,13 @@ def running(workspace: Workspace, settings: Settings | None = None) -> Iterator[
     settings = settings or Settings(port=0)
     configure(settings.log_format, settings.log_level)
     with listening(settings.host, settings.port) as bound:
-        witnessing = Witnessing(workspace, configured(settings))
-        server = _assembled(workspace, settings, witnessing)
+        witnessing = Witnessing(workspace, configured(settings), seconds=settings.witness_wait)
+        server = _uvicorn(_application(workspace, settings, witnessing, Status(workspace.folder)), settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         try:
             server.began.wait()
-            with witnessing.under_way():
+            with witnessing.answering(), witnessing.under_way():
                 yield url_of(settings.host, bound, settings.scheme)
         finally:
             server.should_exit = True
@@ -165,7 +181,11 @@ class _Server(uvicorn.Server):
     """uvicorn's server, which after a signal stops and returns, instead of raising the signal once more."""
 
     def __init__(
-        self, config: uvicorn.Config, app: App, tls: Certificate | None, lifeline: int | None
+        self,
+        config: uvicorn.Config,
+        app: App,
+        tls: Certificate | None,
+        lifeline: int | None,
     ) -> None:
         super().__init__(config)
         self._app, self._tls, self._lifeline = app, tls, lifeline
@@ -190,6 +210,7 @@ class _Server(uvicorn.Server):
         """Called ten times a second."""
         if counter % _TICKS == 0:
             self._sweep.look()
+            self._app.note(connections=len(self.server_state.connections))
         if self._tls is not None and counter % (60 * _TICKS) == 0:
             self._tls.refresh()
         return await super().on_tick(counter)
@@ -218,14 +239,17 @@ class _Server(uvicorn.Server):
         self.handle_exit(number, frame)
 
 
-def _assembled(
+def _application(
     workspace: Workspace,
     settings: Settings,
     witnessing: Witnessing,
-    status: Status | None = None,
+    status: Status,
     worker: Worker | None = None,
-) -> _Server:
-    app = App(
+) -> App:
+    metrics = None
+    if settings.metrics != "off":
+        metrics = Metrics(workspace, status, *((worker.number, worker.starts) if worker else (None,)))
+    return App(
         workspace,
         max_body=settings.max_body,
         threads=settings.threads,
@@ -240,7 +264,13 @@ def _assembled(
         rates=Buckets(settings.rate, settings.burst or 2 * settings.rate) if settings.rate else None,
         proxies=networks(settings.proxies),
         status=status,
+        metrics=metrics,
+        readers=Readers(settings),
+        traces=Traces(workspace) if settings.traces else None,
     )
+
+
+def _uvicorn(app: App, settings: Settings, lifeline: int | None = None) -> _Server:
     tls = certificate(settings)
     config = uvicorn.Config(
         app,
@@ -257,8 +287,8 @@ def _assembled(
         timeout_graceful_shutdown=settings.grace,
         timeout_keep_alive=75,
         # Also how many connections are accepted at a time: one that takes all that wait leaves the others idle.
-        backlog=QUEUE if worker is None else 1,
+        backlog=QUEUE if lifeline is None else 1,
         ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
     allow_files(settings.connections + settings.listeners + 512)
-    return _Server(config, app, tls, None if worker is None else worker.lifeline)
+    return _Server(config, app, tls, lifeline)

@@ -6,6 +6,7 @@
 | host       | TALLYSTONE_HOST       | 127.0.0.1   | address to listen on                                          |
 | port       | TALLYSTONE_PORT       | 8283        | port to listen on; 0 takes a free one                         |
 | workers    | TALLYSTONE_WORKERS    | 1           | processes that serve                                          |
+| http       | TALLYSTONE_HTTP       | uvicorn     | what speaks HTTP: uvicorn or granian                          |
 | max_body   | TALLYSTONE_MAX_BODY   | 10485760    | bytes of a request's body                                     |
 | threads    | TALLYSTONE_THREADS    | 16          | requests worked on at once                                    |
 | grace      | TALLYSTONE_GRACE      | 30          | seconds that requests under way get to finish at a stop       |
@@ -27,7 +28,11 @@
 | log_format | TALLYSTONE_LOG_FORMAT | text        | text or json, on stderr                                       |
 | log_level  | TALLYSTONE_LOG_LEVEL  | info        | info (each request), warning or error                         |
 | log_public | TALLYSTONE_LOG_PUBLIC | false       | whether the audit log is served without a token               |
+| metrics    | TALLYSTONE_METRICS    | off         | who may read /metrics: off, loopback, or token                |
+| metrics_token | TALLYSTONE_METRICS_TOKEN |       | file with that token                                          |
+| traces     | TALLYSTONE_TRACES     | false       | whether OpenTelemetry is told of requests                     |
 | witnesses  | TALLYSTONE_WITNESSES  |             | who cosigns the audit log: URL=KEY, or a table in the file    |
+| witness_wait| TALLYSTONE_WITNESS_WAIT| 20        | seconds that an answer waits for a witness, if a block asks   |
 
 Of the models, each TALLYSTONE_ and its name in the environment, where lists are separated by commas:
 
@@ -68,6 +73,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8283
     workers: int = 1
+    http: str = "uvicorn"
     max_body: int = 10 * 1024 * 1024
     threads: int = 16
     grace: int = 30
@@ -89,7 +95,11 @@ class Settings:
     log_format: str = "text"
     log_level: str = "info"
     log_public: bool = False
+    metrics: str = "off"
+    metrics_token: Path | None = None
+    traces: bool = False
     witnesses: tuple[tuple[str, str], ...] = ()
+    witness_wait: int = 20
     providers: tuple[tuple[str, str], ...] = ()
     models: tuple[str, ...] = ()
     model_keys: Path | None = None
@@ -126,11 +136,13 @@ _BOUNDS = {
     "model_retries": (0, 10),
     "model_tokens": (1, 10**6),
     "reply_wait": (1, 600),
+    "witness_wait": (1, 600),
 }
-_FLAGS = ("log_public",)
+_FLAGS = ("log_public", "traces")
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
-_PATHS = ("data", "model_keys", "tls_cert", "tls_key")
+_PATHS = ("data", "model_keys", "tls_cert", "tls_key", "metrics_token")
 _WORDS = {
+    "http": ("uvicorn", "granian"),
     "log_format": ("text", "json"),
     "log_level": ("info", "warning", "error"),
     "tls_min": ("1.2", "1.3"),

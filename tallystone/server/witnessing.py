@@ -21,6 +21,8 @@ import structlog
 from tallystone.errors import Invalid, TallystoneError, Tampered
 from tallystone.letta.hosts import Hosts, origin
 from tallystone.vault import Workspace
+from tallystone.vault.awaiting import SECONDS as WAIT
+from tallystone.vault.awaiting import Awaited
 from tallystone.vault.cosigning import Cosigning, witness_name
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ SECONDS = 10.0
 """How long one call of a witness may take, from the first byte to the last."""
 TOGETHER = 1.0
 """Seconds between two calls of a witness that answers: checkpoints of that time are asked for together."""
+LOOK = 0.1
+"""Seconds between two looks at what another process has kept, while somebody waits for it."""
 POLL = 30.0
 """Seconds after which the head is looked at although nothing woke us: another process may have written."""
 LONGEST_PAUSE = 300.0
@@ -76,10 +80,42 @@ def configured(settings: Settings) -> list[Witness]:
 class Witnessing:
     """The witnesses of one workspace, and what asks them."""
 
-    def __init__(self, workspace: Workspace, witnesses: list[Witness], poll: float = POLL) -> None:
-        """`poll`: seconds after which the head is looked at although nothing woke us."""
+    def __init__(
+        self, workspace: Workspace, witnesses: list[Witness], poll: float = POLL, seconds: float = WAIT
+    ) -> None:
+        """`poll`: seconds after which the head is looked at although nothing woke us. `seconds`: how long an answer
+        waits for a cosignature where a block asks for one."""
         self._workspace, self._witnesses, self._poll = workspace, witnesses, poll
         self.askers: list[Asker] = []
+        self._awaited = Awaited(seconds, self.hurry) if witnesses else None
+        self._logs = [Cosigning(workspace, witness.key) for witness in witnesses]
+        self._watch: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Let answers wait for witnesses while the body runs, whichever process asks them."""
+        self._workspace.awaited = self._awaited
+        try:
+            yield
+        finally:
+            self._workspace.awaited = None
+
+    def hurry(self) -> None:
+        """Somebody waits for what the log now holds. Where another process asks, we look at what it has kept."""
+        for asker in self.askers:
+            asker.hurry()
+        with self._lock:
+            if not self.askers and (self._watch is None or not self._watch.is_alive()):
+                self._watch = threading.Thread(target=self._look, name="tallystone-witnessed", daemon=True)
+                self._watch.start()
+
+    def _look(self) -> None:
+        awaited = self._awaited
+        while awaited is not None and awaited.waiting:
+            with suppress(TallystoneError):
+                awaited.reached(max(log.cosigned() for log in self._logs))
+            time.sleep(LOOK)
 
     def wake(self) -> None:
         """The log has grown."""
@@ -95,7 +131,8 @@ class Witnessing:
         try:
             yield
         finally:
-            for asker in self.askers:
+            asked, self.askers = self.askers, []
+            for asker in asked:
                 asker.stop()
 
 
@@ -111,14 +148,21 @@ class Asker:
     ) -> None:
         self._url = witness.url
         self._log = Cosigning(workspace, witness.key)
+        self._log.shown("")
         self._clock, self._poll = clock, poll
         self._awake = threading.Event()
+        self._urgent = threading.Event()
         self._stopped = threading.Event()
         name = f"tallystone-witness-{self._log.name}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def wake(self) -> None:
         """Look at the head soon."""
+        self._awake.set()
+
+    def hurry(self) -> None:
+        """Look at the head at once: somebody waits for it. Those who wait by then share a call."""
+        self._urgent.set()
         self._awake.set()
 
     def start(self) -> None:
@@ -128,17 +172,20 @@ class Asker:
     def stop(self) -> None:
         """Ask no more. A call under way is not waited for: nothing is lost by it."""
         self._stopped.set()
-        self._awake.set()
+        self.hurry()
         self._thread.join(timeout=1)
 
     def _run(self) -> None:
         failures = 0
         while not self._stopped.is_set():
             self._awake.clear()
+            self._urgent.clear()  # before the head is read: who hurries us later waits for the next call
             failures = 0 if self.ask() else failures + 1
             if failures:
-                self._stopped.wait(min(2.0**failures, LONGEST_PAUSE))
-            elif not self._stopped.wait(TOGETHER):
+                # one that fails is not asked more than once in this time, however many wait
+                if not self._stopped.wait(TOGETHER):
+                    self._urgent.wait(min(2.0**failures, LONGEST_PAUSE))
+            elif not self._urgent.wait(TOGETHER):
                 self._awake.wait(self._poll)
 
     def ask(self) -> bool:
@@ -146,7 +193,8 @@ class Asker:
         try:
             self._ask()
         except TallystoneError as error:
-            self._failed(error.message)
+            refused = self._log.restored and error.code in ("rolled_back", "another_log", "witness_refused")
+            self._failed(error.message + (_RESTORED if refused else ""))
             return False
         except Exception as error:  # a witness is a stranger: nothing that it sends may end the thread
             self._failed(f"unexpected {type(error).__name__}")
@@ -209,6 +257,9 @@ _REFUSALS = {
     409: "names another size each time that it is asked",
     422: "does not accept that the log grew out of what it has seen",
 }
+
+
+_RESTORED = "; a backup was restored: its operator has to let it forget the log that was lost"
 
 
 def _cut(connection: HTTPConnection, cut: threading.Event) -> None:

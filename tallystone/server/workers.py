@@ -23,9 +23,9 @@ import structlog
 from tallystone.errors import TallystoneError
 
 SHORT_LIFE = 10.0
-"""Seconds below which a process that ended is taken for one that could not start, and its successor has to wait."""
+"""Seconds below which a process that ended is taken for one that could not start; after the second its place waits."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds that the successor of such a process waits: the first time, doubled each time, and at most."""
+"""Seconds that it waits: the first time, doubled each time, and at most."""
 OVERTIME = 15.0
 """Seconds beyond the grace of its requests that a process gets to end in, before it is killed."""
 
@@ -120,10 +120,11 @@ class Workers:
 
     def _ended(self, place: _Place, code: int) -> None:
         now = self._clock()
-        if now - place.since >= SHORT_LIFE or code == 0:
+        if now - place.since >= SHORT_LIFE:
             place.failures, place.due = 0, now
         else:
-            place.due = now + min(FIRST_PAUSE * 2**place.failures, LONGEST_PAUSE)
+            pause = FIRST_PAUSE * 2 ** (place.failures - 1) if place.failures else 0.0
+            place.due = now + min(pause, LONGEST_PAUSE)
             place.failures = min(place.failures + 1, 20)
         if self._until is None:
             _log.warning("worker ended", worker=place.number, pid=place.pid, code=code)

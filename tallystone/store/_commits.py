@@ -10,11 +10,12 @@ or to lose over a fork.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
 from tallystone.errors import StoreError
-from tallystone.store.protocol import Batch
+from tallystone.store.protocol import Batch, CommitObserver
 
 GROUP_LIMIT = 256
 """At most so many batches share a transaction, which bounds how long its first caller waits."""
@@ -45,12 +46,18 @@ class CommitQueue:
         self._waiting: deque[Ticket] = deque()
         self._led = False
         self._closed = False
+        self.observers: tuple[CommitObserver, ...] = ()
+
+    def __len__(self) -> int:
+        """How many batches wait."""
+        return len(self._waiting)
 
     def submit(self, batch: Batch) -> int:
         """Have `batch` written, by this thread or another; return its first log number, or raise what `write`
         set.
         """
         ticket = Ticket(batch)
+        began = time.time_ns() if self.observers else 0
         with self._state:
             if self._closed:
                 raise StoreError("the store is closed", code="closed")
@@ -61,6 +68,8 @@ class CommitQueue:
             self._wait(ticket)
         if ticket.leads:
             self._lead()
+        for observer in self.observers:
+            observer.waited(began, time.time_ns())
         if ticket.error is not None:
             raise ticket.error
         if ticket.first is None:  # only if the leader's thread was interrupted
@@ -89,11 +98,15 @@ class CommitQueue:
     def _lead(self) -> None:
         with self._state:
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), GROUP_LIMIT))]
+        began = time.perf_counter()
         try:
             self._write(group)
         finally:
             with self._state:
                 self._pass_on()
+            for observer in self.observers:
+                refused = sum(ticket.first is None for ticket in group)
+                observer.wrote(len(group), refused, time.perf_counter() - began)
             for ticket in group:
                 if not ticket.leads:
                     ticket.settled.release()

@@ -23,7 +23,7 @@ from tallystone.store.postgresql_schema import Connection, migrate, schema_findi
 from tallystone.store.postgresql_scrub import vacuum
 from tallystone.store.postgresql_session import Call, Session, connect, decode
 from tallystone.store.postgresql_writer import Writer
-from tallystone.store.protocol import Batch, Sequencer
+from tallystone.store.protocol import Batch, CommitObserver, Sequencer
 from tallystone.store.tables import Cell, Row, Table
 
 _IDLE_SESSIONS = 32
@@ -176,6 +176,26 @@ class PostgresqlStore:
         """See `Store.commit`. A batch that PostgreSQL refuses (a wrong type, a missing column) fails alone."""
         self._own_process()
         return self._commits.submit(batch)
+
+    def observe(self, observer: CommitObserver) -> None:
+        """See `Store.observe`."""
+        self._commits.observers += (observer,)
+
+    def waiting(self) -> int:
+        """See `Store.waiting`."""
+        return len(self._commits)
+
+    def size(self) -> int:
+        """See `Store.size`: all of the database."""
+        self._own_process()
+        try:
+            with connect(self._url) as connection:
+                row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        except PgError as error:
+            raise translate(error) from None
+        except psycopg.Error as error:
+            raise translate(PgError(error.sqlstate or LOST)) from None
+        return 0 if row is None else int(row[0])
 
     def scrub(self) -> bool:
         """See `Store.scrub`."""

@@ -18,6 +18,7 @@ __all__ = [
     "Batch",
     "Cell",
     "Change",
+    "CommitObserver",
     "Delete",
     "Event",
     "Expect",
@@ -133,6 +134,19 @@ class Sequencer(Protocol):
         ...
 
 
+class CommitObserver(Protocol):
+    """Who is told how commits go: for counting and tracing. It is told numbers, never rows, and must not raise."""
+
+    def wrote(self, batches: int, refused: int, seconds: float) -> None:
+        """A group of batches was written, or failed, within `seconds`; `refused` of them raise. In the thread that
+        wrote."""
+        ...
+
+    def waited(self, began: int, ended: int) -> None:
+        """A caller's batch is settled, in the caller's thread. Both times in nanoseconds since 1970."""
+        ...
+
+
 class Store(Protocol):
     """Rows, and the one way to change them. Safe to use from several threads."""
 
@@ -151,6 +165,18 @@ class Store(Protocol):
         Raises `Conflict` if an expectation does not hold, `StoreFull` or `StoreError` if the store cannot
         write; nothing of the batch is written then.
         """
+        ...
+
+    def observe(self, observer: CommitObserver) -> None:
+        """Tell `observer` of all later commits of this process."""
+        ...
+
+    def waiting(self) -> int:
+        """How many batches of this process wait to be written now."""
+        ...
+
+    def size(self) -> int:
+        """Bytes that the rows take on disk, about."""
         ...
 
     def scrub(self) -> bool:

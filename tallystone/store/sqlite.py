@@ -24,7 +24,7 @@ from tallystone.store._schema import NODES_SINCE, migrate, schema_findings
 from tallystone.store._scrub import empty_wal
 from tallystone.store._settling import settle
 from tallystone.store._statements import STATEMENTS, put_statement, scan_statement
-from tallystone.store.protocol import Batch, Sequencer
+from tallystone.store.protocol import Batch, CommitObserver, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
 
 BUSY_SECONDS = 10.0
@@ -184,6 +184,19 @@ class SqliteStore:
         """See `Store.commit`. A batch that SQLite refuses (a wrong type, a missing column) fails alone."""
         self._own_process()
         return self._commits.submit(batch)
+
+    def observe(self, observer: CommitObserver) -> None:
+        """See `Store.observe`."""
+        self._commits.observers += (observer,)
+
+    def waiting(self) -> int:
+        """See `Store.waiting`."""
+        return len(self._commits)
+
+    def size(self) -> int:
+        """See `Store.size`: the file and its write-ahead log."""
+        paths = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return sum(path.stat().st_size for path in paths if path.exists())
 
     def scrub(self) -> bool:
         """See `Store.scrub`."""

@@ -19,7 +19,8 @@ without the slash at its end. Methods that are not served answer 501 with `x-sho
 the client does not try again; they have no effect. Errors are listed in [errors.md](errors.md).
 
 What is read beyond the client's own models: blocks carry `agent_ids`, `created_at`, `updated_at`, `version`, `locked`,
-`owner`, `rights`, `through`, `sensitivity`, `allowed`, `expires`, `mutable`, `append_only` and `keep`; agents carry
+`owner`, `rights`, `through`, `sensitivity`, `allowed`, `expires`, `mutable`, `append_only`, `keep` and
+`audit_level`; agents carry
 `block_ids` and `version`. `ETag` and `If-Match` work on blocks, and an `Idempotency-Key` on each POST.
 
 `client.access_tokens` makes tokens for one agent each: what a policy asks for that no token can hold to is 422. Their

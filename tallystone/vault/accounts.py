@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tallystone import crypto
+from tallystone import _cbor, crypto
 from tallystone.errors import Denied, Invalid, NotFound, Taken
-from tallystone.keystore import ACTIVE, FULL, SUSPENDED, Identity, Keys, Kit, open_listed, open_seed
+from tallystone.keystore import ACTIVE, FULL, SUSPENDED, Identity, Keys, Kit, Nest, open_listed, open_seed
 from tallystone.statements import Signed, WorkspaceRecord, issue
 from tallystone.store.tables import DIRECTORY, IDENTITY, INVITE, KIT, PRINCIPAL, WORKSPACE
 from tallystone.vault.caller import Caller
@@ -15,7 +15,7 @@ from tallystone.vault.events import seal_event
 from tallystone.vault.levels import level, level_name
 from tallystone.vault.opening import missing
 from tallystone.vault.plan import Plan
-from tallystone.vault.principals import amend, new_principal
+from tallystone.vault.principals import amend, nested, new_principal
 from tallystone.vault.records import Held
 from tallystone.vault.shelves import HOUSE, find, find_agent
 from tallystone.vault.tokens import put_token
@@ -25,6 +25,8 @@ from tallystone.vault.writing import put_on_shelf
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
 
+_NESTED = b"\x82"
+"""How the CBOR of a list of two begins; no text in UTF-8 does."""
 NAME_LIMIT = 200
 """Characters of a user's name."""
 
@@ -41,17 +43,40 @@ def _name_context(principal: str) -> bytes:
     return crypto.pae("directory", principal)
 
 
+def _seal_name(directory: bytes, principal: str, name: str, nest: Nest | None) -> bytes:
+    """A user's name, for all who hold the directory's key; with a shred key, only while that is there."""
+    context = _name_context(principal)
+    if nest is None:
+        return crypto.seal(directory, context, name.encode())
+    inner = crypto.seal(crypto.derive(nest.key, "shred/name"), context, name.encode())
+    return crypto.seal(directory, context, _cbor.encode([nest.slot, inner]))
+
+
+def _open_name(workspace: Workspace, directory: bytes, principal: str, sealed: bytes) -> str | None:
+    """The reverse; None if its shred key is gone: an erasure destroys it a moment after the row that names it."""
+    context = _name_context(principal)
+    plain = crypto.open_sealed(directory, context, sealed)
+    if plain[:1] != _NESTED:
+        return plain.decode()
+    slot, inner = _cbor.unpack(plain, "a name", bytes, bytes)
+    key = workspace.shreds.get(slot)
+    return (
+        None if key is None else crypto.open_sealed(crypto.derive(key, "shred/name"), context, inner).decode()
+    )
+
+
 def names(caller: Caller, plan: Plan) -> dict[str, str]:
     """{principal: name} of all users; empty for agents, who do not hold the directory's key."""
     house = house_of(caller, plan)
-    return _names(plan, house.key) if house is not None else {}
+    return _names(caller.workspace, plan, house.key) if house is not None else {}
 
 
-def _names(plan: Plan, directory: bytes) -> dict[str, str]:
-    return {
-        str(row[1]): crypto.open_sealed(directory, _name_context(str(row[1])), bytes(row[2])).decode()
+def _names(workspace: Workspace, plan: Plan, directory: bytes) -> dict[str, str]:
+    known = {
+        str(row[1]): _open_name(workspace, directory, str(row[1]), bytes(row[2]))
         for row in plan.rows(DIRECTORY)
     }
+    return {principal: name for principal, name in known.items() if name is not None}
 
 
 def resolve(caller: Caller, plan: Plan, who: str) -> tuple[str, str]:
@@ -109,10 +134,12 @@ def welcome(
     name: str,
     directory: bytes,
     auditor: bytes,
+    *,
+    invited: bool = False,
 ) -> Credentials:
-    """Queue what every new user gets: a name, the directory's key, a token, a kit."""
-    kit_seed = crypto.random_bytes()
-    plan.put(DIRECTORY, identity.id, crypto.seal(directory, _name_context(identity.id), name.encode()))
+    """Queue what every new user gets: a shred key, a name, the directory's key, a token, a kit."""
+    kit_seed, keys = crypto.random_bytes(), nested(workspace, keys)
+    plan.put(DIRECTORY, identity.id, _seal_name(directory, identity.id, name, keys.root.nest))
     house = Held(
         "workspace",
         b"",
@@ -123,7 +150,7 @@ def welcome(
         "accepted",
         workspace.next_position(),
         admin=auditor,
-        extra={"kit": crypto.kem_public(kit_seed)},
+        extra={"kit": crypto.kem_public(kit_seed), "nested": not invited},
     )
     put_on_shelf(plan, keys, HOUSE, "workspace", house)
     plan.put(KIT, identity.id, crypto.age_seal(crypto.kem_public(kit_seed), keys.root.encode(FULL)))
@@ -156,15 +183,16 @@ def root_house(caller: Caller, plan: Plan, what: str) -> Held:
     return house
 
 
-def check_free(plan: Plan, directory: bytes, name: str) -> None:
+def check_free(workspace: Workspace, plan: Plan, directory: bytes, name: str) -> None:
     """Raises `Taken` if a user has this name."""
-    if name in _names(plan, directory).values():
+    if name in _names(workspace, plan, directory).values():
         raise Taken(f"there is a user named {name!r} already", hint="choose another name", code="name_taken")
 
 
-def check_unclaimed(plan: Plan, directory: bytes, name: str, now: int) -> None:
+def check_unclaimed(workspace: Workspace, plan: Plan, directory: bytes, name: str) -> None:
     """Raises `Taken` if a user has this name, or will once an invitation is redeemed. An expired one for it goes."""
-    check_free(plan, directory, name)
+    check_free(workspace, plan, directory, name)
+    now = workspace.now()
     for row in plan.rows(INVITE):
         kid, expires = str(row[1]), int(row[2])
         if open_listed(directory, kid, expires, bytes(row[4]))[0] != name:
@@ -186,7 +214,7 @@ def add_user(caller: Caller, name: str, clearance: str | None = None) -> Credent
 
     def action(plan: Plan) -> Credentials:
         house = root_house(caller, plan, "adds users")
-        check_unclaimed(plan, house.key, name, caller.workspace.now())
+        check_unclaimed(caller.workspace, plan, house.key, name)
         me = caller.identity(plan, caller.id)
         sponsor = (caller.id, me.digest, caller.signing_seed(plan))
         cleared = None if clearance is None else level(caller, plan, clearance)

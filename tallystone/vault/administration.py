@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from tallystone.errors import Invalid
 from tallystone.keystore import ACTIVE, SUSPENDED
-from tallystone.vault import accounts, charter, invitations, model_keys, roles, tokens
+from tallystone.vault import accounts, auditing, charter, invitations, model_keys, renewing, roles, tokens
 from tallystone.vault.caller import Caller
 from tallystone.vault.types import (
     CharterView,
@@ -15,6 +15,7 @@ from tallystone.vault.types import (
     InviteInfo,
     ModelKeyInfo,
     Principal,
+    Rotated,
     TokenInfo,
 )
 
@@ -86,6 +87,27 @@ class Administration:
         """End a token of the caller's or its agents'."""
         tokens.revoke_token(self._caller, kid)
 
+    def rotate_principal(
+        self,
+        who: str = "",
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Rotated:
+        """A new root for the caller, or for one of its agents: ends all tokens of the old one but this, and renews the
+        keys that it knew. `progress` is called with (done, of). Interrupted, call it again."""
+        return renewing.rotate_principal(self._caller, who, replace_token=False, progress=progress, told=None)
+
+    def revoke_compromised(
+        self,
+        kid: str,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Rotated:
+        """End a token that somebody else may have, with a new root for its principal. If it is this very token, the
+        answer has one that replaces it; `told` hears of that one at once, before the rest is done."""
+        return renewing.rotate_for_token(self._caller, kid, progress=progress, told=told)
+
     # -- keys of model providers --------------------------------------------------------------------------------
 
     def set_model_key(self, provider: str, key: str, origin: str) -> ModelKeyInfo:
@@ -117,10 +139,29 @@ class Administration:
         trust: bool | None = None,
         levels: Iterable[str] | None = None,
         max_grants: int | None = None,
+        audit: Mapping[str, str] | None = None,
     ) -> CharterView:
         """Change some of them. `trust`: what members share with each other needs no acceptance. `levels`: their names,
-        lowest first, renamed in place or added at the end. Only the workspace's first user may. Raises `Invalid`."""
-        return charter.set_charter(self._caller, trust=trust, levels=levels, max_grants=max_grants)
+        lowest first, renamed in place or added at the end. `audit`: by name, the audit level that its blocks have at
+        least. Only the workspace's first user may. Raises `Invalid`."""
+        return charter.set_charter(
+            self._caller, trust=trust, levels=levels, max_grants=max_grants, audit=audit
+        )
+
+    # -- auditors -----------------------------------------------------------------------------------------------
+
+    def auditors(self) -> list[str]:
+        """The ids of the users who see what concerns no block, beside the workspace's first."""
+        return auditing.auditors(self._caller)
+
+    def grant_audit(self, who: str, *, history: bool = False) -> str:
+        """Let a user see it from now on, with `history` from the beginning. Only the workspace's first user may.
+        Returns the user's id."""
+        return auditing.grant_audit(self._caller, who, history=history)
+
+    def end_audit(self, who: str) -> str:
+        """Take that away: the user opens no newer event. Only the workspace's first user may. Returns its id."""
+        return auditing.end_audit(self._caller, who)
 
 
 def _seconds(moment: datetime | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -28,13 +28,13 @@ from tallystone.vault.entering import open_block
 from tallystone.vault.mail import contact_of, mailbox
 from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
-from tallystone.vault.principals import amend, new_principal
+from tallystone.vault.principals import amend, nested, new_principal
 from tallystone.vault.records import OFFERED, Held
-from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, SELF, agent_keys, find, find_agent, walk
+from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, SELF, agent_keys, find, find_agent, slot_of, walk
 from tallystone.vault.threads import forget_everything
 from tallystone.vault.tool_copies import hold
 from tallystone.vault.types import Agent
-from tallystone.vault.writing import FirstGrant, add_version, create_block, destroy
+from tallystone.vault.writing import FirstGrant, add_version, create_block, destroy, doom
 
 
 def create_agent(
@@ -52,6 +52,7 @@ def create_agent(
         me = caller.identity(plan, caller.id)
         sponsor = (caller.id, me.digest, caller.signing_seed(plan))
         identity, keys = new_principal(plan, caller.workspace.id, "agent", caller.keys.root.pin, sponsor)
+        keys = nested(caller.workspace, keys)
         held = create_block(
             caller,
             plan,
@@ -112,7 +113,10 @@ def list_agents(
         for held in shelf:
             if limit is not None and len(found) >= limit:
                 break
-            agent, keys = view_and_keys(caller, plan, held, with_blocks=with_blocks)
+            try:
+                agent, keys = view_and_keys(caller, plan, held, with_blocks=with_blocks)
+            except NotFound:
+                continue  # ended, before a backup with it was restored
             if where is None or where(agent):
                 found.append(agent)
                 touched.extend(keys)
@@ -210,8 +214,16 @@ def end_agent(caller: Caller, plan: Plan, held: Held) -> None:
     statement = opened.deletion()
     destroy(plan, opened)
     plan.delete(SHELF, caller.keys.shelf(AGENTS), caller.keys.locator(agent_id))
+    doom(plan, slot_of(held), caller.workspace.today())
     amend(caller, plan, agent_id, status=DELETED)
     caller.event(plan, "delete", *touched, agent=agent_id, statement=statement)
+
+
+def shown(caller: Caller, plan: Plan, held: Iterable[Held], *, with_blocks: bool = True) -> Iterator[Agent]:
+    """The agents of these shelf rows; none for one that ended before a backup with it was restored."""
+    for one in held:
+        with suppress(NotFound):
+            yield view(caller, plan, one, with_blocks=with_blocks)
 
 
 def _private(caller: Caller, plan: Plan, mine: Held, agent_id: str) -> bool:
@@ -235,8 +247,8 @@ def block_agents(
         holders = {leaf.recipient for leaf in open_block(caller, plan, held).grants()}
         shelf_name = SELF if caller.id.startswith("agent-") else AGENTS
         shelf, backwards = page(plan, caller.keys, shelf_name, after=after, before=before, reverse=reverse)
-        mine = islice((one for one in shelf if one.subject in holders), limit)
-        agents = [view(caller, plan, one) for one in mine]
+        mine = (one for one in shelf if one.subject in holders)
+        agents = list(islice(shown(caller, plan, mine), limit))
         caller.event(plan, "list", held.key, block=block_id, agents=len(agents))
         return agents[::-1] if backwards else agents
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tallystone import crypto, policy
@@ -23,11 +22,14 @@ from tallystone.errors import (
     TallystoneError,
     Tampered,
     Unauthenticated,
+    Unwitnessed,
 )
 from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
 from tallystone.statements import Signed, issue
 from tallystone.store.protocol import Row
 from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, TOKEN
+from tallystone.vault.audit_levels import must_wait
+from tallystone.vault.awaiting import must_be_cosigned
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.replies import Repeated, Reply
@@ -43,7 +45,7 @@ ATTEMPTS = 100
 """How often a lost race is run again before the caller hears of it."""
 CONCERNED = 8
 """Blocks whose owners are told of one refusal: of those that were opened first."""
-_REFUSALS = (Denied, Locked, NotFound, Unauthenticated, Tampered)
+_REFUSALS = (Denied, Locked, NotFound, Unauthenticated, Unwitnessed, Tampered)
 """What is logged whenever it ends an operation."""
 
 
@@ -51,7 +53,7 @@ class KeysChanged(Locked):
     """A block's keys were changed for everybody, and the new ones wait in the inbox of `holder`. `change` tells this
     change from the next: what the block's rows hold of the grant, as bytes to compare."""
 
-    def __init__(self, holder: str, change: bytes) -> None:
+    def __init__(self, holder: str, change: bytes = b"") -> None:
         super().__init__(
             "the block's keys have changed, and this token cannot take the new ones",
             hint="use a token of scope full once",
@@ -80,6 +82,9 @@ class Caller:
         self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
+        self.token: Token | None = None  # of whoever came by one: a new root is sealed in it
+        self.progress: Callable[[int, int], None] | None = None  # told how far a long change of keys is
+        self._generation: int | None = None  # which of the principal's roots these keys are of
 
     def __repr__(self) -> str:
         return f"Caller({self.id})"
@@ -117,17 +122,42 @@ class Caller:
         under = self.under.twin() if self.under is not None else None
         return Caller(self.workspace, self.keys, self._token_row, self.reply_key, under)
 
+    def renewed(self, keys: Keys, token: Token | None) -> None:
+        """Go on under a new root, through a token that carries it. Raises `Unauthenticated` if that is gone already."""
+        if token is None:
+            raise Unauthenticated("the token was revoked", hint="use the recovery kit", code="revoked")
+        with self.workspace.store.snapshot() as snapshot:
+            row = Plan(snapshot).get(TOKEN, token.kid)
+        if row is None:
+            raise Unauthenticated("the token was revoked", hint="use the recovery kit", code="revoked")
+        self.keys, self.token, self._token_row, self.reply_key = keys, token, row, token.reply_key()
+        self._signing_seed = self._generation = None
+
     # -- committing ---------------------------------------------------------------------------------------------
 
     def transact(self, action: Callable[[Plan], T], *, lock: str | None = None, audit: bool = False) -> T:
-        """Run `action` on a consistent view, commit what it planned, and return its result once that is durable.
+        """Run `action` on a consistent view, commit what it planned, and return its result once that is durable, and as
+        sure as the blocks in it ask for (`audit_levels`).
 
         `lock` names a block whose edits queue up inside this process instead of losing races to each other; the
         compare-and-swap on its row is what makes them right. With `audit` wrong input is logged like a refusal: who
         asks for rights that cannot be given is worth knowing. Raises what the action raises, after logging a refusal,
-        and `Repeated` for a request that turns out to have been answered.
+        `Repeated` for a request that turns out to have been answered, and `Unwitnessed` for an answer that is kept
+        back.
         """
         reply, self.reply = self.reply, None  # one operation, one answer, also when it fails
+        try:
+            result, witnessed = self._commit(action, reply, lock, audit)
+        except Repeated:
+            must_be_cosigned(self.workspace, reply is not None and reply.witnessed)
+            raise
+        must_be_cosigned(self.workspace, witnessed)
+        return result
+
+    def _commit(
+        self, action: Callable[[Plan], T], reply: Reply | None, lock: str | None, audit: bool
+    ) -> tuple[T, bool]:
+        """The result, and whether a witness must have seen it before it is told."""
         collected: set[tuple[str, bytes]] = set()
         guard: Any = self.workspace.lock_for(lock) if lock else nullcontext()
         plan: Plan | None = None
@@ -144,8 +174,9 @@ class Caller:
                         result = action(plan)
                         if plan.changes:
                             self.must_act()  # whatever the operation forgot to ask: reading changes nothing
+                        witnessed = must_wait(self, plan)
                         if reply is not None and (plan.changes or plan.reports):
-                            reply.keep(plan, result, self.workspace.now())
+                            reply.keep(plan, result, self.workspace.now(), witnessed=witnessed)
                     batch = plan.batch()
                     first = plan.first = self.workspace.store.commit(batch)
                     self.leaves.extend(range(first, first + len(batch.events)))
@@ -154,7 +185,7 @@ class Caller:
                         raise
                 else:
                     self.workspace.shred(plan)
-                    return result
+                    return result, witnessed
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 
     def _again(
@@ -186,7 +217,10 @@ class Caller:
 
     def check(self, plan: Plan) -> None:
         """What must hold at the moment of the commit: the token, and the standing of everyone it acts for."""
-        if plan.need(TOKEN, self.kid) != self._token_row:
+        row = plan.need(TOKEN, self.kid)
+        if row is not None and row != self._token_row:
+            raise _renewed(self.id)
+        if row is None:
             raise Unauthenticated("the token was revoked", hint="ask its owner for a new one", code="revoked")
         expires = self._token_row[5]
         if isinstance(expires, int) and self.workspace.now() >= expires:
@@ -201,11 +235,26 @@ class Caller:
         identity = self.current(plan, self.id)
         if not identity.active:
             raise _inactive(self.id, identity)
+        self._check_root(plan, identity)
         if identity.record.kind == "agent":
             sponsor = self.current(plan, identity.record.sponsor)
             if not sponsor.active:
                 raise _inactive(f"the sponsor of {self.id}", sponsor)
         return identity
+
+    def _check_root(self, plan: Plan, identity: Identity) -> None:
+        """Raises `Unauthenticated` if these keys are of a root that was replaced: what was put under them would be
+        lost. Whose own token this is was asked when the token was opened."""
+        if self._generation is None:
+            row = plan.get(IDENTITY, self.id) if self.under is not None and self.keys.can_act else None
+            if row is not None:
+                try:
+                    open_seed(self.keys, "kem", bytes(row[3]))
+                except Tampered:
+                    raise _renewed(self.id) from None
+            self._generation = identity.record.root
+        elif self._generation != identity.record.root:
+            raise _renewed(self.id)
 
     def current(self, plan: Plan, principal: str) -> Identity:
         """The verified identity of anybody, held to be the current one by the commit: it fails, and the operation runs
@@ -296,8 +345,14 @@ class Caller:
             "kind": kind,
             **content,
         }
-        auditor = None if grants else self.workspace.auditor_key()
+        auditor = None if grants else self.workspace.auditor_key(plan)
         plan.event(kind, seal_event(detail, self.keys, grants, auditor))
+
+
+def _renewed(who: str) -> Unauthenticated:
+    return Unauthenticated(
+        f"the keys of {who} were renewed meanwhile", hint="send the request again", code="rotated"
+    )
 
 
 def _inactive(who: str, identity: Identity) -> Unauthenticated:
@@ -321,7 +376,7 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
                 hint="it may be mistyped, revoked, expired, or of another server",
             )
         principal, scope, created = str(row[2]), str(row[3]), int(row[4])
-        root = open_root(token, bytes(row[7]), principal, scope, created, expires)
+        root = open_root(token, bytes(row[7]), principal, scope, created, expires, workspace.shreds.get)
         keys = Keys(principal, root)
         if keys.can_act:
             # A root is the principal's if it opens the principal's seed: else whoever inserts rows could make a token
@@ -331,21 +386,8 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
                 raise Tampered("a principal's keys are not there")
             open_seed(keys, "sign", bytes(identity[2]))
         caller = Caller(workspace, keys, row, token.reply_key())
+        caller.token = token
         workspace.check_record(plan, root.pin)
         caller.standing(plan)
         caller.has_mail = bool(snapshot.scan(INBOX, (WS, principal), limit=1))
         return caller
-
-
-_STRIPES = 256
-
-
-class Stripes:
-    """A fixed set of locks, one of them for each name: edits of one block queue up, others pass."""
-
-    def __init__(self) -> None:
-        self._locks = [Lock() for _ in range(_STRIPES)]
-
-    def lock_for(self, name: str) -> Lock:
-        """The lock for this name; different names may share one."""
-        return self._locks[crypto.sha256(crypto.pae(name))[0]]

@@ -7,6 +7,7 @@ and the grant must be one that the block's latest policy counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +19,13 @@ from tallystone.statements import SHARE, Genesis, Leaf, Link, Signed, identifier
 from tallystone.store.tables import GRANT_WRAP, INBOX, LEDGER
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
-from tallystone.vault.ledger import leaf_salt
+from tallystone.vault.former import kem_seeds
+from tallystone.vault.ledger import ask_secret, leaf_salt
 from tallystone.vault.levels import trusts_members
-from tallystone.vault.opening import Opened
+from tallystone.vault.opening import FLAG_ROTATE, Opened
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.records import ACCEPTED, OFFERED, Held
-from tallystone.vault.shelves import BLOCKS, ROLES, find
+from tallystone.vault.shelves import BLOCKS, ROLES, find, marked
 from tallystone.vault.writing import put_on_shelf
 
 CAPSULES_AT_ONCE = 64
@@ -108,13 +110,13 @@ def _receive(caller: Caller, plan: Plan) -> None:
     rows = plan.snapshot.scan(INBOX, (WS, caller.id), limit=CAPSULES_AT_ONCE)
     if not rows:
         return
-    seed = caller.kem_seed(plan)
+    seeds = kem_seeds(caller, plan)
     for row in rows:
         capsule, enc, sealed = bytes(row[2]), bytes(row[3]), bytes(row[4])
         plan.need(INBOX, caller.id, capsule)
         plan.delete(INBOX, caller.id, capsule)
         try:
-            held, sent = _open_capsule(caller, plan, seed, enc, sealed)
+            held, sent = _open_capsule(caller, plan, seeds, enc, sealed)
             if not _counts(caller, plan, held):
                 continue  # the grant ended before anybody looked, or came again under a newer key
         except Tampered:
@@ -172,12 +174,15 @@ def _counts(caller: Caller, plan: Plan, held: Held) -> bool:
         return False
 
 
-def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: bytes) -> tuple[Held, _Sent]:
+def _open_capsule(
+    caller: Caller, plan: Plan, seeds: Sequence[bytes], enc: bytes, sealed: bytes
+) -> tuple[Held, _Sent]:
     """What a capsule holds: a grant to this very recipient, of a block whose id its genesis makes, under a key that the
     grant's leaf names, with the statement of whoever issued it. Raises `Tampered`."""
     workspace, me = caller.workspace.id, caller.identity(plan, caller.id)
+    one_time, formerly = _one_time(caller, me, seeds, enc)
     body = crypto.open_sealed(
-        _one_time(caller, me, seed, enc),
+        one_time,
         crypto.pae("capsule/body", workspace, crypto.sha256(enc)),
         sealed,
     )
@@ -223,17 +228,20 @@ def _open_capsule(caller: Caller, plan: Plan, seed: bytes, enc: bytes, sealed: b
         block, storage, number, grant_key, owner, kind, OFFERED, 0, leaf_bytes, admin,
         subject=subject, extra={"since": since} if since else None, admin=secrets[0], root_act=secrets[1],
     )  # fmt: skip
-    return held, _Sent(link.issuer, replaces, renews)
+    # Whoever has the former root opens this capsule too.
+    return marked(held, "keys") if formerly else held, _Sent(link.issuer, replaces, renews)
 
 
-def _one_time(caller: Caller, me: Identity, seed: bytes, enc: bytes) -> bytes:
-    """The key under a capsule's clear part, which is bound to the record that it was sealed to: this or an earlier
-    one."""
-    for digest in me.signers:
-        try:
-            return crypto.open_from(seed, capsule_info(caller.workspace.id, digest), enc)
-        except Tampered:
-            continue
+def _one_time(caller: Caller, me: Identity, seeds: Sequence[bytes], enc: bytes) -> tuple[bytes, bool]:
+    """The key under a capsule's clear part, which is bound to the record that it was sealed to: this or an earlier one;
+    and whether the seed that opens it is a former one's."""
+    for number, seed in enumerate(seeds):
+        for digest in me.signers:
+            try:
+                opened = crypto.open_from(seed, capsule_info(caller.workspace.id, digest), enc)
+            except Tampered:
+                continue
+            return opened, number > 0
     raise Tampered("a capsule does not open")
 
 
@@ -249,3 +257,17 @@ def _names(signed: Signed, link: Link, leaf: Leaf, enc: bytes) -> bool:
     named = link.change.get("leaf")
     grant = signed.type == "grant" and named in (leaf.digest, leaf.encode())
     return grant and link.change.get("capsule") == crypto.sha256(enc)
+
+
+def ask_for_new_key(opened: Opened) -> None:
+    """Queue the note that this grant's key must be replaced before the block is next written: somebody else may know
+    it. Who holds it says so itself, in the form of a key that was put there without the admin key: whoever changes the
+    keys replaces that one in any case (ADR 0015)."""
+    plan, held, row = opened.plan, opened.held, opened.row
+    entry = plan.need(LEDGER, held.storage, held.grant)
+    if entry is None:
+        raise Tampered("a grant's row is not there")
+    secret = ask_secret(opened.admin_public, held.block, held.grant, held.key, bytes(entry[6]))
+    plan.put(LEDGER, *entry[1:6], secret, entry[7])
+    opened.row = replace(row, flags=row.flags | FLAG_ROTATE)
+    opened.row.write(plan)

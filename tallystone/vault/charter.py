@@ -6,15 +6,17 @@ of the log finds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from tallystone import _cbor
 from tallystone.errors import Invalid, Tampered
 from tallystone.keystore import Identity
-from tallystone.statements import EMPTY, Charter, Signed, signature_pairs
+from tallystone.statements import EMPTY, AuditedCharter, Charter, Signed, signature_pairs
 from tallystone.store.protocol import Row
 from tallystone.store.tables import CHARTER
+from tallystone.vault.audit_levels import NAMES as AUDIT_LEVELS
 from tallystone.vault.caller import Caller
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import signature_cell
@@ -36,7 +38,7 @@ def check_charter(rows: list[Row], workspace: bytes, root: Identity) -> CharterV
     view, previous = DEFAULT, EMPTY
     for row in rows:
         signed = _signed(row)
-        charter = Charter.decode(signed.body)
+        charter, auditors = _decode(signed.body)
         if (
             row[1] != charter.serial
             or charter.serial != view.serial + 1
@@ -45,11 +47,48 @@ def check_charter(rows: list[Row], workspace: bytes, root: Identity) -> CharterV
             or not root.signed(signed, workspace, charter.issuer_record)
         ):
             raise Tampered("the workspace's charter is not its root's word")
-        after = CharterView(charter.trust, tuple(charter.levels), charter.max_grants, charter.serial)
+        levels, audit = _apart(charter.levels)
+        after = CharterView(charter.trust, levels, charter.max_grants, charter.serial, audit, auditors)
         if _wrong_levels(after.levels, view.levels) or not 1 <= after.max_grants <= GRANTS_LIMIT:
             raise Tampered("the workspace's charter says what no charter may")
         view, previous = after, signed.digest
     return view
+
+
+def _decode(body: bytes) -> tuple[Charter, tuple[str, ...]]:
+    """A charter and its auditors. Raises `Tampered`."""
+    try:
+        return Charter.decode(body), ()
+    except Tampered:
+        charter = AuditedCharter.decode(body)
+    named = charter.auditors
+    if not all(isinstance(one, str) and one.startswith("user-") for one in named) or len(set(named)) != len(
+        named
+    ):
+        raise Tampered("the workspace's charter names auditors who cannot be")
+    return charter, tuple(named)
+
+
+def _apart(entries: list[Any]) -> tuple[tuple[Any, ...], dict[str, str]]:
+    """The names of a charter's levels, and the audit level of those that ask for more than the least. Raises
+    `Tampered` for an audit level that there is not."""
+    named, audit = [], {}
+    for entry in entries:
+        if not isinstance(entry, list):
+            named.append(entry)
+            continue
+        if not _cbor.fits(entry, (str, int)) or not 0 < entry[1] < len(AUDIT_LEVELS):
+            raise Tampered("the workspace's charter says what no charter may")
+        named.append(entry[0])
+        audit[entry[0]] = AUDIT_LEVELS[entry[1]]
+    return tuple(named), audit
+
+
+def _together(view: CharterView) -> list[Any]:
+    """The reverse."""
+    return [
+        [name, AUDIT_LEVELS.index(view.audit[name])] if name in view.audit else name for name in view.levels
+    ]
 
 
 def _signed(row: Row) -> Signed:
@@ -93,9 +132,15 @@ def read_charter(caller: Caller) -> CharterView:
 
 
 def set_charter(
-    caller: Caller, *, trust: bool | None, levels: Iterable[str] | None, max_grants: int | None
+    caller: Caller,
+    *,
+    trust: bool | None,
+    levels: Iterable[str] | None,
+    max_grants: int | None,
+    audit: Mapping[str, str] | None,
 ) -> CharterView:
-    """Change what is given, leave the rest. Only the root may. Raises `Denied`, `Invalid`."""
+    """Change what is given, leave the rest. Only the root may. `audit` names for some levels how sure the log must
+    be of what is done with their blocks. Raises `Denied`, `Invalid`."""
     named = None if levels is None else tuple(levels)
     if max_grants is not None and (type(max_grants) is not int or not 1 <= max_grants <= GRANTS_LIMIT):
         raise Invalid(
@@ -111,15 +156,17 @@ def set_charter(
         wrong = _wrong_levels(now.levels if named is None else named, now.levels)
         if wrong:
             raise Invalid(wrong, hint=f"the levels are {', '.join(now.levels)}", code="bad_levels")
+        renamed = now.levels if named is None else named
+        kept = {renamed[now.levels.index(name)]: asked for name, asked in now.audit.items()}
         after = replace(
             now,
+            audit=_audited({**kept, **(audit or {})}, renamed),
             trust=now.trust if trust is None else bool(trust),
-            levels=now.levels if named is None else named,
+            levels=renamed,
             max_grants=now.max_grants if max_grants is None else max_grants,
         )
         if after != now:
-            after = replace(after, serial=now.serial + 1)
-            _put(caller, plan, after)
+            after = put_charter(caller, plan, after)
         caller.event(
             plan,
             "charter",
@@ -127,23 +174,43 @@ def set_charter(
             trust=after.trust,
             levels=list(after.levels),
             max_grants=after.max_grants,
+            audit=dict(after.audit),
         )
         return after
 
     return caller.transact(action, audit=True)
 
 
-def _put(caller: Caller, plan: Plan, view: CharterView) -> None:
-    rows = plan.rows(CHARTER)
+def _audited(asked: Mapping[str, str], levels: tuple[str, ...]) -> dict[str, str]:
+    for name, level in asked.items():
+        if name not in levels:
+            raise Invalid(
+                f"there is no level {name!r}", hint=f"use {', '.join(levels)}", code="unknown_level"
+            )
+        if level not in AUDIT_LEVELS:
+            raise Invalid(
+                f"there is no audit level {level!r}",
+                hint=f"use {', '.join(AUDIT_LEVELS)}",
+                code="unknown_level",
+            )
+    return {name: level for name, level in asked.items() if level != AUDIT_LEVELS[0]}
+
+
+def put_charter(caller: Caller, plan: Plan, view: CharterView) -> CharterView:
+    """Queue the next charter, signed; `view` is the one in force with what changes. Returns it with its serial."""
+    rows, view = plan.rows(CHARTER), replace(view, serial=view.serial + 1)
     statement = Charter(
         serial=view.serial,
         previous=_signed(rows[-1]).digest if rows else EMPTY,
         trust=view.trust,
-        levels=list(view.levels),
+        levels=_together(view),
         max_grants=view.max_grants,
         issuer=caller.id,
         issuer_record=caller.identity(plan, caller.id).digest,
         time=caller.workspace.now_ms(),
     )
+    if view.auditors:
+        statement = AuditedCharter(**vars(statement), auditors=list(view.auditors))
     signed = caller.sign(plan, "charter", statement.encode())
     plan.put(CHARTER, view.serial, signed.body, signature_cell(signed))
+    return view

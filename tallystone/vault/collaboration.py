@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date
 
 from tallystone.vault import offers, reach, roles, sharing
@@ -41,10 +41,10 @@ class Collaboration(ABC):
         """End a grant and change the block's keys. Returns who still reaches the block, and through what."""
         return sharing.revoke(self._caller, block_id, from_)
 
-    def rotate(self, block_id: str) -> int:
+    def rotate(self, block_id: str, *, progress: Callable[[int, int], None] | None = None) -> int:
         """Change a block's keys on demand: what is written from now on opens with new ones, for all who hold it now.
-        Owner and sharers. Returns the number of the new epoch."""
-        return sharing.rotate(self._caller, block_id)
+        Owner and sharers. `progress` is called with (grants done, of). Returns the number of the new epoch."""
+        return sharing.rotate(self._caller, block_id, progress)
 
     def grants(self, block_id: str) -> list[Grant]:
         """The live grants that the caller may know of."""

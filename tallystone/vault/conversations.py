@@ -198,6 +198,11 @@ class Conversations:
             self._caller, agent_id, where, after=after, limit=limit, reverse=reverse, sort=sort
         )
 
+    def conversations_from(self, agent_id: str, beyond: int, limit: int) -> list[Entry]:
+        """At most `limit` conversations of an agent in the order in which they were made, without the default one:
+        those beyond a `position`, which each of them has. Costs as much as it returns."""
+        return threads.conversations_from(self._caller, agent_id, beyond, limit)
+
     def edit_conversation(self, conversation: str, changes: Mapping[str, Any]) -> Entry:
         """Change fields of a conversation."""
         return threads.edit_conversation(self._caller, conversation, changes)

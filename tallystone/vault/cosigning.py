@@ -8,6 +8,7 @@ from tallystone.audit.checkpoint import Checkpoint, open_checkpoint
 from tallystone.audit.cosignature import WITNESS, cosigned, cosigned_at, parse_key
 from tallystone.audit.published import submission
 from tallystone.errors import Tampered
+from tallystone.vault.publishing import is_lost
 from tallystone.vault.workspace import Workspace
 
 REFRESH = 600
@@ -37,7 +38,8 @@ class Cosigning:
         self._workspace = workspace
         self._key = parse_key(key, WITNESS)
         self.name = self._key.name
-        self.shown("")
+        self.restored = False
+        """Whether the log goes on from a backup: then a witness that refuses it does what it is there for."""
 
     def shown(self, problem: str) -> None:
         """Say for all to see what is wrong with this witness; empty for nothing."""
@@ -47,9 +49,14 @@ class Cosigning:
         """What it is to be sent; None if it has cosigned the newest checkpoint lately. Raises `Tampered` if the log is
         not the one that it cosigned before.
         """
-        old, seen = self._kept()
+        kept, (old, seen) = self._note(), self._kept()
         with self._workspace.log.published() as log:
-            if old == log.head and now - seen < REFRESH:
+            self.restored = bool(log.head.branch)
+            if kept is not None and old is not None and self.restored and is_lost(kept, log):
+                # A restore gave up what it saw. Only its own operator lets it forget that; then it begins anew.
+                old = None
+            if old is not None and old == log.head and now - seen < REFRESH:
+                self._reached(old.size)
                 return None
             size = old.size if old is not None else 0
             body = submission(size, log.consistency(old) if old is not None else [], log.checkpoint)
@@ -76,11 +83,15 @@ class Cosigning:
         """Keep its cosignature. Raises `Tampered` if none of the lines is one, `StoreError` if it cannot be kept."""
         note, _ = cosigned(sent.note, lines, self._key, int(now))
         self._workspace.log.cosigned.keep(self._key, note)
+        self._reached(sent.size)
+
+    def _reached(self, size: int) -> None:
+        if self._workspace.awaited is not None:
+            self._workspace.awaited.reached(size)
 
     def _kept(self) -> tuple[Checkpoint | None, int]:
         """The last checkpoint that it has cosigned, and when; nothing if what is kept does not verify."""
-        log = self._workspace.log
-        note = log.cosigned.get(self._key)
+        log, note = self._workspace.log, self._note()
         if note is None:
             return None, 0
         try:
@@ -88,3 +99,14 @@ class Cosigning:
             return open_checkpoint(note, log.origin, self._workspace.log_public), seen
         except Tampered:
             return None, 0
+
+    def cosigned(self) -> int:
+        """How many leaves of this log it has cosigned, by what is kept and verifies, whichever process asked it."""
+        note, (old, _) = self._note(), self._kept()
+        if note is None or old is None:
+            return 0
+        with self._workspace.log.published() as log:
+            return 0 if is_lost(note, log) else old.size
+
+    def _note(self) -> bytes | None:
+        return self._workspace.log.cosigned.get(self._key)

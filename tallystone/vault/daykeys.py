@@ -1,4 +1,5 @@
-"""The keys of days: what the keys of a block that expires are nested in, until its day is over (design §6).
+"""The keys of days: what the keys of a block that expires, and answers kept for retries, are nested in until their day
+is over (design §6).
 
     DIR/server-keys/days/20833    32 random bytes, for all blocks whose last day is 20833 (days since 1970)
 
@@ -87,6 +88,13 @@ class DayKeys:
                 os.link(temporary, self._path(day))
         finally:
             temporary.unlink()
+
+    def any_before(self, day: int) -> bool:
+        """Whether the key of an earlier day is still there."""
+        try:
+            return any(name.isdecimal() and int(name) < day for name in os.listdir(self._folder))
+        except OSError:
+            return False
 
     def destroy(self, before: int) -> list[int]:
         """Remove the keys of all days before `before`, durably. Returns those days, sorted. Raises `StoreError`."""

@@ -16,9 +16,12 @@ class Earlier:
 
     _caller: Caller
 
-    def versions(self, block_id: str, *, limit: int | None = 50, before: int | None = None) -> Versions:
-        """The versions of a block below number `before`, newest first. Raises `NotFound`, `Tampered`."""
-        return past.versions(self._caller, block_id, limit, before)
+    def versions(
+        self, block_id: str, *, limit: int | None = 50, before: int | None = None, content: bool = False
+    ) -> Versions:
+        """The versions of a block below number `before`, newest first; with `content` each has its own, and the page
+        may be shorter (`older` then says `more`). Raises `NotFound`, `Tampered`."""
+        return past.versions(self._caller, block_id, limit, before, content=content)
 
     def version(self, block_id: str, number: int) -> PastVersion:
         """One version with its content as it was. Raises `NotFound` (`unknown_version` for one that is not kept, or

@@ -39,8 +39,11 @@ from tallystone.vault.records import (
     unwrap_content_key,
     wrap_content_key,
 )
-from tallystone.vault.shelves import BLOCKS, ROLES, find
+from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, SELF, find, marked
 from tallystone.vault.writing import put_on_shelf
+
+TELL_EVERY = 64
+"""Grants between two reports of how far a change of keys is."""
 
 
 def remove_rows(opened: Opened, leaf: Leaf) -> None:
@@ -112,13 +115,17 @@ class Rotation:
         self.new = Ledger(self.admin, opened.id) if self.known else None
         # Read before its row is written under keys that this plan has not entered yet.
         self.half = b"" if opened.held.own_leaf is None and not self.turn else opened.admin_public
-        ledger = opened.ledger()
+        ledger, progress = opened.ledger(), opened.caller.progress
         self.live = {0, self.adopted, *ledger}
         # A holder who was erased has taken its wrap along; what it was given ends with the next change of keys.
         self.wrapped = {int(wrap[2]) for wrap in opened.plan.rows(GRANT_WRAP, row.storage)}
         self._wrap_owner()
-        for number, (entry, _) in ledger.items():
+        for done, (number, (entry, _)) in enumerate(ledger.items()):
+            if progress is not None and not done % TELL_EVERY:
+                progress(done, len(ledger))
             self._wrap_grant(number, entry)
+        if progress is not None and ledger:
+            progress(len(ledger), len(ledger))
         if self.turn:
             self._keep_ended()
             self.public = admin_public(self.admin)
@@ -247,7 +254,8 @@ class Rotation:
     def _renew(self, leaf: Leaf, roster: Roster, row: Row) -> None:
         """Queue a new key for a grant, and its way to the one who holds it."""
         opened, plan = self.opened, self.opened.plan
-        recipient, key = opened.caller.identity(plan, leaf.recipient), crypto.random_bytes()
+        # held to be the current record: nothing is sealed to a key that its holder has just given up
+        recipient, key = opened.caller.current(plan, leaf.recipient), crypto.random_bytes()
         parent = 0 if leaf.parent == self.adopted else leaf.parent
         fresh = replace(leaf, record=recipient.digest, salt=leaf_salt(key), parent=parent)
         self.renewed[leaf.grant] = fresh
@@ -281,7 +289,7 @@ class Rotation:
             return b""
         keys = keys_of(caller, opened.plan, leaf.recipient)
         if keys is not None and (keys.can_act or not admin):
-            shelf, name = (ROLES, opened.held.subject) if opened.held.kind == "role" else (BLOCKS, opened.id)
+            shelf, name = _place_of(opened, SELF)
             there = find(opened.plan, keys, shelf, name)
             if there is not None and (there.storage, there.grant) == (opened.held.storage, leaf.grant):
                 there = replace(there, grant=leaf.grant, key=key, leaf=leaf.encode(), owner=opened.held.owner)
@@ -289,25 +297,36 @@ class Rotation:
                     there = replace(there, extra={**(there.extra or {}), "since": opened.held.since})
                 if admin:
                     there = replace(there, admin=admin)
+                if admin or not there.admin:
+                    there = marked(there, None)
                 put_on_shelf(opened.plan, keys, shelf, name, there)
                 if opened.held.via and opened.held.leaf and opened.held.grant == leaf.grant:
                     opened.held = replace(opened.held, key=key, leaf=leaf.encode())
                 return b""
         recipient = caller.identity(opened.plan, leaf.recipient)
-        parcel = pack(caller, leaf, key, recipient, {"admin": admin} if admin else None)
+        secrets = {"admin": admin}
+        if opened.held.kind == "role":
+            secrets["role_act"] = opened.held.root_act
+        parcel = pack(caller, leaf, key, recipient, secrets)
         self.parcels.append(parcel)
         return parcel.capsule
 
 
 def _reshelve(opened: Opened) -> None:
     """Queue the caller's own shelf row of this block as it holds it now."""
-    shelf, name = (ROLES, opened.held.subject) if opened.held.kind == "role" else (BLOCKS, opened.id)
+    shelf, name = _place_of(opened, AGENTS)
     there = find(opened.plan, opened.caller.keys, shelf, name)
     if there is None:
         raise Tampered("a block is not where it was found")
     state = ACCEPTED if opened.held.own_leaf is None else there.state
     held = replace(opened.held, position=there.position, state=state)
     put_on_shelf(opened.plan, opened.caller.keys, shelf, name, held)
+
+
+def _place_of(opened: Opened, agents: str) -> tuple[str, str]:
+    """On which shelf, under which name the block lies; an agent's own is on `agents`."""
+    shelf = {"role": ROLES, "agent": agents}.get(opened.held.kind, BLOCKS)
+    return shelf, opened.id if shelf == BLOCKS else opened.held.subject
 
 
 def _move_newest(opened: Opened, keys: EpochKeys) -> None:

@@ -9,6 +9,7 @@ purge goes on (`purging`). What is left is a signed receipt, with the erased blo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -31,21 +32,26 @@ from tallystone.store.tables import (
     TOKEN,
 )
 from tallystone.vault import purging, streams
+from tallystone.vault.accounts import house_of
 from tallystone.vault.agents import end_agent
 from tallystone.vault.attaching import users_only
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import concerns_only, grant_keys, open_own, seal_event
+from tallystone.vault.external import SERVER, TOOL
+from tallystone.vault.former import FORMER
 from tallystone.vault.journal import keys_of_grants
+from tallystone.vault.model_keys import MODEL_KEY
 from tallystone.vault.opening import FLAG_ROTATE, Opened, missing
 from tallystone.vault.passages import keys_of, lookup
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.principals import amend
 from tallystone.vault.records import Held
+from tallystone.vault.replies import DAY, blank_answers
 from tallystone.vault.roles import collect_mail, end_role
-from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, ROLES, SELF, walk
+from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, ROLES, SELF, slot_of, walk
 from tallystone.vault.types import Receipt
-from tallystone.vault.writing import destroy, wipe
+from tallystone.vault.writing import destroy, doom, wipe
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -64,6 +70,8 @@ class _Gone:
     blocks: list[list[object]] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     holders: int = 0
+    answers: int = 0
+    """When the last answer that was kept for a retry expires, in Unix seconds: a backup may have it."""
     shredded: bool = True
     """Whether every block had a shred key, so that no backup of the database alone has all that opens it."""
 
@@ -81,7 +89,7 @@ def erase_block(caller: Caller, block_id: str) -> Receipt:
             return plan, Signed.decode(known["statement"]), None
         if held is None:
             raise missing("Block", block_id)
-        gone = _Gone()
+        gone = _Gone(answers=blank_answers(plan, caller.workspace.now()))
         _erase(caller, plan, held, gone)
         signed = _state(caller, plan, block_id, gone, _forget_events(plan, gone))
         streams.put(plan, caller.keys, RECEIPTS, block_id, {"statement": signed.encode()})
@@ -118,21 +126,27 @@ def erase_me(caller: Caller, confirm: str) -> Receipt:
         collect_mail(caller, role)
 
     def action(plan: Plan) -> tuple[Plan, Signed, int]:
-        gone = _Gone()
+        gone = _Gone(answers=blank_answers(plan, caller.workspace.now()))
         for held in list(walk(plan, caller.keys, BLOCKS)):
             if held.own_leaf is None:
                 _erase(caller, plan, held, gone)
         for held in list(walk(plan, caller.keys, AGENTS)):
-            gone.shredded &= _has_shred_key(plan, held)
-            end_agent(caller, plan, held)
+            gone.shredded &= _has_shred_key(plan, held) and slot_of(held) is not None
+            with suppress(
+                NotFound
+            ):  # ended, before a backup with it was restored: only its shelf row is left
+                end_agent(caller, plan, held)
         for held in list(walk(plan, caller.keys, ROLES)):
             if held.own_leaf is None:
                 end_role(caller, plan, held.subject)
         for shelf in (BLOCKS, ROLES):
             for held in list(walk(plan, caller.keys, shelf)):
                 _leave(plan, held)
-        # Names, histories and tokens lie under no shred key: they are in backups for as long as those are kept.
-        gone.shredded = False
+        house, nest = house_of(caller, plan), caller.keys.root.nest
+        if nest is not None:
+            doom(plan, nest.slot, caller.workspace.today())
+        # Who is from before there were such keys, or whose name lay in an invitation, is in backups for longer.
+        gone.shredded &= nest is not None and bool(house and (house.extra or {}).get("nested"))
         signed = _state(caller, plan, caller.id, gone, _forget_own_events(caller, plan, gone))
         place = plan.events
         caller.event(plan, "erase", principal=caller.id, statement=signed.encode())
@@ -197,7 +211,8 @@ def _leave(plan: Plan, held: Held) -> None:
 def _forget_user(caller: Caller, plan: Plan) -> None:
     for shelf in (BLOCKS, AGENTS, ROLES, SELF, HOUSE):
         plan.clear(SHELF, caller.keys.shelf(shelf))
-    streams.clear(plan, caller.keys, RECEIPTS)
+    for drawer in (RECEIPTS, MODEL_KEY, SERVER, TOOL, FORMER):
+        streams.clear(plan, caller.keys, drawer)
     plan.clear(INBOX, caller.id)
     for row in plan.rows(TOKEN):
         if row[2] == caller.id:
@@ -271,7 +286,7 @@ def _state(caller: Caller, plan: Plan, what: str, gone: _Gone, events: int) -> S
         blocks=list(gone.blocks),
         events=events,
         holders=gone.holders,
-        horizon=horizon(caller.workspace, shredded=gone.shredded),
+        horizon=horizon(caller.workspace, gone.answers, shredded=gone.shredded),
         issuer=caller.id,
         issuer_record=caller.identity(plan, caller.id).digest,
         time=caller.workspace.now_ms(),
@@ -279,11 +294,13 @@ def _state(caller: Caller, plan: Plan, what: str, gone: _Gone, events: int) -> S
     return caller.sign(plan, "erasure", body.encode())
 
 
-def horizon(workspace: Workspace, *, shredded: bool) -> int | None:
-    """The last day on which a backup could bring something back: with a shred key it takes a copy of that as well."""
+def horizon(workspace: Workspace, answers: int, *, shredded: bool) -> int | None:
+    """The last day on which a backup could bring something back: with a shred key it takes a copy of that as well.
+    `answers`: when the last kept answer expires (Unix seconds); its day's key lasts as long."""
     days, key_days = workspace.backups.days, workspace.backups.key_days
     if shredded:
-        return workspace.today() + (key_days if days is None else min(days, key_days))
+        kept = key_days if days is None else min(days, key_days)
+        return max(workspace.today(), answers // DAY) + kept
     return None if days is None else workspace.today() + days
 
 

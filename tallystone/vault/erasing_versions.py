@@ -32,6 +32,7 @@ from tallystone.vault.records import (
     unwrap_content_key,
     wrap_content_key,
 )
+from tallystone.vault.replies import blank_answers
 from tallystone.vault.rotating import change_keys
 from tallystone.vault.tombstones import name_of
 from tallystone.vault.types import Receipt
@@ -59,7 +60,8 @@ def erase_version(caller: Caller, block_id: str, number: int) -> Receipt:
         _must_be_erasable(opened, number)
         version = find_version(Walk(opened), number)[0].version
         before = opened.row
-        signed = _erase(opened, version)
+        answers = blank_answers(plan, caller.workspace.now())
+        signed = _erase(opened, version, answers)
         streams.put(plan, caller.keys, RECEIPTS, name, {"statement": signed.encode()})
         doom(plan, before.shred, caller.workspace.today())
         place = plan.events
@@ -93,7 +95,7 @@ def _must_be_erasable(opened: Opened, number: int) -> None:
         )
 
 
-def _erase(opened: Opened, version: Version) -> Signed:
+def _erase(opened: Opened, version: Version, answers: int) -> Signed:
     """Queue everything but the receipt; returns the owner's signed word."""
     plan, before = opened.plan, opened.row
     keys = _epochs(opened, version.epoch)
@@ -109,7 +111,7 @@ def _erase(opened: Opened, version: Version) -> Signed:
     linked = {**keys, **fresh, opened.keys.number: opened.keys}
     for epoch in [*fresh, opened.keys.number]:
         plan.put(EPOCH, before.storage, *epoch_row(linked[epoch], linked.get(epoch - 1)))
-    signed = _state(opened, before, version)
+    signed = _state(opened, before, version, answers)
     rest = replace(content, payload=b"", erased=signed.encode())
     for row in rows:
         number, epoch, sealed = int(row[2]), int(row[3]), bytes(row[5])
@@ -156,7 +158,7 @@ def _versions(opened: Opened, epoch: int) -> list[Row]:
         before = int(rows[-1][2])
 
 
-def _state(opened: Opened, before: BlockRow, version: Version) -> Signed:
+def _state(opened: Opened, before: BlockRow, version: Version, answers: int) -> Signed:
     """The owner's signed word, under the policy that the new keys began with."""
     caller, head = opened.caller, opened.head
     body = Erasure(
@@ -164,7 +166,7 @@ def _state(opened: Opened, before: BlockRow, version: Version) -> Signed:
         blocks=[[opened.id, head.digest, version.number, head.number]],
         events=0,
         holders=0,
-        horizon=horizon(caller.workspace, shredded=before.shred is not None),
+        horizon=horizon(caller.workspace, answers, shredded=before.shred is not None),
         issuer=caller.id,
         issuer_record=caller.identity(opened.plan, caller.id).digest,
         time=caller.workspace.now_ms(),

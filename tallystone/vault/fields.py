@@ -38,6 +38,7 @@ _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     "allowed": (list, tuple, type(None)),
     "expires": (date, type(None)),
     "keep": (str, dict),
+    "audit_level": (str,),
     "mutable": (bool,),
     "append_only": (bool,),
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tallystone.errors import NotFound, Tampered
 from tallystone.keystore import Keys
-from tallystone.vault.caller import Caller
+from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, walk
@@ -35,8 +35,8 @@ def inspect(caller: Caller, progress: Callable[[int], None] | None = None) -> In
                 opened.content()
                 opened.leaves()
                 opened.grants()
-            except NotFound:
-                continue  # a grant that ended; its row is the keyless check's business
+            except (NotFound, KeysChanged):
+                continue  # a grant that ended, or whose new key waits in the mail: the keyless check's business
             except Tampered as error:
                 findings.append((held.subject or held.block, error.message))
             if progress is not None:

@@ -50,7 +50,7 @@ def invite(caller: Caller, name: str, clearance: str | None, days: int) -> str:
     def action(plan: Plan) -> str:
         house = root_house(caller, plan, "invites users")
         now = caller.workspace.now()
-        check_unclaimed(plan, house.key, name, now)
+        check_unclaimed(caller.workspace, plan, house.key, name)
         fresh, expires = new_invite(), now + days * 86400
         word = Invitation(
             kid=fresh.kid,
@@ -164,10 +164,10 @@ def _join(workspace: Workspace, plan: Plan, parsed: Invite, row: Row) -> tuple[C
     ):
         raise Tampered("an invitation is not the root's word")
     plan.delete(INVITE, kid)
-    check_free(plan, carried.directory, carried.name)
+    check_free(workspace, plan, carried.directory, carried.name)
     sponsor = (root.id, carried.word.encode(), parsed.signing_seed())
     identity, keys = new_principal(plan, workspace.id, "user", carried.pin, sponsor, word.clearance)
-    made = welcome(workspace, plan, identity, keys, carried.name, carried.directory, b"")
+    made = welcome(workspace, plan, identity, keys, carried.name, carried.directory, b"", invited=True)
     detail = {
         "kind": "principal",
         "actor": identity.id,
@@ -175,4 +175,4 @@ def _join(workspace: Workspace, plan: Plan, parsed: Invite, row: Row) -> tuple[C
         "principal": identity.id,
         "invite": kid,
     }
-    return made, seal_event(detail, keys, (), workspace.auditor_key())
+    return made, seal_event(detail, keys, (), workspace.auditor_key(plan))

@@ -1,8 +1,9 @@
 """Reading the log's details: each caller opens what concerns it, and learns nothing of the rest.
 
 Who may: an event's actor (and the sponsor of an agent that acted), the owner and the sharers of each block that it
-concerns, and for what concerns no block the workspace's root. A plain reader's K_grant opens nothing here, although it
-could: members of a role hold one K_grant together, and what one of them read is not the others' to know.
+concerns, and for what concerns no block the workspace's root and its auditors. A plain reader's K_grant opens nothing
+here, although it could: members of a role hold one K_grant together, and what one of them read is not the others' to
+know.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from tallystone.audit.leaf import decode_leaf
 from tallystone.audit.restored import is_restore
 from tallystone.errors import Locked, NotFound, Tampered
 from tallystone.keystore import Keys
-from tallystone.store.tables import AUDITOR, GRANT_WRAP, LEDGER, LOG_DETAIL, LOG_LEAF
+from tallystone.store.tables import GRANT_WRAP, LEDGER, LOG_DETAIL, LOG_LEAF
+from tallystone.vault.auditing import open_capsule
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import auditor_capsule, entries, grant_keys, open_audited, open_own
+from tallystone.vault.former import former_roots
 from tallystone.vault.ledger import Ledger
 from tallystone.vault.passages import reached
 from tallystone.vault.plan import WS, Plan
@@ -117,6 +120,7 @@ class Reader:
         self._caller, self._plan, self._names = caller, plan, name_blocks
         self._days: dict[bytes, bytes | None] = {}
         self._principals: list[Keys] = [caller.keys]
+        self._principals += [former.keys for former in former_roots(plan, caller.keys)]
         self._mine: list[_Grant] = []
         self._known: list[_Grant] = []
         for shelf in (BLOCKS, ROLES):
@@ -127,13 +131,15 @@ class Reader:
         if not caller.id.startswith("agent-"):
             for held in walk(plan, caller.keys, AGENTS):
                 keys = agent_keys(caller, held)
-                self._principals.append(keys)
+                self._principals += [keys, *(former.keys for former in former_roots(plan, keys))]
                 self._add(self._mine, held.subject, held.key, block)
                 if name_blocks:
                     for there in walk(plan, keys, BLOCKS):
                         self._add(self._known, there.block, there.key, block)
         house = find(plan, caller.keys, HOUSE, "workspace")
         self._auditor = house.admin if house is not None else b""
+        named = caller.workspace.charter(plan, caller.keys.root.pin).auditors
+        self._audits = bool(self._auditor) or caller.id in named
 
     def _collect(self, shelf: Iterator[Held], block: str) -> None:
         for held in shelf:
@@ -195,7 +201,7 @@ class Reader:
                 content["placed"] = {one: at for one, at in content["placed"].items() if one in mine}
             return content, blocks
         capsule = auditor_capsule(detail)
-        key = self._day_key(capsule) if capsule and self._auditor else None
+        key = self._day_key(capsule) if capsule and self._audits else None
         content = open_audited(detail, key) if key else None
         return None if content is None else (content, set())
 
@@ -230,12 +236,5 @@ class Reader:
 
     def _day_key(self, capsule: bytes) -> bytes | None:
         if capsule not in self._days:
-            row = self._plan.get(AUDITOR, capsule)
-            try:
-                info = crypto.pae("auditor", self._caller.workspace.id, capsule)
-                self._days[capsule] = (
-                    crypto.open_from(self._auditor, info, bytes(row[3])) if row is not None else None
-                )
-            except Tampered:
-                self._days[capsule] = None
+            self._days[capsule] = open_capsule(self._caller, self._plan, capsule, self._auditor)
         return self._days[capsule]

@@ -9,6 +9,8 @@ A row's `roster` is sealed under the chain key: whoever reads the block can rota
     03 ‖ [HPKE(K_grant), secret before]   to the public half, by a grantee who changed the keys
     04 ‖ [HPKE(K_grant ‖ admin), before, 02…]   to the old public half and under the new admin key, by a sharer who
                                                 changed that key too: the owner's row, until the owner comes by
+    05 ‖ [HPKE(K_grant), secret before]   like 03, with the key that it was: its holder asks for another one, since
+                                          somebody else may know this one
 
 The owner's own row (place 0, or the seat that a transfer took) has no leaf. Its roster is the public half of the admin
 key, sealed under the chain key: whoever reads the block can seal to it, and the policy holds its hash.
@@ -23,6 +25,7 @@ from tallystone.errors import Tampered
 from tallystone.statements import Leaf
 
 _SEALED, _PLACED, _KEYED, _RENEWED, _TURNED = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
+_ASKED = b"\x05"
 _MARKED_SIZE = 48
 _HISTORY, _WATCH = 1, 2
 
@@ -107,7 +110,7 @@ class Ledger:
             return Entry(crypto.open_sealed(key, self._context("ledger", number), body))
         if form == _PLACED:
             return Entry(self._open_sent(number, body))
-        if form == _RENEWED:
+        if form in (_RENEWED, _ASKED):
             sent, before = _cbor.unpack(body, "a ledger row", bytes, bytes)
             return self._open_renewed(number, sent, before)
         if form == _TURNED:
@@ -157,7 +160,17 @@ class Ledger:
 
 def renewed(secret: bytes) -> bool:
     """Whether somebody without the admin key, or with another one, has changed this row's key."""
-    return secret[:1] in (_RENEWED, _TURNED)
+    return secret[:1] in (_RENEWED, _TURNED, _ASKED)
+
+
+def asked(secret: bytes) -> bool:
+    """Whether the grant's holder has asked for another key: with `share`, for another admin key as well."""
+    return secret[:1] == _ASKED
+
+
+def ask_secret(public: bytes, block: str, number: int, grant_key: bytes, before: bytes) -> bytes:
+    """The `secret` of a grant whose holder asks for another key. Parameters as for `renew_secret`."""
+    return _ASKED + renew_secret(public, block, number, grant_key, before)[1:]
 
 
 def place_secret(public: bytes, block: str, number: int, grant_key: bytes) -> bytes:

@@ -3,7 +3,11 @@ grants a block may have; who must be asked."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tallystone.errors import Invalid
+from tallystone.vault.audit_levels import NAMES, audit_level
 from tallystone.vault.caller import Caller
 from tallystone.vault.charter import charter
 from tallystone.vault.plan import Plan
@@ -31,3 +35,9 @@ def max_grants(caller: Caller, plan: Plan) -> int:
 def trusts_members(caller: Caller, plan: Plan) -> bool:
     """Whether shares between members need no acceptance."""
     return charter(caller, plan).trust
+
+
+def audit_name(caller: Caller, plan: Plan, settings: Mapping[str, Any]) -> str:
+    """The audit level that holds for a block with these settings."""
+    charter_now = caller.workspace.charter(plan, caller.keys.root.pin)
+    return NAMES[audit_level(settings, charter_now)]

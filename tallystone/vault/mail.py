@@ -25,6 +25,7 @@ from tallystone.store.tables import INBOX
 from tallystone.vault import streams
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
+from tallystone.vault.former import kem_seeds
 from tallystone.vault.granting import current
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import lookup, walk_blocks
@@ -214,13 +215,13 @@ def waiting(actor: Caller, plan: Plan) -> list[Letter]:
     """The messages that an agent may take now, oldest first, at most `AT_ONCE`. What is forged, was taken before, or
     came by a right that has ended is queued to go, with an event. What this token cannot judge stays."""
     rows = sorted(plan.rows(INBOX, mailbox(actor.id)), key=lambda row: int(row[5]))
-    seed = actor.kem_seed(plan) if rows else b""
+    seeds = kem_seeds(actor, plan) if rows else []
     found: dict[bytes, Letter] = {}
     for row in rows:
         if len(found) >= AT_ONCE:
             break
         try:
-            letter, counts = _read(actor, plan, seed, row)
+            letter, counts = _read(actor, plan, seeds, row)
             counts = counts if letter.digest not in found else False
         except (Tampered, NotFound):  # what it names may not exist: no message keeps a turn from beginning
             letter, counts = None, False
@@ -244,11 +245,11 @@ def _remove(plan: Plan, agent_id: str, place: bytes) -> None:
     plan.delete(INBOX, mailbox(agent_id), place)
 
 
-def _read(actor: Caller, plan: Plan, seed: bytes, row: Row) -> tuple[Letter, bool | None]:
+def _read(actor: Caller, plan: Plan, seeds: Sequence[bytes], row: Row) -> tuple[Letter, bool | None]:
     """A message, and whether it counts; None if this token cannot tell. Raises `Tampered`, or `NotFound` for what it
     names."""
     workspace, me = actor.workspace.id, actor.identity(plan, actor.id)
-    signed, leaf, via = _opened(workspace, me, seed, bytes(row[3]))
+    signed, leaf, via = _opened(workspace, me, seeds, bytes(row[3]))
     message = Message.decode(signed.body)
     sender = actor.current(plan, message.sender)
     sponsor = actor.current(plan, sender.record.sponsor)
@@ -280,13 +281,14 @@ def _read(actor: Caller, plan: Plan, seed: bytes, row: Row) -> tuple[Letter, boo
 
 
 def _opened(
-    workspace: bytes, me: Identity, seed: bytes, enc: bytes
+    workspace: bytes, me: Identity, seeds: Sequence[bytes], enc: bytes
 ) -> tuple[Signed, bytes | None, list[object]]:
-    for digest in me.signers:
-        try:
-            return open_message(seed, message_info(workspace, digest), enc)
-        except Tampered:
-            continue
+    for seed in seeds:
+        for digest in me.signers:
+            try:
+                return open_message(seed, message_info(workspace, digest), enc)
+            except Tampered:
+                continue
     raise Tampered("a message does not open")
 
 

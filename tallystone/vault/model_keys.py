@@ -100,6 +100,13 @@ def open_model_key(caller: Caller, provider: str, origin: str) -> str | None:
     return caller.transact(action)
 
 
+def rehoused(old: Keys, new: Keys, record: streams.Entry) -> streams.Entry:
+    """The record of a key under the next root of its principal."""
+    context = _context(old.principal, record["provider"], record["origin"])
+    key = crypto.open_sealed(old.spend, context, record["key"])
+    return {**record, "key": crypto.seal(new.spend, context, key)}
+
+
 def _sealed(plan: Plan, keys: Keys, provider: str, origin: str) -> bytes | None:
     record = streams.find(plan, keys, MODEL_KEY, provider)
     return bytes(record["key"]) if record is not None and record["origin"] == origin else None

@@ -146,6 +146,7 @@ class Opened:
     def know(self, head: Head) -> None:
         """Take note of a head that this plan itself has just made."""
         self._heads[head.number] = head
+        self.plan.note(self.id, head.settings)
 
     @property
     def head(self) -> Head:
@@ -197,8 +198,7 @@ class Opened:
         return self.caller.workspace.trusted
 
     def _mark(self, signed: Signed, place: int) -> bytes:
-        # With whom the walk is anchored in: who believes in another owner (a forged shelf row) vouches for nothing
-        # here.
+        # With whom the walk is anchored in: who believes in another owner (a forged shelf row) vouches for nothing.
         anchor = self.held.owner if place > self.held.since else ""
         return crypto.sha256(crypto.pae("link", self.id, anchor, signed.digest))
 
@@ -269,7 +269,9 @@ class Opened:
 
     def stored(self, number: int) -> tuple[Content, Version]:
         """The version at this place, as it lies there: whether its writer was allowed to is not asked."""
-        row = self.plan.get(VERSION, self.held.storage, number)
+        self.plan.note(self.id, self.head.settings)
+        look = self.plan.get if number == self.row.version else self.plan.peek
+        row = look(VERSION, self.held.storage, number)
         if row is None:
             raise Tampered("a block's version is not there")
         epoch = int(row[3])
@@ -374,8 +376,8 @@ class Opened:
 
     def deletion(self) -> bytes:
         """The owner's signed word that the block is gone, for the event's details."""
-        caller, head = self.caller, self.head
-        record = caller.identity(self.plan, caller.id).digest
+        self.know(head := self.head)  # its audit level holds for its end too
+        caller, record = self.caller, self.caller.identity(self.plan, self.caller.id).digest
         body = Deletion(
             self.id, head.number, head.digest, self.row.version, caller.id, record, caller.workspace.now_ms()
         )

@@ -13,6 +13,7 @@ from typing import Any
 from tallystone import policy
 from tallystone.errors import Denied, Invalid
 from tallystone.store.tables import PRINCIPAL
+from tallystone.vault.audit_levels import audit_number
 from tallystone.vault.caller import Caller
 from tallystone.vault.granting import unexpired
 from tallystone.vault.keeping import ALL
@@ -23,8 +24,14 @@ from tallystone.vault.plan import Plan
 from tallystone.vault.views import day_number
 from tallystone.vault.writing import FirstGrant
 
-OWNER_FIELDS = ("limit", "read_only", "locked", "sensitivity", "allowed", "expires", "keep")
-DEFAULTS: Mapping[str, Any] = {"sensitivity": 0, "allowed": None, "expires": None, "keep": ALL}
+OWNER_FIELDS = ("limit", "read_only", "locked", "sensitivity", "allowed", "expires", "keep", "audit_level")
+DEFAULTS: Mapping[str, Any] = {
+    "sensitivity": 0,
+    "allowed": None,
+    "expires": None,
+    "keep": ALL,
+    "audit_level": 0,
+}
 """What a setting that is not there means."""
 ALLOWED_LIMIT = 1_000
 """Entries that an allow-list may have: every policy statement of the block carries it."""
@@ -63,6 +70,8 @@ def settings_with(
     said = dict(fields)
     if "sensitivity" in said:
         said["sensitivity"] = level(caller, plan, said["sensitivity"])
+    if "audit_level" in said:
+        said["audit_level"] = audit_number(said["audit_level"])
     if said.get("expires") is not None:
         said["expires"] = day_number(said["expires"])
         if said["expires"] < caller.workspace.today():

@@ -33,6 +33,9 @@ from tallystone.vault.views import when
 
 T = TypeVar("T")
 
+CONTENTS = 1_000_000
+"""Characters of values after which a page that holds contents ends."""
+
 
 @dataclass(frozen=True)
 class Past:
@@ -187,7 +190,7 @@ def _shown(
         restored=restored(past),
         undone=undone_by(past)[0],
         erased=past.erased,
-        content=past.content if full else None,
+        content=past.content if full and past.erased is None else None,
     )
 
 
@@ -205,23 +208,27 @@ def _changed(opened: Opened, past: Past, before: Past | None) -> list[str] | Non
     return fields + [name for name in names if now.get(name) != then.get(name)]
 
 
-def versions(caller: Caller, block_id: str, limit: int | None, before: int | None) -> Versions:
-    """A page of the versions below number `before`, newest first."""
+def versions(
+    caller: Caller, block_id: str, limit: int | None, before: int | None, *, content: bool = False
+) -> Versions:
+    """A page of the versions below number `before`, newest first; with `content` it ends at `CONTENTS` characters."""
 
     def look(walk: Walk) -> Versions:
         known = reach.names(caller, walk.opened.plan)
         found: list[PastVersion] = []
         newer: Past | None = None
+        size = 0
         for past in walk:
             if newer is not None:
-                found.append(_shown(walk, newer, past, known))
+                found.append(_shown(walk, newer, past, known, full=content))
+                size += found[-1].size if content else 0
                 newer = None
-            if len(found) == limit:
+            if len(found) == limit or size >= CONTENTS:
                 return Versions(found, "more")
             if before is None or past.number < before:
                 newer = past
         if newer is not None:
-            found.append(_shown(walk, newer, None, known))
+            found.append(_shown(walk, newer, None, known, full=content))
         return Versions(found, walk.older)
 
     return _read(caller, block_id, look, history="list")

@@ -7,6 +7,7 @@ runs again on fresh rows. A check made while planning is only a hint: the commit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
@@ -22,6 +23,7 @@ class Plan:
         self.snapshot = snapshot
         self.reports = False  # it tells of what was done elsewhere: its answer is kept without changes
         self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
+        self.noted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}  # see `note`
         self._expects: dict[tuple[str, Row], Expect] = {}
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
         self.first: int | None = None  # once committed: the log number of its first event
@@ -48,6 +50,13 @@ class Plan:
         if change is not None:
             return change.row if isinstance(change, Put) else None
         return self._stored(table, full)
+
+    def peek(self, table: Table, *key: int | bytes | str) -> Row | None:
+        """Like `get`, for rows that are looked at once: this plan does not keep them, so memory does not grow."""
+        full = (WS, *key)
+        if (table.name, full) in self._changes or (table.name, full) in self._gets:
+            return self.get(table, *key)
+        return self.snapshot.get(table, full)
 
     def need(self, table: Table, *key: int | bytes | str) -> Row | None:
         """Like `get`, and the commit fails unless the row is still exactly this (or still absent)."""
@@ -90,6 +99,10 @@ class Plan:
         """Remove all rows below a key prefix."""
         for row in self.rows(table, *prefix):
             self.delete(table, *row[1 : len(table.key)])
+
+    def note(self, block: str, settings: Mapping[str, Any]) -> None:
+        """Remember that this plan shows or changes a block with these settings; the last ones are what it leaves."""
+        self.noted[block] = (self.noted.get(block, (settings,))[0], settings)
 
     def event(self, kind: str, detail: bytes) -> None:
         """Queue one log leaf."""

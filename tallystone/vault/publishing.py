@@ -17,6 +17,8 @@ from tallystone.audit.export import export
 from tallystone.audit.published import Published, checkpoint_of, parse_tile, submission
 from tallystone.audit.reading import Progress
 from tallystone.errors import Invalid, NotFound, StoreError, Tampered
+from tallystone.vault.plan import Plan
+from tallystone.vault.restoring import roots_word
 from tallystone.vault.types import LogView, WitnessInfo
 
 if TYPE_CHECKING:
@@ -130,7 +132,14 @@ class PublicLog:
     def export(self, folder: Path, progress: Progress = lambda done, total: None) -> tuple[int, int]:
         """Write the log into a folder of files, or what is new of it: see `audit.export.export`."""
         with self.published() as log:
-            return export(log, folder, self.origin, self._workspace.log_public, progress)
+            return export(
+                log,
+                folder,
+                self.origin,
+                self._workspace.log_public,
+                roots_word(self._workspace, Plan(log.snapshot)),
+                progress,
+            )
 
     def _cosigned(self, log: Published) -> list[bytes]:
         """The kept notes by size, smallest first; of equal texts the cosignatures are joined. Those of leaves that a
@@ -141,13 +150,13 @@ class PublicLog:
                 text, lines = take_apart(note)
             except Tampered:
                 continue  # the log check names it
-            if _is_lost(note, log):
+            if is_lost(note, log):
                 continue
             joined[text] = joined[text] + f"{lines[-1]}\n".encode() if text in joined else note
         return sorted(joined.values(), key=lambda note: checkpoint_of(note).size)
 
 
-def _is_lost(note: bytes, log: Published) -> bool:
+def is_lost(note: bytes, log: Published) -> bool:
     """Whether a note is of another branch than the log, and not of the leaves that both have."""
     kept = checkpoint_of(note)
     if kept.branch == log.head.branch:

@@ -38,7 +38,9 @@ AT_ONCE = 64
 
 
 def is_due(workspace: Workspace) -> bool:
-    """Whether the calendar has something that ended before today, or a shred key waits for its end. Reads two rows."""
+    """Whether the calendar has something that ended before today, or a key waits for its end. Reads two rows."""
+    if workspace.days.any_before(workspace.today()):
+        return True
     with workspace.store.snapshot() as snapshot:
         return _has_ended(workspace, snapshot) or bool(snapshot.scan(SHRED, (WS,), limit=1))
 
@@ -96,10 +98,11 @@ def _drop_waiting(workspace: Workspace) -> int:
 
 def _work_off(workspace: Workspace) -> int:
     """One batch of what is due, in one commit. A lost race is run again, with less at once."""
-    auditor, size = workspace.auditor_key(), AT_ONCE
+    size = AT_ONCE
     for _ in range(ATTEMPTS):
         with workspace.store.snapshot() as snapshot:
             plan = Plan(snapshot)
+            auditor = workspace.auditor_key(plan)
             for row in snapshot.scan(CALENDAR, (WS,), limit=size):
                 if int(row[1]) < workspace.today():
                     _end(workspace, plan, row, auditor)

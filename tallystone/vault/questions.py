@@ -19,8 +19,8 @@ GAINS = frozenset({"share", "attach", "role", "transfer", "accept", "create", "u
 """Kinds of event by which somebody may have come to reach something."""
 KINDS = READS | REFUSALS | GAINS | frozenset(
     {
-        "cancel", "charter", "decline", "delete", "detach", "erase", "expire", "init", "invite", "message", "offer",
-        "principal", "receive", "reset", "restore", "revoke", "rotate", "send", "token", "tool", "tool_return",
+        "auditor", "cancel", "charter", "decline", "delete", "detach", "erase", "expire", "init", "invite", "message",
+        "offer", "principal", "receive", "reset", "restore", "revoke", "rotate", "send", "token", "tool", "tool_return",
     }
 )  # fmt: skip
 """Every kind that an operation logs."""

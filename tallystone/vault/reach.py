@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from tallystone.errors import NotFound
 from tallystone.statements import Leaf
@@ -34,7 +35,8 @@ def names(caller: Caller, plan: Plan) -> dict[str, str]:
     """{principal: name} of everybody whose name the caller may know: users, its agents, its roles."""
     known = accounts.names(caller, plan)
     for held in [] if caller.id.startswith("agent-") else walk(plan, caller.keys, AGENTS):
-        known[held.subject] = view(caller, plan, held, with_blocks=False).name
+        with suppress(NotFound):  # ended, before a backup with it was restored
+            known[held.subject] = view(caller, plan, held, with_blocks=False).name
     for role in reached(caller, plan):
         known[role.role] = role.way[0].opened.payload()[0]["name"]
     return known

@@ -33,9 +33,10 @@ def recover(workspace: Workspace, kit_text: str) -> Credentials:
                 hint="it may be of another workspace, of a user that is suspended, or older than a renewed root",
             )
         text = put_token(workspace, plan, keys.root, kit.principal, FULL, None, "recovered")
+        auditor = workspace.auditor_key(plan)
     detail = {"kind": "recover", "actor": kit.principal, "under": "", "made": text[6:22]}
     batch = plan.batch()
-    batch.events.append(Event("recover", seal_event(detail, keys, (), workspace.auditor_key())))
+    batch.events.append(Event("recover", seal_event(detail, keys, (), auditor)))
     workspace.store.commit(batch)
     return Credentials(kit.principal, text, kit_text)
 
@@ -47,12 +48,12 @@ def _open(workspace: Workspace, plan: Plan, kit: Kit, seed: bytes) -> Keys | Non
     if row is None or seeds is None:
         return None
     try:
-        root = Root.decode(crypto.age_open(seed, bytes(row[2])))
+        root = Root.decode(crypto.age_open(seed, bytes(row[2])), workspace.shreds.get)
         keys = Keys(kit.principal, root)
         if root.pin != workspace.id or not root.act:
             return None
         open_seed(keys, "sign", bytes(seeds[2]))  # the root is this principal's, not another's moved here
-    except Tampered:
+    except (Tampered, Unauthenticated):
         return None
     identity = workspace.identity(plan, kit.principal, root.pin)
     plan.need(PRINCIPAL, kit.principal, identity.record.serial + 1)

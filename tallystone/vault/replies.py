@@ -1,19 +1,27 @@
 """Answers kept for retried requests (design §10).
 
 A client that lost an answer sends the same POST again. The first answer is kept for two minutes in the same
-transaction as what it reports, under a key that only the caller can derive, and sealed with it.
+transaction as what it reports, at an address that only the caller can derive. It is sealed under the caller's key and
+that of the day on which it expires: once the day's key is destroyed, no backup with it opens for anybody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from tallystone import crypto
+from tallystone.errors import Conflict, Tampered
 from tallystone.store.protocol import Row
 from tallystone.store.tables import REPLY
+from tallystone.vault.daykeys import DayKeys
 from tallystone.vault.plan import Plan
 
+DAY = 86_400
+"""Seconds."""
+_PLAIN, _WITNESSED = "reply", "reply/witnessed"
+"""What a kept answer is sealed for: whether it waited for a witness cannot be changed without its key."""
 WINDOW = 120
 """Seconds for which an answer is kept."""
 
@@ -32,13 +40,18 @@ class Reply:
     `secret` is the token's reply key: an answer is for the very token that asked, whatever else its principal holds.
     """
 
-    def __init__(self, key: bytes, attempt: int, render: Callable[[Any], bytes], secret: bytes) -> None:
+    def __init__(
+        self, key: bytes, attempt: int, render: Callable[[Any], bytes], secret: bytes, days: DayKeys
+    ) -> None:
         self.attempt = attempt
         self.render = render
         self._secret = secret
+        self._days = days
         self._address = crypto.mac(secret, crypto.pae("reply", key))
         self._first_seen: Row | None = None
         self._looked = False
+        self.witnessed = False
+        """Whether the answer that was found may be told only when a witness has seen what it tells of."""
 
     def find(self, plan: Plan, now: int) -> bytes | None:
         """The answer that was given to an equal request within the window, or None; so it stays until the commit.
@@ -53,10 +66,47 @@ class Reply:
             return None
         if not self.attempt and (row == self._first_seen or not row[2]):
             return None
-        return crypto.open_sealed(self._secret, crypto.pae("reply", self._address, row[2], row[3]), row[4])
+        return self._open(row)
 
-    def keep(self, plan: Plan, result: Any, now: int) -> None:
+    def keep(self, plan: Plan, result: Any, now: int, *, witnessed: bool = False) -> None:
         """Queue the answer to be kept with the plan's own changes."""
-        context = crypto.pae("reply", self._address, self.attempt, now + WINDOW)
-        sealed = crypto.seal(self._secret, context, self.render(result))
-        plan.put(REPLY, self._address, self.attempt, now + WINDOW, sealed)
+        expires = now + WINDOW
+        key = _key(self._secret, self._days.make(expires // DAY))
+        context = crypto.pae(_WITNESSED if witnessed else _PLAIN, self._address, self.attempt, expires)
+        plan.put(REPLY, self._address, self.attempt, expires, crypto.seal(key, context, self.render(result)))
+
+    def _open(self, row: Row) -> bytes:
+        sealed, day = bytes(row[4]), self._days.get(int(row[3]) // DAY)
+        if not sealed:
+            raise Conflict(
+                "this request was done before, and something was erased since: its answer is not kept any more",
+                hint="look at what it did before you send it as a new one",
+                code="answer_erased",
+            )
+        # Under the bare secret: kept by the release before, minutes ago.
+        keys = ([_key(self._secret, day)] if day else []) + [self._secret]
+        for key, purpose in product(keys, (_PLAIN, _WITNESSED)):
+            try:
+                answer = crypto.open_sealed(key, crypto.pae(purpose, self._address, row[2], row[3]), sealed)
+            except Tampered:
+                continue
+            self.witnessed = purpose == _WITNESSED
+            return answer
+        raise Tampered("a kept answer was changed")
+
+
+def _key(secret: bytes, day_key: bytes) -> bytes:
+    return crypto.derive_from_both(secret, day_key, "reply/sealed")
+
+
+def blank_answers(plan: Plan, now: int) -> int:
+    """Queue the end of what every kept answer says, whoever asked: none of them tells what it is about. The rows stay
+    until they expire, so that no retry does twice what was done. Returns when the last one expires, or 0."""
+    last = 0
+    for row in plan.rows(REPLY):
+        if int(row[3]) <= now:
+            plan.delete(REPLY, row[1])
+        else:
+            plan.put(REPLY, row[1], row[2], row[3], b"")
+            last = max(last, int(row[3]))
+    return last

@@ -148,7 +148,9 @@ def role(caller: Caller, name: str) -> Role:
     """One role with its members."""
 
     def action(plan: Plan) -> Role:
-        opened = open_block(caller, plan, find_role(caller, plan, name))
+        held = find_role(caller, plan, name)
+        mine = held.own_leaf is None and caller.keys.can_act
+        opened = _owned(caller, plan, name) if mine else open_block(caller, plan, held)
         caller.event(plan, "read", opened.held.key, role=opened.held.subject)
         return _view(caller, plan, opened, members=True)
 

@@ -20,6 +20,7 @@ from tallystone.vault.capsules import send
 from tallystone.vault.entering import open_block
 from tallystone.vault.epochs import Rotation, pending, remove_rows, stale
 from tallystone.vault.granting import PROOF_LIMIT
+from tallystone.vault.ledger import asked
 from tallystone.vault.opening import FLAG_ROTATE, Opened
 from tallystone.vault.passages import lookup
 from tallystone.vault.records import (
@@ -114,7 +115,7 @@ def change_keys(
     before = opened.leaves() if leaves is None else dict(leaves)
     standing = opened.standing_in(before) if opened.held.own_leaf is not None else None
     rotation = Rotation(opened, turn=turn)
-    rotation.turn = turn or _role_may_share(rotation)
+    rotation.turn = turn or _admin_key_is_known(rotation)
     _rotate(rotation, kind, change or {}, before, standing=standing, settings=settings)
 
 
@@ -167,13 +168,20 @@ def _proof(rotation: Rotation, before: Mapping[int, bytes]) -> list[Any]:
     return [[leaf.encode(), now[leaf.grant].record, now[leaf.grant].salt] for leaf in rotation.leaves]
 
 
-def _role_may_share(rotation: Rotation) -> bool:
-    """Whether a role that holds `share` has been renewed: who left it may know the admin key."""
+def _admin_key_is_known(rotation: Rotation) -> bool:
+    """Whether a role that holds `share` has been renewed: who left it may know the admin key. Or a sharer has asked for
+    another one."""
     opened = rotation.opened
-    left = [leaf for leaf in _watched_leaves(rotation) if leaf.rights & SHARE and stale(opened, leaf)]
+    sharers = [leaf for leaf in _watched_leaves(rotation) if leaf.rights & SHARE]
+    left = [leaf for leaf in sharers if stale(opened, leaf)]
     if left and not opened.held.admin:
         raise pending()
-    return bool(left)
+    ledger = opened.ledger()
+    known = [leaf for leaf in sharers if asked(bytes(ledger[leaf.grant][0][6]))]
+    if known and opened.held.own_leaf is not None:
+        # Anybody else would tell the owner the new admin key under the old one, which is known.
+        raise pending()
+    return bool(left or known)
 
 
 def _watched_leaves(rotation: Rotation) -> Iterable[Leaf]:

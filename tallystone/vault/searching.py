@@ -8,12 +8,14 @@ where to go on, so a walk over pages sees each event once, whatever is appended 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from tallystone.audit.leaf import Leaf, decode_leaf
 from tallystone.errors import Invalid, Locked, NotFound, Tampered
 from tallystone.store.tables import LOG_DETAIL, LOG_LEAF
 from tallystone.vault import accounts
+from tallystone.vault.agents import shown
 from tallystone.vault.answers import Answered, AuditPage, Named, Span
 from tallystone.vault.attaching import view
 from tallystone.vault.caller import Caller
@@ -51,9 +53,9 @@ def search(caller: Caller, question: Question, span: Span, limit: int) -> AuditP
                 reached_end, place = False, opening.seq
                 break
         onward = None if reached_end else _onward(bounded, place)
-        shown, keys = _named(caller, plan, found)
+        named, keys = _named(caller, plan, found)
         caller.event(plan, "audit", *keys, events=len(found))
-        return AuditPage(shown, onward)
+        return AuditPage(named, onward)
 
     return caller.transact(action)
 
@@ -139,7 +141,7 @@ def _whom(caller: Caller, plan: Plan, who: str) -> str:
         if name == who:
             return principal
     agents = [] if caller.id.startswith("agent-") else list(walk(plan, caller.keys, AGENTS))
-    called = [held.subject for held in agents if view(caller, plan, held, with_blocks=False).name == who]
+    called = [one.id for one in shown(caller, plan, agents, with_blocks=False) if one.name == who]
     called += [role.role for role in reached(caller, plan) if role_name(role) == who]
     if len(called) > 1:
         raise Invalid(f"several are called {who!r}", hint="give the id", code="bad_question")
@@ -180,7 +182,8 @@ def _names(caller: Caller, plan: Plan, wanted: set[str]) -> Mapping[str, str]:
         for principal in wanted:
             held = find(plan, caller.keys, AGENTS, principal) if principal.startswith("agent-") else None
             if held is not None:
-                known[principal] = view(caller, plan, held, with_blocks=False).name
+                with suppress(NotFound):  # ended, before a backup with it was restored
+                    known[principal] = view(caller, plan, held, with_blocks=False).name
     if any(principal.startswith("role-") for principal in wanted):
         known.update({role.role: role_name(role) for role in reached(caller, plan)})
     return known

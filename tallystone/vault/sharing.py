@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 
 from tallystone.errors import Denied, Invalid, NotFound, Taken
@@ -131,8 +132,9 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
     return caller.transact(action, lock=block_id, audit=True)
 
 
-def rotate(caller: Caller, block_id: str) -> int:
-    """Change a block's keys for all who hold it now. Returns the number of the new epoch."""
+def rotate(caller: Caller, block_id: str, progress: Callable[[int, int], None] | None = None) -> int:
+    """Change a block's keys for all who hold it now. `progress` is called with (grants done, of). Returns the number of
+    the new epoch."""
 
     def action(plan: Plan) -> int:
         caller.must_act()
@@ -144,7 +146,11 @@ def rotate(caller: Caller, block_id: str) -> int:
         caller.event(plan, "rotate", held.key, block=block_id, epoch=opened.row.epoch)
         return opened.row.epoch
 
-    return caller.transact(action, lock=block_id, audit=True)
+    caller.progress = progress
+    try:
+        return caller.transact(action, lock=block_id, audit=True)
+    finally:
+        caller.progress = None
 
 
 def _given(opened: Opened, principal: str) -> list[Leaf]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from tallystone.errors import Rejected
-from tallystone.keystore import Keys, Root
+from tallystone import crypto
+from tallystone.errors import Rejected, Unauthenticated
+from tallystone.keystore import Keys, Root, find_nest
 from tallystone.store.protocol import Row
 from tallystone.store.tables import SHELF
 from tallystone.vault.caller import Caller
@@ -18,6 +20,7 @@ BLOCKS, AGENTS, ROLES, SELF, HOUSE = "block", "agent", "role", "self", "house"
 workspace-wide keys."""
 
 _CHUNK = 100
+_RENEW = "renew"
 
 
 def _held(keys: Keys, row: Row) -> Held:
@@ -78,7 +81,46 @@ def position_of(plan: Plan, keys: Keys, shelf: str, cursor: str) -> int:
 
 
 def agent_keys(caller: Caller, held: Held) -> Keys:
-    """The agent's keys, as far as the caller's token reaches: with a read-only token, without the half that acts."""
+    """The agent's keys, as far as the caller's token reaches: with a read-only token, without the half that acts. Of an
+    agent that has ended since a backup was made, which is restored: keys that open nothing."""
     if held.subject == caller.id:
         return caller.keys
-    return Keys(held.subject, Root(held.root_read, held.root_act or None, caller.keys.root.pin))
+    slot, pin = slot_of(held), caller.keys.root.pin
+    if slot is None:
+        return Keys(held.subject, Root(held.root_read, held.root_act or None, pin))
+    try:
+        nest = find_nest(slot, caller.workspace.shreds.get)
+    except Unauthenticated:
+        lost = crypto.random_bytes()
+        return Keys(held.subject, Root(lost, lost if held.root_act else None, pin))
+    act = nest.unwrap(held.root_act) if held.root_act else None
+    return Keys(held.subject, Root(nest.unwrap(held.root_read), act, pin, nest))
+
+
+def is_lost(caller: Caller, held: Held) -> bool:
+    """Whether an agent has ended since a backup was made, which is restored: nothing of it opens any more."""
+    slot = slot_of(held)
+    return slot is not None and caller.workspace.shreds.get(slot) is None
+
+
+def slot_of(held: Held) -> bytes | None:
+    """The slot of the shred key that an agent's root is nested in; None for agents of before there were such."""
+    slot = (held.extra or {}).get("nest")
+    return slot if isinstance(slot, bytes) else None
+
+
+def marked(held: Held, what: str | None) -> Held:
+    """A shelf row's content with another note of what must be renewed, because a former root knew it: `keys`, of an
+    agent its `root`, or nothing (None)."""
+    extra = {name: value for name, value in (held.extra or {}).items() if name != _RENEW}
+    if what is not None:
+        extra[_RENEW] = what
+    return replace(held, extra=extra or None)
+
+
+def waiting(plan: Plan, keys: Keys, shelf: str) -> Iterator[tuple[Held, str]]:
+    """What is still to be renewed on a shelf."""
+    for held in walk(plan, keys, shelf):
+        what = (held.extra or {}).get(_RENEW)
+        if isinstance(what, str):
+            yield held, what

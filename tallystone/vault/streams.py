@@ -11,7 +11,7 @@ asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tallystone import _cbor, crypto
@@ -137,3 +137,36 @@ def clear(plan: Plan, keys: Keys, name: Name) -> None:
 def forget(plan: Plan, keys: Keys, name: Name, number: int) -> None:
     """Queue the end of one entry of a stream; the numbers of the others stay."""
     plan.delete(ENTRY, _stream(keys, name), number)
+
+
+# -- both -------------------------------------------------------------------------------------------------------
+
+
+def rehouse(
+    plan: Plan,
+    old: Keys,
+    new: Keys,
+    name: Name,
+    *,
+    drawer: bool,
+    change: Callable[[Entry], Entry] | None = None,
+) -> int:
+    """Queue the move of a stream, or with `drawer` of a drawer, from one root of a principal to the next. `change`
+    re-seals what lies in a record under a key of its own. What is there already under the new root stays as it is.
+    The commit fails if an entry came, changed or went meanwhile. Returns how many moved."""
+    there, here = _stream(old, name), _stream(new, name)
+    opening, sealing = _key(old, name), _key(new, name)
+    last = moved = 0
+    for row in plan.rows(ENTRY, there):
+        number = int(row[2])
+        plan.need(ENTRY, there, number)
+        plan.delete(ENTRY, there, number)
+        entry = _open(opening, there, number, bytes(row[3]))
+        target = _address(new, name, str(entry.get("@", ""))) if drawer else number
+        last = number
+        if plan.need(ENTRY, here, target) is None:
+            moved += 1
+            plan.put(ENTRY, here, target, _seal(sealing, here, target, change(entry) if change else entry))
+    if not drawer:
+        plan.need(ENTRY, there, last + 1)
+    return moved

@@ -12,6 +12,7 @@ from tallystone.vault import streams
 from tallystone.vault.archive import PASSAGE, PASSAGES
 from tallystone.vault.caller import Caller
 from tallystone.vault.external import ACCESS, COPY
+from tallystone.vault.former import FORMER
 from tallystone.vault.history import (
     agents_of,
     bad_cursor,
@@ -124,6 +125,24 @@ def list_conversations(
     return caller.transact(action)
 
 
+def conversations_from(caller: Caller, agent_id: str, beyond: int, limit: int) -> list[Entry]:
+    """A page of an agent's conversations by their position."""
+
+    def action(plan: Plan) -> list[Entry]:
+        held, keys = open_agent(caller, plan, agent_id)
+        found: list[Entry] = []
+        for number, entry in streams.walk(plan, keys, CONVERSATIONS, after=beyond):
+            record = streams.peek(plan, keys, CONVERSATION, entry["id"])
+            if record is not None:
+                found.append({**record, "position": number})
+            if len(found) == limit:
+                break
+        caller.event(plan, "list", held.key, agent=agent_id, conversations=len(found))
+        return found
+
+    return caller.transact(action)
+
+
 def edit_conversation(caller: Caller, conversation: str, changes: Mapping[str, Any]) -> Entry:
     """Change fields of a conversation's record."""
 
@@ -193,6 +212,6 @@ def forget_everything(plan: Plan, keys: Keys) -> None:
     """Queue the end of all that an agent kept."""
     for conversation in conversation_ids(plan, keys):
         streams.clear(plan, keys, messages_of(conversation))
-    drawers = (LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, COPY, ACCESS, RECEIVED, SENT, CONTACT)
+    drawers = (LEASE, RUN, STEP, CONVERSATION, PLACE, PASSAGE, COPY, ACCESS, RECEIVED, SENT, CONTACT, FORMER)
     for name in (*drawers, RUNS, STEPS, CONVERSATIONS, PASSAGES):
         streams.clear(plan, keys, name)

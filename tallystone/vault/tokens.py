@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from tallystone import crypto
 from tallystone.errors import Invalid, NotFound
 from tallystone.keystore import SCOPES, Keys, Root, new_token, seal_root, token_context
+from tallystone.store.protocol import Row
 from tallystone.store.tables import TOKEN
 from tallystone.vault.caller import Caller
 from tallystone.vault.plan import Plan
-from tallystone.vault.shelves import AGENTS, agent_keys, find_agent, walk
+from tallystone.vault.shelves import AGENTS, agent_keys, find_agent, is_lost, walk
 from tallystone.vault.types import TokenInfo
 
 if TYPE_CHECKING:
@@ -26,10 +27,23 @@ def put_token(
     """Queue a token's row, and return the token."""
     token, created = new_token(), workspace.now()
     sealed = seal_root(token, root, principal, scope, created, expires)
-    key = crypto.derive(root.read, "token/label")
-    name = crypto.seal(key, _label_context(token.kid, principal, scope, created, expires), label.encode())
+    name = seal_label(root, token.kid, principal, scope, created, expires, label)
     plan.put(TOKEN, token.kid, principal, scope, created, expires, token.verifier, sealed, name)
     return token.text
+
+
+def seal_label(
+    root: Root, kid: str, principal: str, scope: str, created: int, expires: int | None, label: str
+) -> bytes:
+    """The `label` column of a token's row."""
+    key = crypto.derive(root.read, "token/label")
+    return crypto.seal(key, _label_context(kid, principal, scope, created, expires), label.encode())
+
+
+def label_of(keys: Keys, row: Row) -> str:
+    """What a token's row has as its label. Raises `Tampered` if it is a token of another root."""
+    key = crypto.derive(keys.root.read, "token/label")
+    return crypto.open_sealed(key, _label_context(*row[1:6]), bytes(row[8])).decode()
 
 
 def _label_context(kid: str, principal: str, scope: str, created: int, expires: int | None) -> bytes:
@@ -70,6 +84,7 @@ def create_token(caller: Caller, agent_id: str | None, scope: str, expires: int 
 
 def _reachable(caller: Caller, plan: Plan) -> dict[str, Keys]:
     agents = [] if caller.id.startswith("agent-") else list(walk(plan, caller.keys, AGENTS))
+    agents = [held for held in agents if not is_lost(caller, held)]
     return {caller.id: caller.keys, **{held.subject: agent_keys(caller, held) for held in agents}}
 
 
@@ -82,9 +97,7 @@ def tokens(caller: Caller) -> list[TokenInfo]:
         for row in plan.rows(TOKEN):
             keys = reach.get(str(row[2]))
             if keys is not None:
-                key = crypto.derive(keys.root.read, "token/label")
-                context = _label_context(*row[1:6])
-                label = crypto.open_sealed(key, context, bytes(row[8])).decode()
+                label = label_of(keys, row)
                 found.append(TokenInfo(str(row[1]), str(row[2]), str(row[3]), int(row[4]), row[5], label))
         caller.event(plan, "list", tokens=len(found))
         return found

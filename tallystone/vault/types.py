@@ -32,8 +32,9 @@ class Block:
     `sensitivity` names a level of the workspace; `allowed` are the ids that may be granted the block at all (None:
     anybody, empty: nobody); `expires` is its last day (UTC). `mutable` (false: the content never changes) and
     `append_only` (the value only grows) are fixed when it is made. `keep` says which versions stay: `all`,
-    `{"last": N}` or `{"days": N}`. `agent_ids` are the agents with a grant that the caller may know of: all for the
-    owner, its own for others. `position` orders a shelf; it is no time.
+    `{"last": N}` or `{"days": N}`. `audit_level`: how sure the log must be of what is done with the block before it is
+    answered (`durable`, `checkpointed`, `witnessed`). `agent_ids` are the agents with a grant that
+    the caller may know of: all for the owner, its own for others. `position` orders a shelf; it is no time.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Block:
     append_only: bool = False
     through: str = ""
     keep: str | Mapping[str, int] = "all"
+    audit_level: str = "durable"
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,20 @@ class TokenInfo:
 
 
 @dataclass(frozen=True)
+class Rotated:
+    """What a new root for a principal did: the tokens that it ended, a new token in place of the caller's own if that
+    one had to end, how many blocks have new keys, the blocks whose keys change before they are next written, and the
+    roles whose owners must renew them."""
+
+    principal: str
+    ended: list[TokenInfo]
+    renewed: int
+    marked: list[str]
+    roles: list[str]
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class ModelKeyInfo:
     """What is known of a sealed model key besides the key: its provider, the origin (`https://host`, with a port if it
     is not the usual one) that it may be sent to and no other, and when it was set (Unix seconds)."""
@@ -324,12 +340,19 @@ class InviteInfo:
 class CharterView:
     """The workspace's own rules. `trust`: what members share with each other needs no acceptance. `levels`: names of
     the sensitivity levels, lowest first. `max_grants`: direct grants that a block may have. `serial` counts changes; 0
-    is what holds before the first."""
+    is what holds before the first. `audit`: the audit level that blocks of a sensitivity have at least,
+    where it is more than `durable`. `auditors`: the users who see what concerns no block, beside the root."""
 
     trust: bool
     levels: tuple[str, ...]
     max_grants: int
     serial: int
+    audit: Mapping[str, str] = field(default_factory=dict)
+    auditors: tuple[str, ...] = ()
+
+    def audit_of(self, sensitivity: int) -> str:
+        """What a block of the sensitivity with this number has at least."""
+        return self.audit.get(dict(enumerate(self.levels)).get(sensitivity, ""), "durable")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from tallystone.vault import (
 )
 from tallystone.vault.administration import Administration
 from tallystone.vault.answers import AuditPage, Span
+from tallystone.vault.awaiting import must_be_cosigned
 from tallystone.vault.blocks import Edit
 from tallystone.vault.caller import Caller
 from tallystone.vault.capsules import empty_inbox
@@ -127,9 +128,10 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         last two minutes and this is a retry (`attempt` ≥ 1); else None, and what the next operation returns is
         rendered and kept in that operation's own transaction. That operation raises `Repeated` if an equal request
         was answered while this one ran."""
-        reply = Reply(key, attempt, render, self._caller.reply_key)
+        reply = Reply(key, attempt, render, self._caller.reply_key, self._caller.workspace.days)
         with self._caller.workspace.store.snapshot() as snapshot:
             found = reply.find(Plan(snapshot), self._caller.workspace.now())
+        must_be_cosigned(self._caller.workspace, reply.witnessed)
         self._caller.reply = (
             reply if found is None else None
         )  # an answer that is known belongs to no later operation
@@ -161,6 +163,7 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         mutable: bool = True,
         append_only: bool = False,
         keep: str | Mapping[str, int] = "all",
+        audit_level: str = "durable",
     ) -> Block:
         """A new block of the caller's. `limit` counts characters.
 
@@ -168,7 +171,8 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         (users by name or id, agents and roles by id) are the only ones who may be; an empty list allows nobody.
         `expires` is the last day (UTC) on which the block can be read. `mutable=False` fixes its content for good,
         `append_only=True` lets its value only grow. `keep` says which versions stay: `"all"`, `{"last": N}` (2 or more)
-        or `{"days": N}`. Raises `Invalid` (`over_limit`, `unknown_level`, `bad_expiry`, `bad_keep`).
+        or `{"days": N}`; `audit_level` how sure the log must be before an answer: `durable`, `checkpointed`,
+        `witnessed`. Raises `Invalid` (`over_limit`, `unknown_level`, `bad_expiry`, `bad_keep`).
         """
         fields = {
             "label": label,
@@ -186,6 +190,7 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
             "mutable": mutable,
             "append_only": append_only,
             "keep": keep,
+            "audit_level": audit_level,
         }
         return blocks.create(self._caller, fields)
 

@@ -9,7 +9,7 @@ from typing import Any
 from tallystone.statements import SHARE, WRITE, Version
 from tallystone.vault.caller import Caller
 from tallystone.vault.keeping import ALL
-from tallystone.vault.levels import level_name
+from tallystone.vault.levels import audit_name, level_name
 from tallystone.vault.opening import Opened
 from tallystone.vault.shelves import AGENTS, find
 from tallystone.vault.types import Agent, Block, ExternalTool
@@ -99,6 +99,7 @@ def block_view(
         allowed=None if allowed is None else list(allowed),
         expires=last_day(settings.get("expires")),
         keep=settings.get("keep", ALL),
+        audit_level=audit_name(opened.caller, opened.plan, settings),
         mutable=genesis.mutable,
         append_only=genesis.append_only,
         through=leaf.recipient if opened.held.via and leaf is not None else "",

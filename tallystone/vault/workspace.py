@@ -28,20 +28,21 @@ from tallystone.errors import Conflict, NotFound, StoreError, Tampered
 from tallystone.keystore import Identity, Keys, check_principal, parse_token
 from tallystone.statements import Genesis, PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
 from tallystone.store.opening import locate, make_store, open_store
-from tallystone.store.protocol import Batch, Event, Put, Row, Store
-from tallystone.store.tables import AUDITOR, CHARTER, PRINCIPAL, SHRED, WORKSPACE
-from tallystone.vault import accounts, invitations, purging, recovery
-from tallystone.vault.caller import Caller, Stripes, authenticate
+from tallystone.store.protocol import Row, Store
+from tallystone.store.tables import CHARTER, PRINCIPAL, SHRED, WORKSPACE
+from tallystone.vault import accounts, auditing, invitations, purging, recovery
+from tallystone.vault.awaiting import Awaited
+from tallystone.vault.caller import Caller, authenticate
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
 from tallystone.vault.daykeys import DAYS, DayKeys
-from tallystone.vault.events import seal_event
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
 from tallystone.vault.records import nest_key, shred_nest
 from tallystone.vault.restoring import roots_word
 from tallystone.vault.shredkeys import POOLS, ShredKeys
+from tallystone.vault.stripes import Stripes
 from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
 
@@ -73,6 +74,7 @@ class Workspace:
         self.days = days
         self.shreds = shreds
         self.backups = Backups()
+        self.awaited: Awaited | None = None  # who waits for a witness; None where none is asked
         self.id = workspace_id
         self.record = record
         self.log_public = log_public
@@ -86,7 +88,7 @@ class Workspace:
         self._charter: tuple[list[Row], CharterView] | None = None
         self._position = 0
         self._position_lock = Lock()
-        self._auditor: tuple[int, bytes, bytes] | None = None
+        self._auditor: auditing.DayKey | None = None
 
     def __repr__(self) -> str:
         return f"Workspace({self.id.hex()[:16]})"
@@ -284,24 +286,20 @@ class Workspace:
 
     # -- what belongs to no block -------------------------------------------------------------------------------
 
-    def auditor_key(self) -> tuple[bytes, bytes]:
-        """(capsule id, key) that today's unclaimed events of this process are sealed under. Made once a day."""
-        today = self.now() // 86400
-        if self._auditor is None or self._auditor[0] != today:
-            capsule, key = crypto.random_bytes(16), crypto.random_bytes()
-            enc = crypto.seal_to(self.record.auditor, crypto.pae("auditor", self.id, capsule), key)
-            put = Put(AUDITOR, (WS, capsule, today, enc))
-            self.store.commit(Batch([], [put], []))
-            self._auditor = (today, capsule, key)
-        return self._auditor[1], self._auditor[2]
+    def auditor_key(self, plan: Plan | None = None) -> tuple[bytes, bytes]:
+        """(capsule id, key) that unclaimed events are sealed under now. What `plan` commits under it fails, and runs
+        again, if who may open it has changed by then."""
+        known = self._auditor = auditing.day_key(self, self._auditor)
+        if plan is not None:
+            plan.need(CHARTER, known.serial + 1)
+        return known.capsule, known.key
 
     def log_unclaimed(
         self, kind: str, content: dict[str, Any], keys: Keys | None = None, grants: Iterable[bytes] = ()
     ) -> int:
         """Log an event that belongs to no operation, durably, sealed to the auditor; and under these K_grants. Returns
         its leaf's number."""
-        detail = seal_event({"kind": kind, **content}, keys, grants, self.auditor_key())
-        return self.store.commit(Batch([], [], [Event(kind, detail)]))
+        return auditing.log_unclaimed(self, kind, content, keys, grants)
 
     def denied(self, content: dict[str, Any]) -> None:
         """Log a refusal that happened before anybody was known. `content` must hold no secret and no path."""

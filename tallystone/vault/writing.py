@@ -135,6 +135,7 @@ def create_block(
     plan.put(CHAIN, storage, 0, 0, seal_statement(keys.chain, block, 0, signed))
     plan.put(GRANT_WRAP, storage, 0, 0, wrap_epoch(own_key, block, keys, history=True, nest=nest))
     position = caller.workspace.next_position()
+    read, act, extra = root.carried() if root else (b"", b"", None)
     held = Held(
         block,
         storage,
@@ -145,9 +146,10 @@ def create_block(
         ACCEPTED,
         position,
         subject=subject,
-        root_read=root.read if root else b"",
+        extra=extra,
+        root_read=read,
         admin=admin,
-        root_act=(root.act or b"") if root else b"",
+        root_act=act,
     )
     put_on_shelf(plan, caller.keys, shelf, locator_of or block, held)
     for number, grant in enumerate(grants, 1):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import raw_rows
 
+from attack.reading import Place, watched
 from attack.turn import READS, keep
 from tallystone.errors import NotFound, TallystoneError
 from tallystone.store.tables import TABLES
@@ -35,6 +37,7 @@ class Scene:
     kits: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     leaves: int = 0
+    reads: dict[str, set[Place]] = field(default_factory=dict)
 
     def canary(self, what: str) -> str:
         """A text that is found nowhere else."""
@@ -250,21 +253,23 @@ Seen = dict[str, Any]
 
 
 def look(
-    workspace: Workspace, scene: Scene, *, events: bool = False, only: Container[str] | None = None
+    workspace: Workspace,
+    scene: Scene,
+    *,
+    events: bool = False,
+    asked: Callable[[str], bool] = lambda _: True,
 ) -> Seen:
-    """Ask everything as every principal, or `only` as some. Facts are sets: what is missing and what is wrong can be
-    told apart."""
+    """Ask everything as every principal, or of it what is to be `asked`. Facts are sets: what is missing and what is
+    wrong can be told apart."""
     seen: Seen = {}
     for who, token in scene.tokens.items():
-        if only is not None and who not in only:
-            continue
         try:
             vault = workspace.vault(token)
         except TallystoneError as error:
             seen[who] = error
             continue
         for name, question in _questions(vault, scene, who).items():
-            if (name == "events") > events:
+            if (name == "events") > events or not asked(f"{who} {name}"):
                 continue
             try:
                 seen[f"{who} {name}"] = question()
@@ -273,29 +278,36 @@ def look(
     return seen
 
 
+def reads(scene: Scene, spare: Path, names: Iterable[str]) -> dict[str, set[Place]]:
+    """{question: what it reads}: each asked alone, of a copy of its own at `spare`, from opening the workspace on."""
+    found = {}
+    for name in names:
+        who, _, what = name.partition(" ")
+        shutil.copytree(scene.folder, spare)
+        with watched() as watch, Workspace.open(spare) as workspace:
+            _questions(workspace.vault(scene.tokens[who]), scene, who)[what]()
+        shutil.rmtree(spare)
+        found[name] = watch.read
+    return found
+
+
 def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[Any]]]:
     blocks = [scene.ids[n] for n in ("team", "private", "fixed", "bobs", "shared", "led", "third")]
     agents = [scene.ids[n] for n in ("a1", "a2", "b1")]
 
-    def read() -> set[Any]:
-        found = set()
-        for one in blocks:
-            try:
-                found.add(_block(block := v.block(one)))
-                found |= {("agent_ids", one, agent) for agent in block.agent_ids}
-            except NotFound:
-                pass
-        return found
+    def read(one: str) -> set[Any]:
+        try:
+            block = v.block(one)
+        except NotFound:
+            return set()
+        return {_block(block), *(("agent_ids", one, agent) for agent in block.agent_ids)}
 
-    def of_agents() -> set[Any]:
-        found = set()
-        for one in agents:
-            try:
-                agent = v.agent(one)
-            except NotFound:
-                continue
-            found |= {_agent(agent), *((one, _block(b)) for b in agent.blocks)}
-        return found
+    def of_agent(one: str) -> set[Any]:
+        try:
+            agent = v.agent(one)
+        except NotFound:
+            return set()
+        return {_agent(agent), *((one, _block(b)) for b in agent.blocks)}
 
     def roles() -> set[Any]:
         found: set[Any] = set()
@@ -305,9 +317,9 @@ def _questions(v: Vault, scene: Scene, who: str) -> dict[str, Callable[[], set[A
         return found
 
     questions: dict[str, Callable[[], set[Any]]] = {
-        "block": read,
+        **{f"block {place}": partial(read, one) for place, one in enumerate(blocks)},
         "blocks": lambda: {_block(b) for b in v.blocks(need_agents=False)},
-        "agent": of_agents,
+        **{f"agent {place}": partial(of_agent, one) for place, one in enumerate(agents)},
         "agents": lambda: {_agent(a) for a in v.agents(with_blocks=False)},
         "events": lambda: {
             (e.seq, e.kind, e.actor, e.under, repr(e.detail))

@@ -1,0 +1,20 @@
+"""Locks by name, a fixed number of them."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from tallystone import crypto
+
+_STRIPES = 256
+
+
+class Stripes:
+    """A fixed set of locks, one of them for each name: edits of one block queue up, others pass."""
+
+    def __init__(self) -> None:
+        self._locks = [Lock() for _ in range(_STRIPES)]
+
+    def lock_for(self, name: str) -> Lock:
+        """The lock for this name; different names may share one."""
+        return self._locks[crypto.sha256(crypto.pae(name))[0]]
