@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -29,6 +28,7 @@ from tallystone.server import errors
 from tallystone.server.auth import Turnstile, bearer
 from tallystone.server.feed import LISTENERS, LISTENERS_EACH, Pump
 from tallystone.server.limits import MAX_BODIES, Bodies, Gone, check_head, read_body
+from tallystone.server.logs import log_crash
 from tallystone.server.metrics import PATH as METRICS
 from tallystone.server.metrics import Metrics, Readers
 from tallystone.server.paths import Match, Paths
@@ -95,12 +95,12 @@ class App:
         self._ask_seconds = ask_seconds
         self._post: Post | None = None
         self._flights = Flights()
-        self._turns = UnderWay(lambda error: _log_crash(error, "turn"))
+        self._turns = UnderWay(lambda error: log_crash(error, "turn"))
         self._pump = Pump(
             workspace,
             listeners=listeners,
             listeners_each=listeners_each,
-            crashed=lambda error: _log_crash(error, "feed"),
+            crashed=lambda error: log_crash(error, "feed"),
         )
         self._limiter: anyio.CapacityLimiter | None = None
         self._most, self.working = threads + queue, 0
@@ -143,7 +143,7 @@ class App:
             return
         except Exception as error:
             if not isinstance(error, TallystoneError):
-                _log_crash(error, request.template)
+                log_crash(error, request.template)
             answer, code = errors.answer(error), errors.code_of(error)
         finally:
             self._bodies.held -= request.held
@@ -360,15 +360,6 @@ class _Stranger(Exception):
     def __init__(self, error: Unauthenticated) -> None:
         super().__init__()
         self.error = error
-
-
-def _log_crash(error: BaseException, template: str) -> None:
-    """Say where it broke, and not with what: messages of foreign exceptions may quote data."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = [
-        f"{frame.filename.rpartition('tallystone/')[2]}:{frame.lineno}:{frame.name}" for frame in frames[-6:]
-    ]
-    _log.error("crash", route=template, error=type(error).__name__, where=where)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
