@@ -46,6 +46,8 @@ _Execute: TypeAlias = Callable[[str, tuple[Cell, ...]], sqlite3.Cursor]
 class SqliteStore:
     """A `Store` in the file `path`. Use from any thread; not across a fork: open it in the child."""
 
+    remote = False
+
     def __init__(
         self,
         path: str | os.PathLike[str],

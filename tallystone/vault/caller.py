@@ -53,7 +53,7 @@ class KeysChanged(Locked):
     """A block's keys were changed for everybody, and the new ones wait in the inbox of `holder`. `change` tells this
     change from the next: what the block's rows hold of the grant, as bytes to compare."""
 
-    def __init__(self, holder: str, change: bytes) -> None:
+    def __init__(self, holder: str, change: bytes = b"") -> None:
         super().__init__(
             "the block's keys have changed, and this token cannot take the new ones",
             hint="use a token of scope full once",
