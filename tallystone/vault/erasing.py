@@ -36,7 +36,7 @@ from tallystone.vault import purging, streams
 from tallystone.vault.agents import end_agent
 from tallystone.vault.attaching import users_only
 from tallystone.vault.caller import Caller
-from tallystone.vault.directory import house_of
+from tallystone.vault.directory import forget_name, house_of
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import concerns_only, grant_keys, open_own, seal_event
 from tallystone.vault.external import SERVER, TOOL
@@ -152,6 +152,9 @@ def erase_me(caller: Caller, confirm: str) -> Receipt:
         place = plan.events
         caller.event(plan, "erase", principal=caller.id, statement=signed.encode())
         amend(caller, plan, caller.id, status=DELETED)
+        if house is not None:
+            forget_name(caller.workspace, plan, house.key, caller.id)
+        plan.delete(DIRECTORY, caller.id)
         _forget_user(caller, plan)
         return plan, signed, place
 
@@ -218,7 +221,7 @@ def _forget_user(caller: Caller, plan: Plan) -> None:
     for row in plan.rows(TOKEN):
         if row[2] == caller.id:
             plan.delete(TOKEN, str(row[1]))
-    for table in (KIT, DIRECTORY, IDENTITY):
+    for table in (KIT, IDENTITY):
         plan.delete(table, caller.id)
 
 
