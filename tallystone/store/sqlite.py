@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 from urllib.parse import quote
 
 from tallystone.errors import StoreError, Tampered
@@ -43,12 +43,20 @@ _ROWS_A_STATEMENT = (64, 16, 4, 1)
 _Execute: TypeAlias = Callable[[str, tuple[Cell, ...]], sqlite3.Cursor]
 
 
+class Readers(Protocol):
+    """Who lends a snapshot its connection."""
+
+    def _take_reader(self) -> sqlite3.Connection: ...
+
+    def _return_reader(self, connection: sqlite3.Connection) -> None: ...
+
+
 class SqliteSnapshot:
     """A `Snapshot` on a connection that is ours until the `with` block ends. For one thread at a time."""
 
     __slots__ = ("_connection", "_cursors", "_store")
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Readers) -> None:
         self._store = store
         self._connection: sqlite3.Connection | None = None
         self._cursors: list[sqlite3.Cursor] = []
