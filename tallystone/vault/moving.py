@@ -139,7 +139,8 @@ class _Copy:
     def run(self, last: Callable[[], None]) -> Moved:
         """Copy until the two are equal with nobody else about, check, call `last`, and finish."""
         seen: Row | None = None
-        for _ in range(PASSES):
+        settled = False
+        for number in range(PASSES + 1):
             with ExitStack() as alone:
                 try:
                     alone.enter_context(self._here.hold())
@@ -148,9 +149,10 @@ class _Copy:
                         raise
                 else:
                     return self._finish(last)
-            before, seen = seen, self._pass()[1]
-            if before == seen:
+            if number == PASSES or settled:
                 break
+            before, seen = seen, self._pass()[1]
+            settled = before == seen
         leaves = "" if seen is None else f": its first {seen[1]} leaves are copied"
         raise StoreError(
             f"the source is in use{leaves}",
