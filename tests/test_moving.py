@@ -487,6 +487,18 @@ def test_keys_of_another_workspace_are_refused(lively: Lively, tmp_path: Path) -
     assert refusal(lambda: move(lively.place, tmp_path / "target")) == "other_workspace"
 
 
+def test_a_server_neither_serves_nor_replaces_an_unfinished_copy(
+    lively: Lively, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "target"
+    stopped(lively, target, 5)
+    before = sorted(path.name for path in target.iterdir())
+    key = tmp_path / "first.token"
+    assert run(["serve", "--data", str(target), "--key-file", str(key), "--port", "0"]) == FAILED
+    assert "an unfinished copy" in capsys.readouterr().err
+    assert sorted(path.name for path in target.iterdir()) == before and not key.exists()
+
+
 def test_what_is_not_empty_is_no_target(lively: Lively, target: Place, tmp_path: Path) -> None:
     move(lively.place, target)
     before = rows_at(target)

@@ -60,8 +60,8 @@ def has_password(url: str) -> bool:
 
 
 def holds_store(folder: Path) -> bool:
-    """Whether `folder` is a data directory."""
-    return (folder / DATABASE).is_file() or (folder / URL_FILE).is_file()
+    """Whether `folder` is a data directory, or will be when a copy to it is finished."""
+    return any((folder / name).is_file() for name in (DATABASE, URL_FILE, f"{DATABASE}{HALF}"))
 
 
 def locate(folder: Path, url: str | None = None) -> Path | str:
