@@ -16,6 +16,7 @@ from urllib.parse import quote
 from tallystone.errors import StoreError
 from tallystone.store._failure import translate
 from tallystone.store._file import prepare_file
+from tallystone.store._rows import RowCache
 from tallystone.store._schema import (
     UNFINISHED,
     check_current,
@@ -24,10 +25,10 @@ from tallystone.store._schema import (
     migrations,
     schema_findings,
 )
+from tallystone.store._snapshot import Reader, SqliteSnapshot
 from tallystone.store._statements import STATEMENTS, put_statement
 from tallystone.store.copying import put_in_place, sync
 from tallystone.store.moving import check_begun, occupied
-from tallystone.store.sqlite import SqliteSnapshot
 from tallystone.store.tables import TABLES, WORKSPACE, WS, Row, Table
 
 HALF = ".copying"
@@ -36,13 +37,14 @@ _BUSY_SECONDS = 10.0
 _HOLD_SECONDS = 0.5
 
 
-def _connect(path: Path, timeout: float = _BUSY_SECONDS) -> sqlite3.Connection:
+def _connect(path: Path, timeout: float = _BUSY_SECONDS) -> Reader:
     try:
         connection = sqlite3.connect(
             f"file:{quote(os.fsencode(path.absolute()))}?mode=rw",
             uri=True,
             timeout=timeout,
             isolation_level=None,
+            factory=Reader,
         )
     except sqlite3.Error as error:
         raise translate(error) from error
@@ -67,7 +69,7 @@ class SqliteSource:
     def __init__(self, path: Path) -> None:
         """Raises `StoreError`, `older_format` if it was not brought up to date."""
         self._path = path
-        self._held: sqlite3.Connection | None = None
+        self._held: Reader | None = None
         prepare_file(path, create=False)
         connection = self._take_reader()
         try:
@@ -79,7 +81,7 @@ class SqliteSource:
 
     def snapshot(self) -> SqliteSnapshot:
         """See `Source.snapshot`."""
-        return SqliteSnapshot(self)
+        return SqliteSnapshot(self._take_reader, self._return_reader, RowCache())
 
     def count(self) -> int:
         """See `Source.count`."""
@@ -116,14 +118,14 @@ class SqliteSource:
     def close(self) -> None:
         """See `Source.close`."""
 
-    def _take_reader(self) -> sqlite3.Connection:
+    def _take_reader(self) -> Reader:
         if self._held is not None:
             return self._held
         connection = _connect(self._path)
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    def _return_reader(self, connection: sqlite3.Connection) -> None:
+    def _return_reader(self, connection: Reader) -> None:
         if connection is not self._held:
             connection.close()
         elif connection.in_transaction:
@@ -170,7 +172,7 @@ class SqliteTarget:
 
     def snapshot(self) -> SqliteSnapshot:
         """See `Target.snapshot`."""
-        return _CopySnapshot(self)
+        return _CopySnapshot(self._take_reader, self._return_reader, RowCache())
 
     def append(self, table: Table, rows: list[Row]) -> None:
         """See `Target.append`."""
@@ -240,12 +242,12 @@ class SqliteTarget:
             raise StoreError("the copy is not begun", code="closed")
         return self._writer
 
-    def _take_reader(self) -> sqlite3.Connection:
+    def _take_reader(self) -> Reader:
         connection = _connect(self._path)
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    def _return_reader(self, connection: sqlite3.Connection) -> None:
+    def _return_reader(self, connection: Reader) -> None:
         connection.close()
 
 
