@@ -35,6 +35,7 @@ ON_BOTH = {
     "test_invitations",
     "test_letta_blocks",
     "test_log_mutations",
+    "test_moving",
     "test_postgresql",
     "test_rotation",
     "test_server_retries",

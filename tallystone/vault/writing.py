@@ -42,6 +42,7 @@ from tallystone.vault.records import (
     Held,
     epoch_row,
     new_epoch,
+    salt_of,
     seal_content,
     seal_statement,
     shelve,
@@ -227,8 +228,10 @@ def add_version(
             hint="its owner's next write does that; try again after it",
             code="rotation_pending",
         )
-    if opened.genesis().mutable if mutable is None else mutable:  # else the genesis names the payload's hash
+    if opened.genesis().mutable if mutable is None else mutable:
         payload = {**payload, SALT: crypto.random_bytes(16)}
+    elif row.version and (salt := salt_of(opened.content()[0].payload)):
+        payload = {**payload, SALT: salt}  # the genesis names the payload's hash
     body = encode_payload(payload)
     head, number = opened.head, row.version + 1
     before = newest(opened)[0] if row.version else None
