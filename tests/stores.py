@@ -33,6 +33,10 @@ def sqlite_only(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(POSTGRESQL, reason=f"SQLite only: {reason}")
 
 
+postgresql_only = pytest.mark.skipif(
+    not POSTGRESQL, reason="needs a PostgreSQL server: TALLYSTONE_TEST_STORE=postgresql"
+)
+
 _SERVER = "TALLYSTONE_TEST_SERVER"
 """In the environment: the URL of the server that the parent process has started."""
 _FAST = """
@@ -92,10 +96,10 @@ def _session(name: str) -> Any:
     return psycopg.connect(server().format(name), autocommit=True)
 
 
-def new_database() -> str:
+def new_database(how: str = "") -> str:
     """The URL of a new, empty database."""
     name = f"t{os.getpid()}_{next(_numbers)}"
-    _control().execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    _control().execute(f"CREATE DATABASE {name} TEMPLATE template0{how}")
     return server().format(name)
 
 

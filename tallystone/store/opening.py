@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from tallystone.errors import Invalid, StoreError
 from tallystone.store.protocol import Sequencer, Store
@@ -40,18 +40,11 @@ def check_url(url: object) -> str:
 
 def without_password(url: str) -> str:
     """The URL, fit to be written down."""
-    scheme, place, path, query, fragment = urlsplit(check_url(url))
+    scheme, place, path, query, _ = urlsplit(check_url(url))
     user, at, host = place.rpartition("@")
     kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in _SECRETS]
-    return urlunsplit(
-        (
-            scheme,
-            user.partition(":")[0] + at + host,
-            path,
-            urlencode(kept, quote_via=quote, safe="/,"),
-            fragment,
-        )
-    )
+    rest = f"?{urlencode(kept, quote_via=quote, safe='/,')}" if kept else ""
+    return f"{scheme}://{user.partition(':')[0]}{at}{host}{path}{rest}"
 
 
 def has_password(url: str) -> bool:

@@ -6,6 +6,8 @@ from tallystone.errors import StoreError, StoreFull
 
 LOST = ""
 """In place of an SQLSTATE: the connection is gone, and the server said nothing."""
+LOCKED, READ_ONLY = "55P03", "25006"
+"""Somebody else holds a lock for too long; the server is a standby, or was told to take no writes."""
 
 _BY_STATE: dict[str, tuple[str, str, str]] = {
     "53300": (
@@ -13,7 +15,7 @@ _BY_STATE: dict[str, tuple[str, str, str]] = {
         "the database takes no more connections",
         "raise max_connections, or use fewer processes",
     ),
-    "55P03": ("busy", "another process holds the store", "try again, or end the other process"),
+    LOCKED: ("busy", "another process holds the store", "try again, or end the other process"),
     "57014": (
         "busy",
         "the database took too long",
@@ -21,7 +23,7 @@ _BY_STATE: dict[str, tuple[str, str, str]] = {
     ),
     "40001": ("busy", "the database is contended", "try again"),
     "40P01": ("busy", "the database is contended", "try again"),
-    "25006": (
+    READ_ONLY: (
         "read_only",
         "the database takes no writes",
         "name the primary: target_session_attrs=read-write",

@@ -6,6 +6,7 @@ psycopg connects, and this speaks to its libpq directly: a look-up by key costs 
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar, cast
@@ -99,7 +100,8 @@ class Session:
         """Connect. Raises `PgError`."""
         self.connection = connect(url)
         self._libpq = self.connection.pgconn
-        self._libpq.nonblocking = 0  # each call below waits for its answer, without the interpreter lock
+        self._wake = select.poll()
+        self._wake.register(self._libpq.socket, select.POLLIN)
         self._prepared: dict[str, bytes] = {}
         self._names = 0
         try:
@@ -161,6 +163,7 @@ class Session:
             libpq.send_query_prepared(name, cells, [_BINARY] * len(cells), _BINARY)
             wanted.append(True)
         libpq.pipeline_sync()
+        self._send()
         replies = [self._reply() for _ in wanted]
         self._reply()  # of the sync itself
         libpq.exit_pipeline_mode()
@@ -168,13 +171,31 @@ class Session:
         self._prepared.update(made)
         return [answer for answer, asked in zip(answers, wanted, strict=True) if asked]
 
+    def _send(self) -> None:
+        """Send what is queued, and read meanwhile: the server may wait for us to take its answers."""
+        libpq = self._libpq
+        if not libpq.flush():
+            return
+        wake = select.poll()
+        wake.register(libpq.socket, select.POLLIN | select.POLLOUT)
+        while libpq.flush():
+            wake.poll()
+            libpq.consume_input()
+
     def _reply(self) -> pq.abc.PGresult:
-        result = self._libpq.get_result()
+        result = self._result()
         if result is None:
             raise PgError(LOST)
         if result.status != pq.ExecStatus.PIPELINE_SYNC:
-            self._libpq.get_result()  # None: the end of this statement's results
+            self._result()  # None: the end of this statement's results
         return result
+
+    def _result(self) -> pq.abc.PGresult | None:
+        # `get_result` would wait with the interpreter lock in its hands, and no other thread could run meanwhile.
+        while self._libpq.is_busy():
+            self._wake.poll()
+            self._libpq.consume_input()
+        return self._libpq.get_result()
 
     def _name(self) -> bytes:
         self._names += 1  # never twice: a statement that was prepared before an error is still there

@@ -13,7 +13,15 @@ from tallystone.errors import StoreError, Tampered
 from tallystone.store import postgresql_statements as statements
 from tallystone.store._commits import Ticket
 from tallystone.store._settling import settle
-from tallystone.store.postgresql_failure import RETRIED, PgError, Unstorable, refused, translate
+from tallystone.store.postgresql_failure import (
+    LOCKED,
+    READ_ONLY,
+    RETRIED,
+    PgError,
+    Unstorable,
+    refused,
+    translate,
+)
 from tallystone.store.postgresql_session import Call, Session, decode
 from tallystone.store.protocol import Put, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Row, Table
@@ -23,7 +31,7 @@ PATIENCE = 20.0
 _ATTEMPTS = 10
 _PAUSE = 0.05
 
-_BEGIN: Call = ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", [])
+_BEGIN: Call = ("BEGIN ISOLATION LEVEL READ COMMITTED", [])
 _COMMIT: Call = ("COMMIT", [])
 _LOCK_LOG: Call = ("LOCK TABLE log_head IN EXCLUSIVE MODE", [])
 """For as long as there is no head to lock."""
@@ -50,6 +58,8 @@ class Writer:
             self._write_together(group)
         except PgError as error:
             self._roll_back()
+            if error.state == READ_ONLY:
+                self.close()  # the next session may be with another server, or find this one changed
             if error.environmental or len(group) == 1:
                 for ticket in group:
                     ticket.first, ticket.error = None, translate(error)
@@ -166,7 +176,7 @@ class Writer:
                 return decode(statements.KINDS[LOG_LEAF.name], there) == [leaf.row]
             except PgError as error:
                 self._roll_back()
-                if not (error.gone or error.state in RETRIED or error.state in ("55P03", "25006")):
+                if not (error.gone or error.state in RETRIED or error.state in (LOCKED, READ_ONLY)):
                     raise
             if time.monotonic() >= until:
                 raise StoreError(
