@@ -158,22 +158,29 @@ class Writer:
             if not error.gone:
                 raise
             return self._took_place(leaf)
-        return True
+        return not session.alone or self._took_place(leaf)
 
     def _took_place(self, leaf: Put | None) -> bool:
         """Whether a commit whose connection was lost came to pass. Whoever gets the lock on the log's head finds that
-        transaction decided, for it held that lock. Raises `StoreError` if nobody can tell in time."""
+        transaction decided, for it held that lock. It may be decided on the primary alone, where the wait for the
+        standby was cut short: a later commit that does wait makes it sure. Raises `StoreError` if nobody can tell in
+        time."""
         assert leaf is not None  # whatever is written adds a leaf
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                session = Session(self._url)
-                self._session = session
+                self.close()
+                session = self._session = Session(self._url)
                 _, _, _, there = session.run_all(
                     [_BEGIN, _LOCK_LOG, _HEAD, statements.get(LOG_LEAF, leaf.row[:2])]
                 )
-                self._roll_back()
-                return decode(statements.KINDS[LOG_LEAF.name], there) == [leaf.row]
+                if decode(statements.KINDS[LOG_LEAF.name], there) != [leaf.row]:
+                    self._roll_back()
+                    return False
+                # The lock on a row is written too: once the standby has that, it has all that came before.
+                session.run_all([_COMMIT])
+                if not session.alone:
+                    return True
             except PgError as error:
                 self._roll_back()
                 if not (error.gone or error.state in RETRIED or error.state in (LOCKED, READ_ONLY)):
