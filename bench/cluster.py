@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import Unreachable
+from bench.machine import tree
 from bench.serving import free_port
 
 PATIENCE = 60.0
@@ -101,8 +102,7 @@ class Node:
         if self._process is None:
             return
         segment = self._segment()
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._tell(signal.SIGKILL)
         self._process.wait()
         self._process = None
         if segment:  # else each kill leaves a piece of shared memory behind
@@ -114,10 +114,21 @@ class Node:
             return (self.folder / "postmaster.pid").read_text().splitlines()[6].split()[1]
         return ""
 
-    def stop_answering(self) -> None:
-        """Hold all its processes where they are: its machine still acknowledges what is sent to it."""
+    def hold(self) -> None:
+        """Stop all its processes where they are: its machine still acknowledges what is sent to it."""
+        self._tell(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let them go on."""
+        self._tell(signal.SIGCONT)
+
+    def _tell(self, number: signal.Signals) -> None:
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
+        for pid in tree(
+            self._process.pid
+        ):  # each is a group of its own; the first comes first, and starts no other
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 class Cluster:
