@@ -147,7 +147,7 @@ class Client:
     def __init__(self, url: str, token: str, number: int, ledger: Ledger, shared: str, seed: int) -> None:
         self._wire, self._ledger, self.number = Wire(url, token, ledger), ledger, number
         self._random = random.Random(seed * 1000 + number)
-        self._shared = shared
+        self.shared = shared
         self.block = self._agent = ""
         self._first = self._count = 0
         self.unsure_write = False
@@ -164,7 +164,7 @@ class Client:
         self.block, self._first = made["id"], made["version"]
         agent = {
             "name": f"client {self.number}",
-            "block_ids": [self._shared],
+            "block_ids": [self.shared],
             "tools": ["core_memory_append"],
         }
         self._agent = self._made("POST", "/v1/agents/", agent)["id"]
