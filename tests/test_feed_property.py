@@ -28,7 +28,7 @@ from tallystone.vault import Vault, Workspace
 from tallystone.vault.types import Block, Change
 from tallystone.vault.watching import Watch
 
-SEEDS = range(200) if os.environ.get("TALLYSTONE_LONG") else range(2)
+SEEDS = range(200) if os.environ.get("TALLYSTONE_LONG") else range(4)
 STEPS = 60
 SHOWN = (
     "version",

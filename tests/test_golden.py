@@ -20,6 +20,7 @@ from attack.lying import seal_capsule_body
 
 from tallystone import _cbor, crypto, grant_tree, keystore, statements
 from tallystone.audit import checkpoint, leaf, merkle, published, receipt, state
+from tallystone.audit.logkeys import LogKeys
 from tallystone.audit.restored import Lost, Restore, Restored
 from tallystone.errors import Tampered
 from tallystone.keystore import Carried, Invite, Keys, Kit, Nest, Root, Token
@@ -222,6 +223,7 @@ def formats() -> dict[str, bytes]:
     found |= {f"statement/{what}": body.encode() for what, body in LATER.items()}
     found["grant/leaf of a sharer"] = SHARED.encode()
     found["ledger/row"] = LEDGER.seal(1, fixed("grant"), history=True, watch=False)
+    found["log/keys"] = LogKeys(((-1, fixed("log")),)).then(17, fixed("log 2")).encode()
     found["ledger/leaf salt"] = ledger.leaf_salt(fixed("grant"))
     role = {
         "name": "team", "description": "d", "read": fixed("read"), "act": fixed("act"), "head": fixed("head"),
@@ -255,7 +257,7 @@ def formats() -> dict[str, bytes]:
     found["root/full"], found["root/read"] = ROOT.encode("full"), ROOT.encode("read")
     found |= {
         f"key/{name}": getattr(KEYS, name)
-        for name in ("locate", "seal", "own", "sign", "kem", "act", "access")
+        for name in ("locate", "seal", "own", "sign", "kem", "act", "former", "access")
     }
     found |= {f"shelf id/{kind}": KEYS.shelf(kind) for kind in ("block", "agent", "self", "house", "role")}
     found["locator"] = KEYS.locator(BLOCK)
@@ -493,6 +495,13 @@ OTHERS: dict[str, Record] = {
             Entry(fixed("grant"), (fixed("g0"),), None, fixed("new admin")),
             Entry(fixed("grant"), (), (True, False)),
         ),
+    ),
+    "ledger with another key asked for": Record(
+        lambda: ledger.ask_secret(PUBLIC, BLOCK, 1, fixed("grant"), OLD_ROW),
+        b"",
+        b"",
+        lambda sealed: (LEDGER.open(1, sealed), ledger.asked(sealed), ledger.renewed(sealed)),
+        (Entry(fixed("grant"), (fixed("grant"),)), True, True),
     ),
     "ledger turned and then renewed": Record(
         lambda: ledger.renew_secret(

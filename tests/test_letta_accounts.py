@@ -137,7 +137,7 @@ def test_an_invitation_that_cannot_be(http: httpx.Client, body: Any) -> None:
 
 @pytest.mark.anyio
 async def test_guessing_codes_is_slowed_down(fresh_server: Served) -> None:  # noqa: F811
-    app = App(fresh_server.workspace, turnstile=Turnstile(rate=1, burst=3, clock=lambda: 0.0))
+    app = App(fresh_server.workspace, turnstile=Turnstile(rate=1, burst=6, clock=lambda: 0.0))
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         answers = [

@@ -10,8 +10,10 @@ from root_thief import Thief
 
 from tallystone.errors import Denied, Invalid, NotFound, Unauthenticated
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.mail import waiting
 from tallystone.vault.plan import Plan
-from tallystone.vault.types import Credentials
+from tallystone.vault.shelves import agent_keys, find_agent
+from tallystone.vault.types import Credentials, ToolAccess
 
 
 def copy_of(workspace: Workspace, tmp_path: Path, name: str) -> Path:
@@ -253,3 +255,25 @@ def test_a_role_that_is_somebody_elses_is_named_and_its_owner_renews_it(
 def workspace_record(workspace: Workspace, principal: str) -> int:
     with workspace.store.snapshot() as snapshot:
         return workspace.identity(Plan(snapshot), principal, workspace.id).record.root
+
+
+def test_what_an_agent_and_its_user_keep_beside_their_blocks_moves_along(
+    workspace: Workspace, bob: Vault, bob_credentials: Credentials
+) -> None:
+    agent, friend = (bob.create_agent({"name": name}) for name in ("a", "b"))
+    bob.add_passage(agent.id, {"id": "passage-1", "text": "remembered", "tags": []})
+    access = ToolAccess("sse", "https://tools.example/mcp", "Authorization", "secret", {})
+    fields = {"name": "t", "kind": "sse", "url": access.url, "auth_header": "Authorization", "headers": []}
+    server = "mcp_server-00000000-0000-4000-8000-000000000000"
+    bob.create_tool_server(server, fields, access)
+    bob.send_message(friend.id, agent.id, "hello")
+    for renewed in ("", agent.id):
+        bob.rotate_principal(renewed)
+        again = workspace.vault(bob_credentials.token)
+        assert [entry["text"] for entry in again.passages(agent.id, lambda _: True)] == ["remembered"]
+        assert again.open_tool_server(server)[1] == access
+        assert again.has_messages(agent.id)
+    with workspace.store.snapshot() as snapshot:
+        plan, caller = Plan(snapshot), workspace.caller(bob_credentials.token)
+        actor = caller.as_agent(agent_keys(caller, find_agent(caller, plan, agent.id)))
+        assert [letter.text for letter in waiting(actor, plan)] == ["hello"]

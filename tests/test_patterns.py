@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES, PAGES = ROOT / "examples", ROOT / "docs" / "patterns"
 SCRIPTS = ("support_tiers", "task_queue", "personal_assistant", "enterprise")
 LONG = bool(os.environ.get("TALLYSTONE_LONG"))
-RUNS = 20 if LONG else 1
+RUNS = 20 if LONG else 2
 WORKERS, TASKS = 12, 60
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import select
 import socket
+import sqlite3
 import ssl
 import threading
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
+from stores import sqlite_only
 
 from tallystone.errors import Invalid
 from tallystone.server import connections
@@ -285,9 +287,8 @@ def test_a_server_is_ready_unless_the_check_of_its_log_failed(fresh_server: Serv
     assert ready(App(fresh_server.workspace, status=status)) == (200, "")
 
 
+@sqlite_only("the table is made through the file")
 def test_a_server_whose_tables_another_version_changed_is_not_ready(fresh_server: Served) -> None:  # noqa: F811
-    import sqlite3
-
     with sqlite3.connect(fresh_server.workspace.folder / "tallystone.db") as other:
         other.execute("CREATE TABLE later (a)")
     other.close()

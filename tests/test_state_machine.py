@@ -574,7 +574,7 @@ class Sharing(RuleBasedStateMachine):
 
 
 Sharing.TestCase.settings = settings(
-    max_examples=60 if LONG else 5,
+    max_examples=60 if LONG else 8,
     stateful_step_count=50 if LONG else 25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -586,7 +586,7 @@ class TestEveryReadAgreesWithTheModel(Sharing.TestCase):  # type: ignore[name-de
     """What pytest collects."""
 
 
-LIVES, STEPS = (40, 120) if LONG else (2, 60)
+LIVES, STEPS = (40, 120) if LONG else (3, 60)
 
 
 def live(machine: Sharing, chance: random.Random) -> Counter[str]:

@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, parse_text, take_apart
+from tallystone.audit.checkpoint import Checkpoint, parse_text, take_apart
+from tallystone.audit.logkeys import LogKeys
 from tallystone.audit.merkle import HASH_SIZE
 from tallystone.audit.published import WIDTH, Published, Tile, tiles_of
 from tallystone.audit.restored import Authority
@@ -26,16 +27,18 @@ def export(
     authority: Authority,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[int, int]:
-    """Write what the folder lacks. Returns the sizes of the tree that it held, and that it holds now.
+    """Write what the folder lacks. `public`: the log's key, or all that it had (`LogKeys.encode`). Returns the sizes of
+    the tree that it held, and that it holds now.
 
     Raises `Tampered` if what was exported before is not the beginning of this log, naming the first leaf that differs,
     or the restore that gave up what was exported, if `authority` says that it is the root's word; nothing is written
     then. Raises `StoreError` if the folder cannot be written.
     """
-    signed = open_checkpoint(log.checkpoint, origin, public)
+    keys = LogKeys.decode(public)
+    signed = keys.open(log.checkpoint, origin)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        old = _exported(folder, origin, public)
+        old = _exported(folder, origin, keys)
         if old is not None:
             _check_beginning(log, folder, old, authority)
         since = old.size if old is not None else 0
@@ -54,7 +57,7 @@ def export(
     return since, signed.size
 
 
-def _exported(folder: Path, origin: str, public: bytes) -> Checkpoint | None:
+def _exported(folder: Path, origin: str, keys: LogKeys) -> Checkpoint | None:
     try:
         note = (folder / CHECKPOINT).read_bytes()
     except FileNotFoundError:
@@ -66,7 +69,7 @@ def _exported(folder: Path, origin: str, public: bytes) -> Checkpoint | None:
             hint="name another folder",
             code="another_log",
         )
-    return open_checkpoint(note, origin, public)
+    return keys.open(note, origin)
 
 
 def _check_beginning(log: Published, folder: Path, old: Checkpoint, authority: Authority) -> None:

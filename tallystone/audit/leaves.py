@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
-from tallystone.audit.checkpoint import Checkpoint, open_checkpoint
+from tallystone.audit.checkpoint import Checkpoint
 from tallystone.audit.leaf import ROWS, Leaf, ManifestEntry, decode_leaf, decode_manifest, key_hash
+from tallystone.audit.logkeys import LOG_KEY, LogKeys
 from tallystone.audit.merkle import HASH_SIZE, Frontier, leaf_hash
 from tallystone.audit.nodes import NodeCheck
 from tallystone.audit.reading import Beside, Reading, place
@@ -26,7 +27,7 @@ class LogCheck:
         self,
         reading: Reading,
         origin: str,
-        public: bytes,
+        keys: LogKeys,
         tables: tuple[str, ...],
         pins: Mapping[str, bytes],
         since: State | None,
@@ -35,7 +36,9 @@ class LogCheck:
         self._reading = reading
         self._report = reading.report
         self._origin = origin
-        self._public = public
+        self._keys = keys
+        self._renamed: list[int] = []  # leaves that bring a key of the log
+        self._untimely: set[str] = set()  # checkpoints signed with another key than that of their time
         self._history = history
         known = since.live() if since is not None else {}
         self.live: dict[str, dict[bytes, bytes]] = {name: known.get(name, {}) for name in tables}
@@ -47,7 +50,7 @@ class LogCheck:
         self._pins: dict[int, list[tuple[str, Checkpoint]]] = {}
         self._other: list[tuple[str, Checkpoint]] = []  # those that are not of a beginning of this tree
         for where, note in pins.items():
-            if (pinned := self._open(note, where)) is not None:
+            if (pinned := self._open_pin(note, where)) is not None:
                 self._pins.setdefault(pinned.size, []).append((where, pinned))
         self._nodes = NodeCheck(reading, self.tree)
 
@@ -60,6 +63,7 @@ class LogCheck:
         self._check_leaves()
         self._nodes.finish(signed)
         self._check_head(head, signed)
+        self._check_keys()
         self._check_details_deleted()
 
     # In order
@@ -89,7 +93,7 @@ class LogCheck:
                 )
             for size in [size for size in self._pins if size < self._start]:
                 for where, pinned in self._pins.pop(size):
-                    if tree.root(size) != pinned.root:
+                    if tree.root(size) != pinned.root or where in self._untimely:
                         self._other.append((where, pinned))
         except Tampered as error:
             self._report.add("log_node", error.message)
@@ -112,7 +116,9 @@ class LogCheck:
                     self._add(LOG_DETAIL, seq, "lies beside a leaf that has no detail")
             elif leaf is not None:
                 self._check_detail(seq, leaf.digest, detail)
-                if leaf.kind == RESTORE and (wrong := self._history.note(self.tree, detail)):
+                if leaf.kind == LOG_KEY:
+                    self._renamed.append(seq)
+                if leaf.kind == RESTORE and (wrong := self._history.note(self.tree, detail, self._there)):
                     self._add(LOG_DETAIL, seq, wrong)
                 if manifest is not None:
                     self._add(LOG_MANIFEST, seq, "lies beside a leaf that has no manifest")
@@ -120,6 +126,9 @@ class LogCheck:
         details.take(None)
         manifests.take(None)
         self._report.root = self.tree.root()
+
+    def _there(self, table: Table, key: Row) -> bool:
+        return key_hash(key) in self.live[table.name]
 
     def _rows(self, table: Table) -> Iterator[Row]:
         return self._reading.rows_from(table, start=self._start) if self._start else self._reading.rows(table)
@@ -149,7 +158,7 @@ class LogCheck:
     def _check_pins(self) -> None:
         """Those checkpoints that are over exactly as many leaves as the tree has now."""
         for where, pinned in self._pins.pop(self.tree.size, ()):
-            if self.tree.root() != pinned.root:
+            if self.tree.root() != pinned.root or where in self._untimely:
                 self._other.append((where, pinned))
 
     def _judge_pins(self) -> None:
@@ -158,6 +167,9 @@ class LogCheck:
         for where, pinned in (*self._other, *above):
             if (gone := self._history.gave_up(pinned)) is not None:
                 self._report.given_up[where] = gone
+            elif where in self._untimely:
+                signed = f"checkpoint of {pinned.size} leaves is signed with the log's key of another time"
+                self._report.add("log_head", f"the {_pinned(where)} {signed}")
             elif pinned.size > size:
                 what = f"the log was rolled back: {size} leaves, {_pinned(where)} {pinned.size}"
                 self._report.add("log_head", what, leaf=size)
@@ -246,11 +258,33 @@ class LogCheck:
     def _open(self, note: Cell, where: str) -> Checkpoint | None:
         try:
             if isinstance(note, bytes):
-                return open_checkpoint(note, self._origin, self._public)
+                return self._keys.open(note, self._origin)
             self._report.add(where, "holds no checkpoint")
         except Tampered as error:
             self._report.add(where, error.message)
         return None
+
+    def _open_pin(self, note: bytes, where: str) -> Checkpoint | None:
+        try:
+            pinned, timely = self._keys.open_any(note, self._origin)
+        except Tampered as error:
+            self._report.add(where, error.message)
+            return None
+        if not timely:
+            self._untimely.add(where)
+        return pinned
+
+    def _check_keys(self) -> None:
+        """Each key of the log begins with a leaf that brings it, and no leaf brings another."""
+        known = [size for size in self._keys.changes if size >= self._start]
+        ends = [*known, self.tree.size + 1][1:]
+        if len(known) != len(self._renamed) or any(
+            not start <= seq < end for start, seq, end in zip(known, self._renamed, ends, strict=True)
+        ):
+            where = f"log_leaf {self._renamed[0]}" if self._renamed else "workspace"
+            self._report.add(
+                where, "the leaves that bring keys of the log are not those that its record names"
+            )
 
     def _check_details_deleted(self) -> None:
         for key, seq in self._absent.items() if LOG_DETAIL.name not in self._reading.unreadable else ():

@@ -17,7 +17,7 @@ from tallystone.audit.checkpoint import Checkpoint
 from tallystone.audit.merkle import Frontier
 from tallystone.errors import Tampered
 from tallystone.statements import Body, Signed
-from tallystone.store.tables import Cell
+from tallystone.store.tables import Cell, Row, Table
 
 RESTORE = "restore"
 """The kind of the leaf. What lies beside it is the signed statement itself, not sealed."""
@@ -40,8 +40,11 @@ class Restore(Body):
     time: int
 
 
-Authority = Callable[[Signed, Restore], bool]
-"""Whether a restore statement is the word of the workspace's root: permission, not only a good signature."""
+There = Callable[[Table, Row], bool]
+"""Whether the store had a row with this key when the leaf in question was written."""
+Authority = Callable[[Signed, Restore, There], bool]
+"""Whether a restore statement is the word of the workspace's root: permission, not only a good signature. Under a
+record that had another after it by then it is not: whoever stole that key says nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def is_restore(detail: bytes) -> bool:
         return False
 
 
-def read_restore(seq: int, root: bytes, detail: Cell, authority: Authority) -> Restored:
+def read_restore(seq: int, root: bytes, detail: Cell, authority: Authority, there: There) -> Restored:
     """The restore whose leaf has the number `seq` and follows the tree with this `root`. Raises `Tampered` unless the
     statement is the root's and of just this place."""
     if not isinstance(detail, bytes):
@@ -94,7 +97,7 @@ def read_restore(seq: int, root: bytes, detail: Cell, authority: Authority) -> R
     statement = Restore.decode(signed.body)
     if signed.type != RESTORE or (statement.size, statement.root) != (seq, root):
         raise Tampered("a restore statement is of another place")
-    if not authority(signed, statement):
+    if not authority(signed, statement, there):
         raise Tampered("a restore statement is not the word of the workspace's root")
     return Restored(seq, statement.time, tuple(_lost(statement.lost, statement.size)), branch_of(detail))
 
@@ -136,12 +139,12 @@ class History:
         self.restores = list(earlier)
         self._authority = authority
 
-    def note(self, tree: Frontier, detail: Cell) -> str:
+    def note(self, tree: Frontier, detail: Cell, there: There) -> str:
         """Take note of the restore that follows `tree`; what is wrong with it, or nothing."""
         if self._authority is None:
             return ""
         try:
-            self.restores.append(read_restore(tree.size, tree.root(), detail, self._authority))
+            self.restores.append(read_restore(tree.size, tree.root(), detail, self._authority, there))
         except Tampered as error:
             return error.message
         return ""

@@ -5,10 +5,12 @@ checkpoint.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 
 from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, origin_of, sign_checkpoint
 from tallystone.audit.leaf import ROWS, Leaf, encode_manifest, key_hash, row_hash
+from tallystone.audit.logkeys import LOG_KEY, keys_in
 from tallystone.audit.merkle import Frontier, leaf_hash
 from tallystone.audit.restored import RESTORE, branch_of
 from tallystone.audit.tree import kept
@@ -28,11 +30,20 @@ class LogSequencer(Sequencer):
     begin only in the transaction that writes the workspace's own row.
     """
 
-    def __init__(self, workspace: bytes, seed: bytes, clock: Callable[[], int]) -> None:
-        """`workspace`: its id. `seed`: the log's Ed25519 seed, 32 bytes. `clock`: unix seconds."""
+    def __init__(
+        self,
+        workspace: bytes,
+        seed: bytes,
+        clock: Callable[[], int],
+        seeds: Callable[[], Sequence[bytes]] = tuple,
+    ) -> None:
+        """`workspace`: its id. `seed`: the log's Ed25519 seed, 32 bytes. `clock`: unix seconds. `seeds`: asked for the
+        seeds that there are, when the log goes on under another key."""
         self._origin = origin_of(workspace)
         self._signer = Signer(seed)
         self._clock = clock
+        self._seeds = seeds
+        self._before: bytes | None = None
         self._written: Row | None = None
         self._branch = ""
         self._seen = (0, b"")
@@ -40,6 +51,10 @@ class LogSequencer(Sequencer):
     def bind(self, workspace: bytes) -> None:
         """Say whose log this is, for a caller who learns it from the store that the sequencer opens."""
         self._origin = origin_of(workspace)
+
+    def goes_on_from(self, public: bytes) -> None:
+        """Take a head that this key signed, once: for a restore whose root names another key in the same commit."""
+        self._before = public
 
     def sequence(self, head: Row | None, events: Sequence[Event], changes: Sequence[RowChange]) -> list[Put]:
         """See `Sequencer.sequence`. Raises `Tampered` for a head that does not verify, `Invalid` for bad
@@ -49,7 +64,7 @@ class LogSequencer(Sequencer):
         last counts.
         """
         tree = self._continue(head) if head is not None else self._begin(changes)
-        branch = self._branch
+        branch, signer = self._branch, self._signer
         minute = self._clock() // 60
         puts: list[Put] = []
         for event in events:
@@ -59,14 +74,16 @@ class LogSequencer(Sequencer):
             puts += _grow(tree, minute, event.kind, event.detail)
             if event.kind == RESTORE:
                 branch = branch_of(event.detail)
+            if event.kind == LOG_KEY:
+                signer = self._signer_of(keys_in(event.detail).newest)
         if changes:
             body = _manifest(changes)
             puts.append(Put(LOG_MANIFEST, (WS, tree.size, body)))
             puts += _grow(tree, minute, ROWS, body)
         checkpoint = Checkpoint(self._origin, tree.size, tree.root(), branch)
         # Remembered although the transaction may still fail: it is a head that we would sign either way.
-        self._written = (WS, tree.size, tree.pack(), sign_checkpoint(checkpoint, self._signer))
-        self._branch = branch
+        self._written = (WS, tree.size, tree.pack(), sign_checkpoint(checkpoint, signer))
+        self._branch, self._signer = branch, signer
         puts.append(Put(LOG_HEAD, self._written))
         return puts
 
@@ -85,7 +102,7 @@ class LogSequencer(Sequencer):
         except ValueError as error:
             raise Tampered("the log's head is malformed") from error
         if head != self._written:  # another process wrote it, or somebody else did
-            signed = open_checkpoint(note, self._origin, self._signer.public)
+            signed = self._open(note)
             if (signed.size, signed.root) != (size, tree.root()):
                 raise Tampered("the log's head is not what its checkpoint says")
             self._branch = signed.branch
@@ -96,6 +113,29 @@ class LogSequencer(Sequencer):
             )
         self._seen = size, packed
         return tree
+
+    def _open(self, note: bytes) -> Checkpoint:
+        """The checkpoint of a head: by the key that we sign with, or another that lies where ours did."""
+        try:
+            return open_checkpoint(note, self._origin, self._signer.public)
+        except Tampered as error:
+            for seed in self._seeds():
+                signer = Signer(seed)
+                with suppress(Tampered):
+                    signed = open_checkpoint(note, self._origin, signer.public)
+                    self._signer = signer
+                    return signed
+            if self._before is None:
+                raise error
+            return open_checkpoint(note, self._origin, self._before)
+
+    def _signer_of(self, public: bytes) -> Signer:
+        """Who signs under a new key. Raises `Invalid` if its seed is not here."""
+        for signer in (self._signer, *map(Signer, self._seeds())):
+            if signer.public == public:
+                self._before = None
+                return signer
+        raise Invalid("the seed of the log's next key is not here")
 
     def _begin(self, changes: Sequence[RowChange]) -> Frontier:
         begins = any(table.name == WORKSPACE.name and row is not None for table, _, row in changes)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tallystone import _cbor
-from tallystone.audit.checkpoint import open_checkpoint, parse_text, take_apart
+from tallystone.audit.checkpoint import parse_text, take_apart
+from tallystone.audit.logkeys import LogKeys
 from tallystone.audit.merkle import HASH_SIZE, Frontier
 from tallystone.audit.restored import Restored, pack_restores, unpack_restores
 from tallystone.errors import Tampered
@@ -61,9 +62,9 @@ def pack_rows(live: dict[str, dict[bytes, bytes]]) -> dict[str, bytes]:
 
 
 def decode_state(data: bytes, origin: str, public: bytes) -> State:
-    """The state in these bytes. Raises `Tampered` if it is none, or not of this log and signed by its key."""
+    """The state in these bytes. Raises `Tampered` if it is none, or not of this log and signed with its key then."""
     note, packed, tables, restores = _taken_apart(data)
-    signed = open_checkpoint(note, origin, public)
+    signed = LogKeys.decode(public).open(note, origin)
     try:
         fits = Frontier(signed.size, packed).root() == signed.root
     except ValueError:

@@ -21,9 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tallystone.audit.checkpoint import open_checkpoint, origin_of
+from tallystone.audit.checkpoint import origin_of
 from tallystone.audit.leaf import decode_manifest, key_hash, row_hash
 from tallystone.audit.leaves import LogCheck
+from tallystone.audit.logkeys import LogKeys
 from tallystone.audit.reading import Progress, Reading, place
 from tallystone.audit.report import FINDINGS_LIMIT, Finding, Report
 from tallystone.audit.restored import Authority, History
@@ -71,7 +72,8 @@ def verify(
 ) -> Report:
     """Check the store under `snapshot`.
 
-    `log_public`: the log's Ed25519 key, from the signed workspace record or, better, from elsewhere.
+    `log_public`: the log's Ed25519 key, or all that it had one after the other (`LogKeys.encode`), from the signed
+    workspace record or, better, from elsewhere.
     `workspace`: the workspace's id, which is taken from its row if not given. `pin`: an earlier checkpoint
     note of this log; `pins`: more of them, by who keeps them. `since`: the encoded `State` of an earlier check, which
     is then trusted, and continued; after a restore everything is checked anew, and the state is one more pin.
@@ -83,14 +85,15 @@ def verify(
     reading = Reading(snapshot, report, progress)
     origin = _origin(reading, workspace)
     notes = {**(pins or {}), **({} if pin is None else {"pin": pin})}
+    keys = LogKeys.decode(log_public)
     state = decode_state(since, origin, log_public) if since is not None else None
-    if state is not None and not _goes_on(reading, state, origin, log_public):
+    if state is not None and not _goes_on(reading, state, origin, keys):
         notes["state"], state = state.checkpoint, None
     report.since = 0 if state is None else state.size
     for where, what in snapshot.schema_findings(deep=state is None):
         report.add(where, what)
     history = History(authority, () if state is None else state.restores)
-    log = LogCheck(reading, origin, log_public, tuple(table.name for table in _LIVE), notes, state, history)
+    log = LogCheck(reading, origin, keys, tuple(table.name for table in _LIVE), notes, state, history)
     log.run()
     packed = pack_rows(log.live) if keep_state else {}
     rows = _RowCheck(reading, log.live)
@@ -112,12 +115,12 @@ def _origin(reading: Reading, workspace: bytes | None) -> str:
     return origin_of(workspace)
 
 
-def _goes_on(reading: Reading, state: State, origin: str, public: bytes) -> bool:
+def _goes_on(reading: Reading, state: State, origin: str, keys: LogKeys) -> bool:
     """Whether the log is of the branch that the state is of. A head that cannot be read is for the check to name."""
     row = reading.get(LOG_HEAD, (WS,))
     note = None if row is None else row[3]
     try:
-        branch = open_checkpoint(note, origin, public).branch if isinstance(note, bytes) else state.branch
+        branch = keys.open(note, origin).branch if isinstance(note, bytes) else state.branch
     except Tampered:
         return True
     known = state.restores[-1].branch if state.restores else ""

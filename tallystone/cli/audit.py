@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from tallystone.audit.cosignature import WITNESS, cosigned_at, parse_key
 from tallystone.audit.receipt import verify_receipt
 from tallystone.cli.group import command, group
-from tallystone.cli.place import AsJson, Keyless, Place, TokenFile, Usage, offered_token
+from tallystone.cli.place import AsJson, Keyless, Place, TokenFile, Usage, offered_token, read_token
 from tallystone.cli.terminal import document, emit, line, moment, plain, progress, say, stdout, table
 from tallystone.vault.publishing import leaf_of
 from tallystone.vault.types import AuditEvent
@@ -118,9 +118,32 @@ def key(*, place: Place = Place()) -> int:
     with place.log() as log:
         view = log.view()
     if place.as_json:
-        emit({"origin": view.origin, "key": view.key})
+        emit({"origin": view.origin, "key": view.key, "keys": view.keys})
     else:
         line(view.key)
+        for one in view.keys[:-1]:
+            say(f"for checkpoints of up to {one.last} leaves: {one.key}", style="dim")
+    return 0
+
+
+@command(app, "rotate-key", "tallystone audit rotate-key --data ./data")
+def rotate_key(*, token_file: TokenFile = None, place: Keyless = Keyless()) -> int:
+    """Give the log a new key, by the word of the workspace's first user. What the former one signed stays good; it
+    signs nothing that comes after. The new verifier key goes to stdout, for witnesses and whoever checks receipts.
+
+    Parameters
+    ----------
+    token_file
+        File that holds the token; - is standard input. Also: the token itself in TALLYSTONE_TOKEN.
+    """
+    token = read_token(token_file)
+    with place.workspace() as workspace:
+        made = workspace.vault(token).rotate_log_key()
+    if place.as_json:
+        emit({"key": made})
+    else:
+        line(made)
+    say("Keep a copy of server-keys in another place. Servers that run go on by themselves.", style="dim")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tallystone.cli import values
 from tallystone.cli.wire import Wire, path
-from tallystone.vault.types import LogView, WitnessInfo
+from tallystone.vault.types import LogKeyInfo, LogView, WitnessInfo
 
 
 class RemoteLog:
@@ -26,7 +26,8 @@ class RemoteLog:
         """The log's name, key and size, and its witnesses."""
         answer = self._wire.call("GET", "/v1/log/witnesses")[0]
         listed = [values.plain(WitnessInfo, item) for item in answer["witnesses"]]
-        return LogView(str(answer["origin"]), str(answer["key"]), int(answer["size"]), listed)
+        keys = [values.plain(LogKeyInfo, item) for item in answer.get("keys", [])]
+        return LogView(str(answer["origin"]), str(answer["key"]), int(answer["size"]), listed, keys)
 
 
 class RemoteAuditors:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tallystone.cli import values
 from tallystone.cli.verbs import Verbs
 from tallystone.cli.wire import path
-from tallystone.vault.types import Rotated
+from tallystone.vault.rotated import Rotated
 
 
 class RemoteRoots(Verbs):

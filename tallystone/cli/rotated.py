@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from tallystone.cli.place import Place
 from tallystone.cli.terminal import emit, line, say, warn
-from tallystone.vault.types import Rotated
+from tallystone.vault.rotated import Rotated
 
 
 def hear(place: Place, token: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tallystone.cli.terminal import moment
 from tallystone.vault.answers import Answered, AuditPage, Named, Span
 from tallystone.vault.questions import Question
+from tallystone.vault.rotated import Rotated
 from tallystone.vault.types import (
     EXTRA_FIELDS,
     Agent,
@@ -23,7 +24,6 @@ from tallystone.vault.types import (
     ModelKeyInfo,
     Receipt,
     Role,
-    Rotated,
     TokenInfo,
 )
 from tallystone.vault.versions import Blame, BlameLine, PastVersion, UndoConflict, Undone, Versions

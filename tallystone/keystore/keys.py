@@ -76,14 +76,16 @@ class Root:
     def decode(cls, data: bytes, shred_key_of: ShredKeyOf = lambda _: None) -> Root:
         """Raises `Tampered`, and `Unauthenticated` if it was nested in a key that is gone."""
         value = _cbor.decode(data)
-        if isinstance(value, list) and _cbor.fits(value, (bytes, bytes, bytes, int)):
-            slot, wrapped, pin, form = value
-            nest = find_nest(slot, shred_key_of)
-            halves = nest.unwrap(wrapped)
-            if form != 1 or len(halves) not in (crypto.KEY_SIZE, 2 * crypto.KEY_SIZE):
-                raise Tampered("a sealed root is malformed")
-            return cls(halves[: crypto.KEY_SIZE], halves[crypto.KEY_SIZE :] or None, pin, nest)
-        return cls(*_cbor.unpack(data, "a sealed root", bytes, (bytes, type(None)), bytes))
+        if not isinstance(value, list):
+            raise Tampered("a sealed root is malformed")
+        if _cbor.fits(value, (bytes, bytes, bytes, int)) and value[3] == 1:
+            nest = find_nest(value[0], shred_key_of)
+            halves = nest.unwrap(value[1])
+            if len(halves) in (crypto.KEY_SIZE, 2 * crypto.KEY_SIZE):
+                return cls(halves[: crypto.KEY_SIZE], halves[crypto.KEY_SIZE :] or None, value[2], nest)
+        elif _cbor.fits(value, (bytes, (bytes, type(None)), bytes)):
+            return cls(*value)
+        raise Tampered("a sealed root is malformed")
 
 
 def new_root(pin: bytes) -> Root:
@@ -125,6 +127,13 @@ class Keys:
     def known(self) -> bytes:
         """Marks the blocks that a listener of this principal's knows."""
         return crypto.derive(self.root.read, "root/known")
+
+    @cached_property
+    def recall(self) -> bytes:
+        """Seals what a process keeps of blocks between requests. A token of another scope has another one."""
+        if self.root.act is None:
+            return crypto.derive(self.root.read, "root/recall")
+        return crypto.derive_from_both(self.root.read, self.root.act, "root/recall")
 
     def _act(self, label: str) -> bytes:
         if self.root.act is None:

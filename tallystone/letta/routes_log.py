@@ -54,4 +54,7 @@ def witnesses(log: PublicLog, params: Mapping[str, str], query: Query) -> Answer
         }
         for one in view.witnesses
     ]
-    return Answer({"origin": view.origin, "key": view.key, "size": view.size, "witnesses": listed})
+    keys = [asdict(one) for one in view.keys]
+    return Answer(
+        {"origin": view.origin, "key": view.key, "keys": keys, "size": view.size, "witnesses": listed}
+    )

@@ -16,7 +16,8 @@ from tallystone.errors import Invalid, NotFound, Taken
 from tallystone.letta.bodies import AccessPolicy, AccessTokenCreate, TokenCreate, decode
 from tallystone.letta.call import Answer, Call, check_id
 from tallystone.letta.wire import stamp
-from tallystone.vault.types import Rotated, TokenInfo
+from tallystone.vault.rotated import Rotated
+from tallystone.vault.types import TokenInfo
 
 _SHOWN = Taken(
     "this was made by the first of these requests, and its secret was shown once",

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-from urllib.parse import quote
 
-import anyio
-import anyio.to_thread
 import structlog
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,14 +26,17 @@ from tallystone.server import errors
 from tallystone.server.auth import Turnstile, bearer
 from tallystone.server.feed import LISTENERS, LISTENERS_EACH, Pump
 from tallystone.server.limits import MAX_BODIES, Bodies, Gone, check_head, read_body
+from tallystone.server.logs import log_crash
 from tallystone.server.metrics import PATH as METRICS
 from tallystone.server.metrics import Metrics, Readers
 from tallystone.server.paths import Match, Paths
 from tallystone.server.rates import Buckets, rate_limited
 from tallystone.server.readiness import Readiness
+from tallystone.server.request import Request
 from tallystone.server.retries import Flights, retry_of
 from tallystone.server.senders import Network, sender
 from tallystone.server.status import Status
+from tallystone.server.threads import Threads
 from tallystone.server.traces import Traces
 from tallystone.vault import Workspace
 from tallystone.vault.awaiting import Owed, no_witness, owing, too_late
@@ -52,9 +51,6 @@ QUEUE = 1000
 """Requests that wait, unless the settings say otherwise."""
 TURN_GRACE = 1.0
 """Seconds that turns without a client get to end when the server stops, after its requests have ended."""
-
-METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
-"""Those that any route has. Others are `-` where they are counted: a client may send any word."""
 
 T = TypeVar("T")
 _OPEN = frozenset(path.encode() for path in OPEN_PATHS)
@@ -89,7 +85,6 @@ class App:
         `queue` requests wait beside the `threads` that are worked on. `rates` bounds each principal's."""
         self._workspace = workspace
         self._max_body = max_body
-        self._threads = threads
         self._paths = Paths(ROUTES)
         self._turnstile = turnstile or Turnstile()
         self._models = models
@@ -98,14 +93,14 @@ class App:
         self._ask_seconds = ask_seconds
         self._post: Post | None = None
         self._flights = Flights()
-        self._turns = UnderWay(lambda error: _log_crash(error, "turn"))
+        self._turns = UnderWay(lambda error: log_crash(error, "turn"))
         self._pump = Pump(
             workspace,
             listeners=listeners,
             listeners_each=listeners_each,
-            crashed=lambda error: _log_crash(error, "feed"),
+            crashed=lambda error: log_crash(error, "feed"),
         )
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._threads = Threads(threads)
         self._most, self.working = threads + queue, 0
         self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))
         self._rates, self._proxies = rates, proxies
@@ -132,10 +127,11 @@ class App:
         await self._turns.stop(TURN_GRACE)
         if self._models is not None:
             await self._models.close()
+        self._threads.close()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        request = _Request(scope, receive)
+        request = Request(scope, receive)
         code = ""
         try:
             if self._traces is None:
@@ -146,7 +142,7 @@ class App:
             return
         except Exception as error:
             if not isinstance(error, TallystoneError):
-                _log_crash(error, request.template)
+                log_crash(error, request.template)
             answer, code = errors.answer(error), errors.code_of(error)
         finally:
             self._bodies.held -= request.held
@@ -173,7 +169,7 @@ class App:
             ms=round((time.perf_counter() - began) * 1000, 1),
         )
 
-    async def _answer(self, request: _Request) -> Answer:
+    async def _answer(self, request: Request) -> Answer:
         check_head(request.raw_path, request.query, request.raw_headers)
         if request.raw_path.rstrip(b"/") + b"/" in _OPEN:
             return await self._open(request)
@@ -212,7 +208,7 @@ class App:
                 await self._denied(request, "unauthenticated")
                 raise stranger.error from None
 
-    async def _traced(self, request: _Request, traces: Traces) -> Answer:
+    async def _traced(self, request: Request, traces: Traces) -> Answer:
         with traces.request(request.headers) as span:
             status, code = 500, "internal"
             try:
@@ -230,7 +226,7 @@ class App:
                     span, request.template, request.known_method, status, code, len(request.leaves)
                 )
 
-    async def _read_metrics(self, request: _Request, metrics: Metrics, readers: Readers) -> Answer:
+    async def _read_metrics(self, request: Request, metrics: Metrics, readers: Readers) -> Answer:
         request.template = METRICS.decode()
         if request.method != "GET":
             raise errors.wrong_method(("GET",))
@@ -255,14 +251,14 @@ class App:
                 }
             )
 
-    async def _body(self, request: _Request, limit: int) -> bytes:
+    async def _body(self, request: Request, limit: int) -> bytes:
         def take(size: int) -> None:
             self._bodies.take(size)
             request.held += size
 
         return await read_body(request.receive, request.headers, limit, take)
 
-    async def _open(self, request: _Request) -> Answer:
+    async def _open(self, request: Request) -> Answer:
         if request.method != "GET":
             raise errors.wrong_method(("GET",))
         request.template = request.raw_path.decode("ascii")
@@ -276,7 +272,7 @@ class App:
             self._readiness.check()
         return health()
 
-    async def _open_post(self, request: _Request, template: str) -> Answer:
+    async def _open_post(self, request: Request, template: str) -> Answer:
         """What strangers may send. Each try passes the turnstile, or codes could be guessed at any speed."""
         request.template = template
         if request.method != "POST":
@@ -286,7 +282,7 @@ class App:
         return await self._admitted(lambda: OPEN_POSTS[template](self._workspace, body))
 
     def _work(
-        self, found: Match, request: _Request, token: str, body: bytes, retry: Retry | None
+        self, found: Match, request: Request, token: str, body: bytes, retry: Retry | None
     ) -> Answer | Later:
         """In a thread: open the caller's vault, run the route."""
         try:
@@ -306,13 +302,13 @@ class App:
         with self._traces.operation(found.route.path):
             return found.route.run(call)
 
-    async def _denied(self, request: _Request, code: str) -> None:
+    async def _denied(self, request: Request, code: str) -> None:
         """Log a refusal durably. Raises `Refusal` (429) when there are too many."""
         self._turnstile.enter(self._sender(request))
         content = {"code": code, "method": request.method[:10], "route": request.template}
         await self._admitted(lambda: self._workspace.denied(content))
 
-    def _sender(self, request: _Request) -> str:
+    def _sender(self, request: Request) -> str:
         return sender(request.peer, request.headers, self._proxies)
 
     async def _admitted(self, work: Callable[[], T]) -> T:
@@ -326,8 +322,6 @@ class App:
             self.working -= 1
 
     async def _thread(self, work: Callable[[], T]) -> T:
-        if self._limiter is None:  # belongs to the running loop, so it cannot be made before
-            self._limiter = anyio.CapacityLimiter(self._threads)
         owed = Owed()
 
         def run() -> T:
@@ -335,7 +329,7 @@ class App:
                 return work()
 
         try:
-            return await anyio.to_thread.run_sync(run, limiter=self._limiter)
+            return await self._threads.run(run)
         finally:  # an error tells of what was read as well
             if owed.size:
                 await self._witnessed(owed.size)
@@ -351,27 +345,6 @@ class App:
             raise too_late() from None
 
 
-class _Request:
-    """What of the ASGI scope is used, decoded once. `template` is all that a log may say of the path."""
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.method: str = scope["method"]
-        raw = scope.get("raw_path")
-        # the raw path of some servers includes the query
-        self.raw_path: bytes = raw.split(b"?", 1)[0] if raw is not None else quote(scope["path"]).encode()
-        self.query: bytes = scope.get("query_string", b"")
-        self.raw_headers: list[tuple[bytes, bytes]] = list(scope["headers"])
-        self.headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self.raw_headers
-        }
-        self.known_method = self.method if self.method in METHODS else "-"
-        self.receive = receive
-        self.peer: str = (scope.get("client") or ("",))[0]
-        self.held = 0  # bytes of its body
-        self.template = "-"
-        self.leaves: Sequence[int] = ()
-
-
 def _named(leaves: Sequence[int]) -> dict[str, str]:
     """The header that names what the request has logged, in order: the last is the operation that the answer tells of.
     A stranger's refusals are not named to it: they would tell how much others do."""
@@ -384,15 +357,6 @@ class _Stranger(Exception):
     def __init__(self, error: Unauthenticated) -> None:
         super().__init__()
         self.error = error
-
-
-def _log_crash(error: BaseException, template: str) -> None:
-    """Say where it broke, and not with what: messages of foreign exceptions may quote data."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = [
-        f"{frame.filename.rpartition('tallystone/')[2]}:{frame.lineno}:{frame.name}" for frame in frames[-6:]
-    ]
-    _log.error("crash", route=template, error=type(error).__name__, where=where)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

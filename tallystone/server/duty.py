@@ -74,14 +74,24 @@ def _held(folder: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def housekeeping(workspace: Workspace, status: Status, check_every: int) -> Iterator[None]:
-    """Check the log at the start and every now and then, and purge what has expired, in a thread beside the server."""
+def housekeeping(
+    workspace: Workspace, status: Status, check_every: int, since: float | None = None
+) -> Iterator[None]:
+    """Check the log at the start and every now and then, and purge what has expired, in a thread beside the server.
+
+    `since`: when the first of the server's processes began. Whoever takes over from another checks nothing that was
+    checked after that, or each death would cost a look at every row.
+    """
     stop = threading.Event()
+    _log.info("periodic jobs")
 
     def work() -> None:
-        check(workspace, status)  # first: what a purge removes, no later check can look at
+        last, waited = status.check, 0
+        if since is not None and last is not None and last.at >= int(since) and not last.problem:
+            waited = max(0, workspace.now() - last.at)
+        else:
+            check(workspace, status)  # first: what a purge removes, no later check can look at
         purge(workspace)
-        waited = 0
         while not stop.wait(PURGE_SECONDS):
             waited += PURGE_SECONDS
             purge(workspace)

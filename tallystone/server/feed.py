@@ -167,7 +167,9 @@ class Pump:
         checked = time.monotonic()
         while self._ears:
             try:
-                if self._feed.poll():
+                # A database may keep us waiting, and the loop must not wait: a thread asks whether there is anything.
+                asked = not self._feed.remote or await self._thread(self._feed.has_moved)
+                if asked and self._feed.poll():
                     self._hear()
             except TallystoneError as error:
                 _log.error("feed", code=error.code, error=error.message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 import structlog
 
@@ -47,3 +48,14 @@ class _Stderr:
         sys.stderr.flush()
 
     log = debug = info = warning = error = critical = msg
+
+
+def log_crash(error: BaseException, template: str) -> None:
+    """Say where it broke, and not with what: messages of foreign exceptions may quote data."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [
+        f"{frame.filename.rpartition('tallystone/')[2]}:{frame.lineno}:{frame.name}" for frame in frames[-6:]
+    ]
+    structlog.get_logger("tallystone.server").error(
+        "crash", route=template, error=type(error).__name__, where=where
+    )

@@ -48,11 +48,13 @@ _log = structlog.get_logger("tallystone.server")
 
 @dataclass(frozen=True)
 class Worker:
-    """Which of several processes this is, how many had its number before, and what it reads when it is left alone."""
+    """Which of several processes this is, how many had its number before, what it reads when it is left alone, and when
+    the first of all began."""
 
     number: int
     starts: int
     lifeline: int
+    since: float
 
 
 def serve(workspace: Workspace, settings: Settings, announce: Callable[[str], None] | None = None) -> None:
@@ -80,13 +82,14 @@ def serve_many(
     Readers(settings)
     if settings.http == "granian":
         http_granian.check()
+    since = time.time()
     with listening(settings.host, settings.port) as bound:
         (announce or _announce)(url_of(settings.host, bound, settings.scheme))
 
         def work(number: int, starts: int, lifeline: int) -> None:
             configure(settings.log_format, settings.log_level, worker=number)
             with opened() as workspace, Inherited(fileno=os.dup(bound.fileno())) as mine:
-                _serve_on(workspace, settings, mine, Worker(number, starts, lifeline))
+                _serve_on(workspace, settings, mine, Worker(number, starts, lifeline, since))
 
         with TemporaryDirectory(prefix="tallystone-metrics-") as folder:
             if settings.metrics != "off":
@@ -112,7 +115,8 @@ def _serve_on(
     @contextmanager
     def jobs() -> Iterator[None]:
         status.begin()
-        with housekeeping(workspace, status, settings.check_every), witnessing.under_way():
+        since = None if worker is None else worker.since
+        with housekeeping(workspace, status, settings.check_every, since), witnessing.under_way():
             yield
 
     with witnessing.answering(), on_duty(workspace.folder, jobs):

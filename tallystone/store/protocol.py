@@ -150,6 +150,11 @@ class CommitObserver(Protocol):
 class Store(Protocol):
     """Rows, and the one way to change them. Safe to use from several threads."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether it lies behind a network: a call may take seconds, which no event loop can wait."""
+        ...
+
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """A new read view. It sees every batch that was acknowledged before it is entered."""
         ...

@@ -7,15 +7,25 @@ from datetime import datetime
 
 from tallystone.errors import Invalid
 from tallystone.keystore import ACTIVE, SUSPENDED
-from tallystone.vault import accounts, auditing, charter, invitations, model_keys, renewing, roles, tokens
+from tallystone.vault import (
+    accounts,
+    auditing,
+    charter,
+    invitations,
+    logkey,
+    model_keys,
+    renewing,
+    roles,
+    tokens,
+)
 from tallystone.vault.caller import Caller
+from tallystone.vault.rotated import Rotated
 from tallystone.vault.types import (
     CharterView,
     Credentials,
     InviteInfo,
     ModelKeyInfo,
     Principal,
-    Rotated,
     TokenInfo,
 )
 
@@ -107,6 +117,14 @@ class Administration:
         """End a token that somebody else may have, with a new root for its principal. If it is this very token, the
         answer has one that replaces it; `told` hears of that one at once, before the rest is done."""
         return renewing.rotate_for_token(self._caller, kid, progress=progress, told=told)
+
+    # -- the log's key ------------------------------------------------------------------------------------------
+
+    def rotate_log_key(self) -> str:
+        """A new key for the log, named by the workspace's first user, who alone may. Checkpoints are signed with it
+        from now on; the former one counts for the earlier ones alone. Returns the new verifier key."""
+        logkey.rotate_log_key(self._caller)
+        return self._caller.workspace.log.key
 
     # -- keys of model providers --------------------------------------------------------------------------------
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tallystone.audit.checkpoint import Checkpoint, open_checkpoint
+from tallystone.audit.checkpoint import Checkpoint
 from tallystone.audit.cosignature import WITNESS, cosigned, cosigned_at, parse_key
 from tallystone.audit.published import submission
 from tallystone.errors import Tampered
+from tallystone.vault.logkey import log_keys
 from tallystone.vault.publishing import is_lost
 from tallystone.vault.workspace import Workspace
 
@@ -96,7 +97,8 @@ class Cosigning:
             return None, 0
         try:
             seen = cosigned_at(note, self._key)
-            return open_checkpoint(note, log.origin, self._workspace.log_public), seen
+            with self._workspace.store.snapshot() as snapshot:
+                return log_keys(self._workspace, snapshot).open(note, log.origin), seen
         except Tampered:
             return None, 0
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tallystone.audit.logkeys import is_log_key
 from tallystone.audit.restored import is_restore
 from tallystone.errors import Denied, Invalid, Locked, NotFound, StoreError, Tampered
 from tallystone.keystore import DELETED
@@ -32,10 +33,10 @@ from tallystone.store.tables import (
     TOKEN,
 )
 from tallystone.vault import purging, streams
-from tallystone.vault.accounts import house_of
 from tallystone.vault.agents import end_agent
 from tallystone.vault.attaching import users_only
 from tallystone.vault.caller import Caller
+from tallystone.vault.directory import house_of
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import concerns_only, grant_keys, open_own, seal_event
 from tallystone.vault.external import SERVER, TOOL
@@ -234,7 +235,7 @@ def _details(plan: Plan) -> Iterator[Row]:
     before: int | None = None
     while True:
         rows = plan.snapshot.scan(LOG_DETAIL, (WS,), after=before, limit=_CHUNK, reverse=True)
-        yield from (row for row in rows if not is_restore(bytes(row[2])))
+        yield from (row for row in rows if not (is_restore(bytes(row[2])) or is_log_key(bytes(row[2]))))
         if len(rows) < _CHUNK:
             return
         before = int(rows[-1][1])

@@ -14,6 +14,7 @@ from typing import Any
 
 from tallystone import crypto
 from tallystone.audit.leaf import decode_leaf
+from tallystone.audit.logkeys import is_log_key
 from tallystone.audit.restored import is_restore
 from tallystone.errors import Locked, NotFound, Tampered
 from tallystone.keystore import Keys
@@ -172,7 +173,8 @@ class Reader:
 
     def event(self, seq: int, leaf: bytes, detail: bytes) -> Opening | None:
         """The event, if it is this caller's to open. Raises `Tampered` if it is not what its leaf counts."""
-        opened = (told(detail), set[str]()) if is_restore(detail) else self._open(detail)
+        clear = is_restore(detail) or is_log_key(detail)
+        opened = (told(detail), set[str]()) if clear else self._open(detail)
         content, blocks = opened if opened is not None else (None, set[str]())
         if content is None:
             return None

@@ -17,9 +17,10 @@ from tallystone.audit.export import export
 from tallystone.audit.published import Published, checkpoint_of, parse_tile, submission
 from tallystone.audit.reading import Progress
 from tallystone.errors import Invalid, NotFound, StoreError, Tampered
+from tallystone.vault.logkey import log_keys
 from tallystone.vault.plan import Plan
 from tallystone.vault.restoring import roots_word
-from tallystone.vault.types import LogView, WitnessInfo
+from tallystone.vault.types import LogKeyInfo, LogView, WitnessInfo
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -43,8 +44,19 @@ class PublicLog:
 
     @property
     def key(self) -> str:
-        """The log's verifier key: what a receipt is checked against."""
-        return verifier_key(self.origin, self._workspace.log_public)
+        """The log's verifier key: what a receipt is checked against, if it was made after that key began."""
+        with self._workspace.store.snapshot() as snapshot:
+            return verifier_key(self.origin, log_keys(self._workspace, snapshot).newest)
+
+    def keys(self) -> list[LogKeyInfo]:
+        """All keys that the log had, oldest first, with the sizes of the checkpoints that each signs."""
+        with self._workspace.store.snapshot() as snapshot:
+            known = log_keys(self._workspace, snapshot).keys
+        ends = [size for size, _ in known[1:]]
+        return [
+            LogKeyInfo(verifier_key(self.origin, key), size + 1, end)
+            for (size, key), end in zip(known, [*ends, None], strict=True)
+        ]
 
     def probe(self) -> int:
         """The log's number of leaves. Raises `StoreError` if the store does not answer, or holds other tables than this
@@ -115,7 +127,7 @@ class PublicLog:
         """The log's name, key and size, and its witnesses."""
         with self.published() as log:
             size = log.head.size
-        return LogView(self.origin, self.key, size, self.witnesses())
+        return LogView(self.origin, self.key, size, self.witnesses(), self.keys())
 
     def witnesses(self) -> list[WitnessInfo]:
         """Who has cosigned what, and when, by name: those who are asked, and those who once were."""
@@ -131,15 +143,10 @@ class PublicLog:
 
     def export(self, folder: Path, progress: Progress = lambda done, total: None) -> tuple[int, int]:
         """Write the log into a folder of files, or what is new of it: see `audit.export.export`."""
-        with self.published() as log:
-            return export(
-                log,
-                folder,
-                self.origin,
-                self._workspace.log_public,
-                roots_word(self._workspace, Plan(log.snapshot)),
-                progress,
-            )
+        with self._workspace.store.snapshot() as snapshot:
+            keys = log_keys(self._workspace, snapshot).encode()
+            word = roots_word(self._workspace, Plan(snapshot))
+            return export(Published(snapshot), folder, self.origin, keys, word, progress)
 
     def _cosigned(self, log: Published) -> list[bytes]:
         """The kept notes by size, smallest first; of equal texts the cosignatures are joined. Those of leaves that a

@@ -9,6 +9,7 @@ from tallystone.errors import Tampered, Unauthenticated
 from tallystone.keystore import FULL, Keys, Kit, Root, open_seed, parse_kit
 from tallystone.store.protocol import Event
 from tallystone.store.tables import IDENTITY, KIT, PRINCIPAL
+from tallystone.vault.caller import Caller
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import Plan
 from tallystone.vault.tokens import put_token
@@ -58,3 +59,21 @@ def _open(workspace: Workspace, plan: Plan, kit: Kit, seed: bytes) -> Keys | Non
     identity = workspace.identity(plan, kit.principal, root.pin)
     plan.need(PRINCIPAL, kit.principal, identity.record.serial + 1)
     return keys if identity.active else None
+
+
+class KitCaller(Caller):
+    """Whoever holds a recovery kit, for what must be done before a token can be made: no token is asked for."""
+
+    def check(self, plan: Plan) -> None:
+        """What must hold at the moment of the commit: the standing of the kit's user."""
+        self.standing(plan)
+
+
+def kit_caller(workspace: Workspace, kit_text: str) -> Caller:
+    """The user of a recovery kit. Raises `Invalid` or `Unauthenticated`."""
+    kit = parse_kit(kit_text)
+    with workspace.store.snapshot() as snapshot:
+        keys = _open(workspace, Plan(snapshot), kit, crypto.age_seed(kit.identity))
+    if keys is None:
+        raise Unauthenticated("this kit opens nothing here", hint="it may be of another workspace")
+    return KitCaller(workspace, keys, (1, "", kit.principal, FULL, 0, None), crypto.random_bytes())

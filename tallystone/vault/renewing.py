@@ -31,10 +31,11 @@ from tallystone.vault.records import Held
 from tallystone.vault.rerooting import fetch, reroot
 from tallystone.vault.role_roots import find_role, renew_root
 from tallystone.vault.roles import collect_mail
+from tallystone.vault.rotated import Rotated
 from tallystone.vault.rotating import change_keys
 from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, agent_keys, find, find_agent, marked, waiting
 from tallystone.vault.tokens import put_token
-from tallystone.vault.types import Rotated, TokenInfo
+from tallystone.vault.types import TokenInfo
 from tallystone.vault.writing import put_on_shelf
 
 Progress = Callable[[int, int], None]

@@ -7,13 +7,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tallystone.audit.checkpoint import open_checkpoint, origin_of
-from tallystone.audit.restored import RESTORE, Authority, Lost, Restore
+from tallystone.audit.checkpoint import origin_of
+from tallystone.audit.logkeys import LOG_KEY, LogKeys, is_log_key
+from tallystone.audit.restored import RESTORE, Authority, Lost, Restore, There
 from tallystone.errors import NotFound, Tampered
-from tallystone.statements import Signed
-from tallystone.store.tables import LOG_HEAD
+from tallystone.statements import Signed, WorkspaceRecord
+from tallystone.store.tables import LOG_HEAD, PRINCIPAL
 from tallystone.vault.caller import Caller
-from tallystone.vault.plan import Plan
+from tallystone.vault.logkey import log_keys, name_key
+from tallystone.vault.plan import WS, Plan
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -23,11 +25,14 @@ def roots_word(workspace: Workspace, plan: Plan) -> Authority:
     """Whether a restore statement is signed by the workspace's root, under the record that it names. The workspace's id
     pins the root, so nothing that lies in the store puts somebody else there."""
 
-    def judge(signed: Signed, statement: Restore) -> bool:
+    def judge(signed: Signed, statement: Restore, there: There) -> bool:
         try:
             workspace.check_record(plan, workspace.id)
             root = workspace.identity(plan, workspace.record.root, workspace.id)
         except (Tampered, NotFound):
+            return False
+        record = root.records.get(statement.issuer_record)
+        if record is None or there(PRINCIPAL, (WS, root.id, record.serial + 1)):
             return False
         return statement.issuer == root.id and root.signed(signed, workspace.id, statement.issuer_record)
 
@@ -49,7 +54,8 @@ def declare(caller: Caller, lost: Sequence[Lost]) -> int:
         head = plan.need(LOG_HEAD)
         if head is None:
             raise Tampered("the log's head is missing")
-        here = open_checkpoint(bytes(head[3]), origin_of(workspace.id), workspace.log_public)
+        keys = log_keys(workspace, snapshot)
+        here = keys.open(bytes(head[3]), origin_of(workspace.id))
         statement = Restore(
             here.size,
             here.root,
@@ -59,11 +65,18 @@ def declare(caller: Caller, lost: Sequence[Lost]) -> int:
             workspace.now_ms(),
         )
         plan.event(RESTORE, caller.sign(plan, RESTORE, statement.encode()).encode())
+        if workspace.log_public != keys.newest:  # the log's key is lost, or a newer one than the backup knows
+            name_key(caller, plan, workspace.log_public)
+            workspace.sequencer.goes_on_from(keys.newest)
     return workspace.store.commit(plan.batch())
 
 
 def told(detail: bytes) -> dict[str, Any]:
-    """What a restore's detail says, for whoever reads the log: it is not sealed. Raises `Tampered`."""
+    """What lies in clear beside a leaf says, for whoever reads the log: a restore, or a key. Raises `Tampered`."""
+    if is_log_key(detail):
+        record = WorkspaceRecord.decode(Signed.decode(detail).body)
+        key = LogKeys.decode(record.log).newest
+        return {"kind": LOG_KEY, "actor": record.root, "key": key.hex()}
     statement = Restore.decode(Signed.decode(detail).body)
     lost = [{"branch": branch, "start": start, "end": end} for branch, start, end in statement.lost]
     return {"kind": RESTORE, "actor": statement.issuer, "size": statement.size, "lost": lost}

@@ -30,6 +30,7 @@ _NAME, _NUMBER = 16, 2
 SLOT_SIZE = _NAME + _NUMBER
 """Bytes by which a block names its slot: the pool's name, then the slot's number."""
 _ZERO = bytes(crypto.KEY_SIZE)
+_READING = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 
 
 class ShredKeys:
@@ -40,6 +41,9 @@ class ShredKeys:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._prefix = (
+            f"{folder}{os.sep}"  # every request reads a key or two: no path is taken apart for that
+        )
         self._lock = Lock()
         self._pool = b""
         self._next = self._size = 0
@@ -62,7 +66,7 @@ class ShredKeys:
         if len(slot) != SLOT_SIZE:
             return None
         try:
-            handle = os.open(self._path(slot[:_NAME]), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            handle = os.open(self._prefix + slot[:_NAME].hex(), _READING)
             try:
                 key = os.pread(handle, crypto.KEY_SIZE, _offset(slot))
             finally:

@@ -294,20 +294,6 @@ class TokenInfo:
 
 
 @dataclass(frozen=True)
-class Rotated:
-    """What a new root for a principal did: the tokens that it ended, a new token in place of the caller's own if that
-    one had to end, how many blocks have new keys, the blocks whose keys change before they are next written, and the
-    roles whose owners must renew them."""
-
-    principal: str
-    ended: list[TokenInfo]
-    renewed: int
-    marked: list[str]
-    roles: list[str]
-    token: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
 class ModelKeyInfo:
     """What is known of a sealed model key besides the key: its provider, the origin (`https://host`, with a port if it
     is not the usual one) that it may be sent to and no other, and when it was set (Unix seconds)."""
@@ -392,9 +378,19 @@ class WitnessInfo:
 
 @dataclass(frozen=True)
 class LogView:
-    """The log's origin, its verifier key, how many leaves it has, and its witnesses."""
+    """The log's origin, its verifier key, how many leaves it has, its witnesses, and all keys that it had."""
 
     origin: str
     key: str
     size: int
     witnesses: list[WitnessInfo]
+    keys: list[LogKeyInfo] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LogKeyInfo:
+    """A verifier key of the log, and which sizes of checkpoints it signs: from, and to (None: it signs now)."""
+
+    key: str
+    first: int
+    last: int | None

@@ -81,7 +81,19 @@ class Feed:
         if not rest:
             self._listeners.pop(name, None)
 
+    @property
+    def remote(self) -> bool:
+        """Whether asking for news may take long: see `Store.remote`."""
+        return self._workspace.store.remote
+
     # -- what was committed -------------------------------------------------------------------------------------
+
+    def has_moved(self) -> bool:
+        """Whether `poll` has anything to do. May run in a thread of its own. Raises `StoreError`."""
+        if self._workspace.now() != self._second:
+            return True
+        with self._workspace.store.snapshot() as snapshot:
+            return log_size(snapshot) != self._position
 
     def poll(self) -> bool:
         """Take note of what was committed since the last time, and of the time. Returns whether there was anything.

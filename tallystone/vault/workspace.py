@@ -16,12 +16,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from tallystone import _cbor, crypto
 from tallystone.audit.cosigned import FOLDER, Cosigned
+from tallystone.audit.logkeys import LogKeys
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.audit.verify import Report, verify
 from tallystone.errors import Conflict, NotFound, StoreError, Tampered
@@ -36,9 +38,11 @@ from tallystone.vault.caller import Caller, authenticate
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
 from tallystone.vault.daykeys import DAYS, DayKeys
+from tallystone.vault.logkey import KEY_FOLDER, log_keys, make_log_key, read_log_key, seeds, settle
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
+from tallystone.vault.recall import Recall
 from tallystone.vault.records import nest_key, shred_nest
 from tallystone.vault.restoring import roots_word
 from tallystone.vault.shredkeys import POOLS, ShredKeys
@@ -46,8 +50,6 @@ from tallystone.vault.stripes import Stripes
 from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
 
-KEY_FOLDER = "server-keys"
-LOG_KEY = "log.key"
 REMEMBERED = 65_536
 """Verdicts (on principals, on policy statements) that a process keeps."""
 GENESES = 16_384
@@ -60,6 +62,7 @@ class Workspace:
     def __init__(
         self,
         store: Store,
+        sequencer: LogSequencer,
         workspace_id: bytes,
         record: WorkspaceRecord,
         signed: Signed,
@@ -70,6 +73,7 @@ class Workspace:
         folder: Path,
     ) -> None:
         self.store = store
+        self.sequencer = sequencer
         self.folder = folder
         self.days = days
         self.shreds = shreds
@@ -79,10 +83,11 @@ class Workspace:
         self.record = record
         self.log_public = log_public
         self.log = PublicLog(self, cosigned)
+        self.recall = Recall()
         self.trusted: set[bytes] = set()
         self.geneses: dict[str, Genesis] = {}
         self.clock: Callable[[], float] = time.time
-        self._signed = signed
+        self.signed = signed
         self._stripes = Stripes()
         self._identities: dict[str, tuple[list[Row], Identity]] = {}
         self._charter: tuple[list[Row], CharterView] | None = None
@@ -102,8 +107,7 @@ class Workspace:
         folder = Path(path)
         location = locate(folder, store)
         seed = read_log_key(folder)
-        public = crypto.signing_public(seed)
-        sequencer = LogSequencer(b"", seed, lambda: int(time.time()))
+        sequencer = _sequencer(folder, seed)
         opened = open_store(location, sequencer)
         try:
             with opened.snapshot() as snapshot:
@@ -113,7 +117,9 @@ class Workspace:
             workspace_id, signed = bytes(row[1]), Signed.decode(bytes(row[2]))
             sequencer.bind(workspace_id)
             record = WorkspaceRecord.decode(signed.body)
-            return cls(opened, workspace_id, record, signed, public, *_beside(folder))
+            settle(folder, LogKeys.decode(record.log).newest)
+            public = crypto.signing_public(read_log_key(folder))
+            return cls(opened, sequencer, workspace_id, record, signed, public, *_beside(folder))
         except BaseException:
             opened.close()
             raise
@@ -131,12 +137,12 @@ class Workspace:
                 raise StoreError(
                     f"{folder} is not empty", hint="name an empty or a new directory", code="not_empty"
                 )
-            seed = _write_log_key(folder)
+            seed = make_log_key(folder)
         except OSError as error:
             raise StoreError(
                 f"cannot write to {folder}: {error.strerror}", hint="check its permissions"
             ) from error
-        sequencer = LogSequencer(b"", seed, lambda: int(time.time()))
+        sequencer = _sequencer(folder, seed)
         try:
             opened = make_store(folder, store, sequencer)
         except BaseException:
@@ -148,7 +154,7 @@ class Workspace:
             founding = accounts.found_workspace(plan, public, int(time.time()))
             sequencer.bind(founding.identity.digest)
             made_of = founding.identity.digest, founding.record, founding.signed, public
-            workspace = cls(opened, *made_of, *_beside(folder))
+            workspace = cls(opened, sequencer, *made_of, *_beside(folder))
             made = accounts.welcome_root(workspace, plan, founding, founder)
         try:
             opened.commit(plan.batch())
@@ -235,7 +241,7 @@ class Workspace:
 
     def check_record(self, plan: Plan, pin: bytes) -> None:
         """Raises `Tampered` unless the workspace's record is the word of the root that a token is pinned to."""
-        if pin != self.id or not self.identity(plan, self.record.root, pin).signed(self._signed, self.id):
+        if pin != self.id or not self.identity(plan, self.record.root, pin).signed(self.signed, self.id):
             raise Tampered("the workspace's record is not its root's")
 
     def identity(self, plan: Plan, principal: str, pin: bytes) -> Identity:
@@ -320,8 +326,8 @@ class Workspace:
     def shred(self, plan: Plan) -> None:
         """Destroy the shred keys of what a plan, now committed, has deleted. What cannot be destroyed now waits for the
         next purge, and nothing can be read meanwhile: the rows are gone."""
-        slots = [bytes(row[1]) for row in plan.written(SHRED)]
-        if slots:
+        if slots := [bytes(row[1]) for row in plan.written(SHRED)]:
+            self.recall.clear()  # nor does it stay in memory
             with suppress(StoreError):
                 self.shreds.destroy(slots)
 
@@ -334,16 +340,22 @@ class Workspace:
         *,
         since: bytes | None = None,
         keep_state: bool = False,
+        own_key: bool = True,
     ) -> Report:
         """Check the log and every row against it. Needs no token (design §9). `pin` is the checkpoint of an earlier
         report, kept elsewhere: with it, a rollback of the whole store is found as well, unless the root restored a
         backup and said so. So it is by what witnesses have cosigned. `since` is the encoded state that an earlier check
-        with `keep_state` put into its report: then only what is newer, and all rows, are looked at."""
+        with `keep_state` put into its report: then only what is newer, and all rows, are looked at. `own_key`: whether
+        the log's newest key must be the one in the data directory."""
         pins = {f"witness {name}": note for name, note in self.log.cosigned.all(self.log.origin)}
         with self.store.snapshot() as snapshot:
+            try:
+                keys = log_keys(self, snapshot)
+            except Tampered:
+                keys = LogKeys(((-1, self.log_public),))
             report = verify(
                 snapshot,
-                log_public=self.log_public,
+                log_public=keys.encode(),
                 workspace=self.id,
                 pin=pin,
                 pins=pins,
@@ -353,8 +365,11 @@ class Workspace:
                 authority=roots_word(self, Plan(snapshot)),
             )
             try:
-                self.check_record(Plan(snapshot), self.id)
-                named = self.record.log == self.log_public
+                root = self.identity(Plan(snapshot), self.record.root, self.id)
+                row = snapshot.get(WORKSPACE, (WS,))
+                named = row is not None and root.signed(Signed.decode(bytes(row[2])), self.id)
+                here = map(crypto.signing_public, seeds(self.folder)) if own_key else ()
+                named = named and (not own_key or keys.newest in here)
             except (Tampered, NotFound):
                 named = False
         if not named:
@@ -362,37 +377,11 @@ class Workspace:
         return report
 
 
+def _sequencer(folder: Path, seed: bytes) -> LogSequencer:
+    return LogSequencer(b"", seed, lambda: int(time.time()), partial(seeds, folder))
+
+
 def _beside(folder: Path) -> tuple[DayKeys, ShredKeys, Cosigned, Path]:
     """What lies beside the store, and where."""
     keys = folder / KEY_FOLDER
     return DayKeys(keys / DAYS), ShredKeys(keys / POOLS), Cosigned(folder / FOLDER), folder
-
-
-def _write_log_key(folder: Path) -> bytes:
-    """Make the log's key where only this user reads it. Raises `OSError` if it exists."""
-    (folder / KEY_FOLDER).mkdir(mode=0o700)
-    seed = crypto.random_bytes()
-    handle = os.open(folder / KEY_FOLDER / LOG_KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(seed)
-        file.flush()
-        os.fsync(file.fileno())
-    return seed
-
-
-def read_log_key(folder: Path) -> bytes:
-    """The seed that signs checkpoints. Raises `StoreError`."""
-    path = folder / KEY_FOLDER / LOG_KEY
-    try:
-        key = path.read_bytes()
-    except OSError as error:
-        raise StoreError(
-            f"cannot read the log's key: {error.strerror}",
-            hint=f"it belongs at {KEY_FOLDER}/{LOG_KEY} in the data directory; without it nothing can be logged",
-            code="no_log_key",
-        ) from error
-    if len(key) != crypto.KEY_SIZE:
-        raise StoreError(
-            "the log's key is damaged", hint=f"restore {KEY_FOLDER}/{LOG_KEY}", code="no_log_key"
-        )
-    return key
