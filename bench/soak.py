@@ -33,12 +33,13 @@ from bench.acknowledged import Client, Ledger, check_all, shared_block
 from bench.cluster import Cluster, cluster
 from bench.load import Unreachable
 from bench.serving import Server, new_workspace, ours
+from tallystone.audit.published import checkpoint_of
 from tallystone.errors import TallystoneError
 from tallystone.vault import Workspace
 
 WORKERS = 2
 EVERY_WORKER, EVERY_SESSION, EVERY_PRIMARY = 20.0, 2.0, 45.0
-"""Seconds between two kills of a kind, on average."""
+"""Seconds between two kills of a kind, on average; less in a short run."""
 QUIET = 10.0
 """Seconds at the start and at the end in which nothing is killed."""
 UNNOTICED = 2.0
@@ -65,13 +66,16 @@ class Killed:
 class Killers:
     """Three threads that end things at random until they are stopped."""
 
-    def __init__(self, pair: Cluster, server: Server, workspace: Workspace, seed: int) -> None:
+    def __init__(
+        self, pair: Cluster, server: Server, workspace: Workspace, seconds: float, seed: int
+    ) -> None:
         self.killed = Killed()
         self._pair, self._server, self._workspace = pair, server, workspace
         self._random = random.Random(seed)
         self._stop = threading.Event()
         self._spared = machine.children(server.pid)[0]
-        kinds = ((EVERY_WORKER, self._worker), (EVERY_SESSION, self._session), (EVERY_PRIMARY, self._primary))
+        workers, primaries = min(EVERY_WORKER, seconds / 6), min(EVERY_PRIMARY, seconds / 5)
+        kinds = ((workers, self._worker), (EVERY_SESSION, self._session), (primaries, self._primary))
         self._threads = [threading.Thread(target=self._run, args=kind) for kind in kinds]
 
     @property
@@ -169,7 +173,7 @@ def soak(minutes: float, count: int, seed: int) -> dict[str, Any]:
         ):
             ledger, stop = Ledger(), threading.Event()
             clients = _prepared(server, token, ledger, count, seed)
-            killers = Killers(pair, server, workspace, seed)
+            killers = Killers(pair, server, workspace, minutes * 60, seed)
             memory = Memory(server, killers.spared)
             took = _work(clients, killers, minutes * 60, stop)
             memory.stop()
@@ -229,10 +233,13 @@ def _check(
 ) -> list[str]:
     """What the log's check finds; what else is not as it was promised goes into the ledger."""
     check_all(clients, workspace.vault(token), clients[0].shared)
-    found = [f"{one.where}: {one.what}" for one in workspace.verify().findings]
-    for pin in killed.checkpoints:
-        found += [f"{one.where}: {one.what}" for one in workspace.verify(pin=pin).findings]
-    return list(dict.fromkeys(found))[:50]
+    pins = killed.checkpoints
+    found = [f"{one.where}: {one.what}" for one in workspace.verify(pin=pins[-1] if pins else None).findings]
+    with workspace.log.published() as log:
+        for pin in map(checkpoint_of, pins):
+            if pin.size > log.head.size or log.tree.root(pin.size) != pin.root:
+                found.append(f"log: the checkpoint of {pin.size} leaves is no beginning of it")
+    return found[:50]
 
 
 def _outages(primaries: list[float], times: list[float]) -> list[float]:
