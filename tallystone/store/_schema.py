@@ -34,6 +34,15 @@ def migrations() -> dict[int, tuple[str, ...]]:
     return dict(sorted(found.items()))
 
 
+def newer_format(number: int) -> StoreError:
+    """The store is of a later version than this one, whether when it is opened or since."""
+    return StoreError(
+        f"the store has format {number}, this version knows {max(migrations())}",
+        hint="use the newer version of tallystone that wrote it",
+        code="newer_format",
+    )
+
+
 def migrate(connection: sqlite3.Connection, *, create: bool, steps: Steps | None = None) -> None:
     """Bring the file to the newest schema. An empty file is accepted only with `create`.
 
@@ -94,11 +103,7 @@ def _version(connection: sqlite3.Connection, *, create: bool) -> int:
         )
     number: int = connection.execute("SELECT coalesce(max(number), 0) FROM schema_version").fetchone()[0]
     if number > max(migrations()):
-        raise StoreError(
-            f"the store has format {number}, this version knows {max(migrations())}",
-            hint="use the newer version of tallystone that wrote it",
-            code="newer_format",
-        )
+        raise newer_format(number)
     return number
 
 

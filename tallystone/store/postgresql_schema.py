@@ -16,7 +16,7 @@ import psycopg
 
 from tallystone.errors import StoreError
 from tallystone.store._columns import BLOB, INTEGER, TEXT, columns
-from tallystone.store._schema import migrations
+from tallystone.store._schema import migrations, newer_format
 from tallystone.store.postgresql_failure import LOST, PgError
 from tallystone.store.tables import INDEXES, TABLES
 
@@ -57,6 +57,8 @@ def migrate(connection: Connection, *, create: bool, steps: Steps | None = None)
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             # Asked again: another process may have migrated it while we waited for the lock.
             current = _version(connection, create=create)
+            if current:  # who writes now ends first, and whoever writes next finds the new number
+                connection.execute("LOCK TABLE log_head IN EXCLUSIVE MODE")
             for number, script in statements().items():
                 if number <= current:
                     continue
@@ -95,11 +97,7 @@ def _version(connection: Connection, *, create: bool) -> int:
     row = connection.execute("SELECT coalesce(max(number), 0) FROM schema_version").fetchone()
     number: int = row[0] if row is not None else 0
     if number > max(statements()):
-        raise StoreError(
-            f"the store has format {number}, this version knows {max(statements())}",
-            hint="use the newer version of tallystone that wrote it",
-            code="newer_format",
-        )
+        raise newer_format(number)
     return number
 
 

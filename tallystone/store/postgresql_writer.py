@@ -12,6 +12,7 @@ import time
 from tallystone.errors import StoreError, Tampered
 from tallystone.store import postgresql_statements as statements
 from tallystone.store._commits import Ticket
+from tallystone.store._schema import migrations, newer_format
 from tallystone.store._settling import settle
 from tallystone.store.postgresql_failure import (
     LOCKED,
@@ -37,10 +38,12 @@ _LOCK_LOG: Call = ("LOCK TABLE log_head IN EXCLUSIVE MODE", [])
 """For as long as there is no head to lock."""
 _HEAD: Call = (statements.get(LOG_HEAD, (WS,))[0] + " FOR UPDATE", statements.get(LOG_HEAD, (WS,))[1])
 _BEYOND: Call = (
-    "SELECT 1::bigint FROM log_leaf WHERE ws = $1"
-    " AND seq >= coalesce((SELECT size FROM log_head WHERE ws = $1), 0) LIMIT 1",
+    "SELECT 0::bigint FROM (SELECT FROM log_leaf WHERE ws = $1"
+    " AND seq >= coalesce((SELECT size FROM log_head WHERE ws = $1), 0) LIMIT 1) l"
+    f" UNION ALL SELECT number FROM schema_version WHERE number > {max(migrations())}",
     statements.get(LOG_HEAD, (WS,))[1],
 )
+"""0 for a leaf beyond the log's head, and the numbers of formats that a later version has brought since."""
 
 
 class Writer:
@@ -96,7 +99,10 @@ class Writer:
                     raise
                 stale = stale and not error.gone  # a connection that broke while it was idle is replaced once
                 continue
-            if log is None or self._finish(*log):
+            if log is None:
+                return
+            if self._finish(*log):
+                self._sequencer.durable()
                 return
         raise PgError("40001")
 
@@ -120,7 +126,10 @@ class Writer:
         _, *_, heads, beyond = answers[: len(calls)]
         head = next(iter(decode(statements.KINDS[LOG_HEAD.name], heads)), None)
         self._log_begun = head is not None
-        if beyond.ntuples:
+        later = [int.from_bytes(beyond.get_value(row, 0) or b"", "big") for row in range(beyond.ntuples)]
+        if any(later):
+            raise newer_format(max(later))
+        if later:
             # An older head was put back, or a leaf put in: going on would write over what the log already says.
             raise Tampered(
                 "the log has leaves beyond its head", hint="tallystone audit verify names the place"
