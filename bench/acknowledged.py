@@ -295,19 +295,26 @@ class Client:
         for count in chosen:
             if vault.version(self.block, self._first + count).content["value"] != self._value(count):
                 complain(f"own block {self.number}: v{self._first + count} is not what was written")
-        for line, sure in self.lines.items():
-            if lines[line] != 1 and (sure or lines[line] > 1):
-                complain(f"line {line} is there {lines[line]} times")
-        for label, block in self.made.items():
-            self._check_made(label, block, labels.get(label, []))
+        self.check_lines(lines)
+        self.check_made(labels)
 
-    def _check_made(self, label: str, block: str | None, there: list[str]) -> None:
-        gone = self.deleted.get(label)
-        wanted = [] if block is None or gone else [block]
-        if there != wanted and (block is not None or len(there) > 1) and not (gone is False and there == []):
-            self._ledger.complain(
-                f"block {label!r}: there are {len(there)} with this label, not {len(wanted)}"
-            )
+    def check_lines(self, lines: Mapping[str, int]) -> None:
+        """Hold how often each line is there against what this client knows."""
+        for line, sure in self.lines.items():
+            count = lines.get(line, 0)
+            if count != 1 and (sure or count > 1):
+                self._ledger.complain(f"line {line} is there {count} times")
+
+    def check_made(self, labels: Mapping[str, list[str]]) -> None:
+        """Hold the ids of the blocks with each label against what this client knows."""
+        for label, block in self.made.items():
+            there, gone = labels.get(label, []), self.deleted.get(label)
+            wanted = [] if block is None or gone else [block]
+            unsure = (block is None and len(there) <= 1) or (gone is False and not there)
+            if there != wanted and not unsure:
+                self._ledger.complain(
+                    f"block {label!r}: there are {len(there)} with this label, not {len(wanted)}"
+                )
 
 
 def check_all(clients: list[Client], vault: Vault, shared: str) -> None:
