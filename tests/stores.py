@@ -31,6 +31,7 @@ ON_BOTH = {
     "test_audit_log",
     "test_charter",
     "test_concurrency",
+    "test_failover",
     "test_feed",
     "test_invitations",
     "test_letta_blocks",

@@ -38,6 +38,15 @@ def migrations() -> dict[int, tuple[str, ...]]:
     return dict(sorted(found.items()))
 
 
+def newer_format(number: int) -> StoreError:
+    """The store is of a later version than this one, whether when it is opened or since."""
+    return StoreError(
+        f"the store has format {number}, this version knows {max(migrations())}",
+        hint="use the newer version of tallystone that wrote it",
+        code="newer_format",
+    )
+
+
 def migrate(connection: sqlite3.Connection, *, create: bool, steps: Steps | None = None) -> None:
     """Bring the file to the newest schema. An empty file is accepted only with `create`.
 
@@ -72,11 +81,7 @@ def check_number(number: int) -> None:
             code="unfinished_copy",
         )
     if number > max(migrations()):
-        raise StoreError(
-            f"the store has format {number}, this version knows {max(migrations())}",
-            hint="use the newer version of tallystone that wrote it",
-            code="newer_format",
-        )
+        raise newer_format(number)
 
 
 def check_current(number: int) -> None:

@@ -57,6 +57,8 @@ def migrate(connection: Connection, *, create: bool, steps: Steps | None = None)
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             # Asked again: another process may have migrated it while we waited for the lock.
             current = format_of(connection, create=create)
+            if current:  # who writes now ends first, and whoever writes next finds the new number
+                connection.execute("LOCK TABLE log_head IN EXCLUSIVE MODE")
             for number, script in statements().items():
                 if number <= current:
                     continue
