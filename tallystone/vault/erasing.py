@@ -43,7 +43,7 @@ from tallystone.vault.external import SERVER, TOOL
 from tallystone.vault.former import FORMER
 from tallystone.vault.journal import keys_of_grants
 from tallystone.vault.model_keys import MODEL_KEY
-from tallystone.vault.opening import FLAG_ROTATE, Opened, missing
+from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing
 from tallystone.vault.passages import keys_of, lookup
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.principals import amend
@@ -52,7 +52,7 @@ from tallystone.vault.replies import DAY, blank_answers
 from tallystone.vault.roles import collect_mail, end_role
 from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, ROLES, SELF, slot_of, walk
 from tallystone.vault.types import Receipt
-from tallystone.vault.writing import destroy, doom, wipe
+from tallystone.vault.writing import clear, destroy, doom
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -169,11 +169,8 @@ def _erase(caller: Caller, plan: Plan, held: Held, gone: _Gone) -> None:
     try:
         opened = open_block(caller, plan, held)
     except (NotFound, Tampered):
-        if held.own_leaf is not None:
+        if held.own_leaf is not None or not _is_left_over(caller, plan, held, gone):
             raise
-        # Nobody can open it any more. It is the caller's, so its rows go all the same.
-        gone.blocks.append([held.block, b"", 0])
-        wipe(plan, held.storage, caller.workspace.today())
         plan.delete(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(held.block))
         return
     if opened.held.own_leaf is not None:
@@ -184,6 +181,23 @@ def _erase(caller: Caller, plan: Plan, held: Held, gone: _Gone) -> None:
     gone.holders += _take_off(caller, plan, opened)
     destroy(plan, opened)
     plan.delete(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(held.block))
+
+
+def _is_left_over(caller: Caller, plan: Plan, held: Held, gone: _Gone) -> bool:
+    """Whether of a block that does not open only a shelf row of the caller's is left, or rows that nobody can open:
+    then those are queued to go too. A shelf row proves nothing: the block may have changed hands since, and whoever
+    writes rows may have made it point to another's."""
+    found = plan.need(BLOCK, held.storage)
+    if found is None or plan.need(GRANT_WRAP, held.storage, held.grant) is None:
+        return True
+    row = BlockRow.of(found)
+    nested = row.day is not None or row.shred is not None
+    if not nested or caller.workspace.nest(held.block, row.day, row.shred, row.epoch) is not None:
+        return False
+    gone.blocks.append([held.block, b"", 0])
+    # Of a shred key that is still there nobody knows whose it is; the key that it is nested with is gone.
+    clear(plan, held.storage)
+    return True
 
 
 def _take_off(caller: Caller, plan: Plan, opened: Opened) -> int:
