@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tallystone.audit.logkeys import is_log_key
 from tallystone.audit.restored import is_restore
 from tallystone.errors import Denied, Invalid, Locked, NotFound, StoreError, Tampered
-from tallystone.keystore import DELETED
+from tallystone.keystore import DELETED, Keys
 from tallystone.statements import Erasure, Signed
 from tallystone.store.protocol import Row
 from tallystone.store.tables import (
@@ -40,7 +40,7 @@ from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import concerns_only, grant_keys, open_own, seal_event
 from tallystone.vault.external import SERVER, TOOL
-from tallystone.vault.former import FORMER
+from tallystone.vault.former import FORMER, former_roots
 from tallystone.vault.journal import keys_of_grants
 from tallystone.vault.model_keys import MODEL_KEY
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing
@@ -272,20 +272,32 @@ def _forget_events(plan: Plan, gone: _Gone) -> int:
 def _forget_own_events(caller: Caller, plan: Plan, gone: _Gone) -> int:
     """The same for all blocks of a user at once: what the user itself did to them. What others did there is sealed
     under keys that go with the blocks."""
-    blocks = {held.block for held in gone.held}
+    blocks, roots = {held.block for held in gone.held}, _roots(caller, plan)
 
     def own(detail: bytes) -> bool:
-        content = open_own(detail, caller.keys)
+        content = _opened(detail, roots)
         return content is not None and content.get("block") in blocks
 
     return _forget(plan, own)
 
 
+def _roots(caller: Caller, plan: Plan) -> list[Keys]:
+    """The caller's keys, and those that its own events were sealed to before its root was renewed."""
+    return [caller.keys, *(former.keys for former in former_roots(plan, caller.keys))]
+
+
+def _opened(detail: bytes, roots: list[Keys]) -> dict[str, Any] | None:
+    opened = (open_own(detail, keys) for keys in roots)
+    return next((content for content in opened if content is not None), None)
+
+
 def leaf_of(caller: Caller, signed: Signed) -> int:
     """The leaf of an erasure that was committed before. Raises `NotFound` if its detail is not in the log any more."""
     with caller.workspace.store.snapshot() as snapshot:
-        for row in _details(Plan(snapshot)):
-            content = open_own(bytes(row[2]), caller.keys)
+        plan = Plan(snapshot)
+        roots = _roots(caller, plan)
+        for row in _details(plan):
+            content = _opened(bytes(row[2]), roots)
             if content is not None and content.get("statement") == signed.encode():
                 return int(row[1])
     raise NotFound("the erasure is not in the log", hint="check it with: tallystone audit verify")

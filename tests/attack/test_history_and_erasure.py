@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from stores import sqlite_only
 
-from tallystone.errors import Tampered
+from tallystone.errors import Denied, Locked, NotFound, Tampered
 from tallystone.vault import Vault, Workspace
 
 DATABASE = "tallystone.db"
@@ -131,3 +132,102 @@ def test_a_former_owner_who_is_erased_takes_nothing_along_that_it_handed_over(
     write(carol, block, "and goes on")
     assert [one.number for one in carol.versions(block).versions] == [2, 1]
     assert workspace.verify().findings == []
+
+
+# -- erasure beside a new root ----------------------------------------------------------------------------------
+
+
+def test_an_erasure_is_known_again_after_its_owner_was_given_a_new_root(bob: Vault) -> None:
+    block = bob.create_block(label="b", value="1").id
+    for value in ("2", "3"):
+        write(bob, block, value)
+    version, whole = bob.erase_version(block, 2), bob.erase_block(block)
+    bob.rotate_principal()
+    again = bob.erase_block(block)
+    assert (again.statement, again.leaf) == (whole.statement, whole.leaf)
+    with pytest.raises(NotFound):
+        bob.erase_version(block, 2)  # it went with the block
+    assert version.erased == f"{block}/versions/2"
+
+
+def test_an_erased_user_takes_along_what_it_did_under_its_former_roots(
+    workspace: Workspace, alice: Vault
+) -> None:
+    told = []
+    for name, renewed in (("carol", False), ("dave", True)):
+        user = workspace.vault(alice.add_user(name).token)
+        block = user.create_block(label="b", value="1").id
+        for value in ("2", "3"):
+            write(user, block, value)
+        if renewed:
+            user.rotate_principal()
+        told.append(user.erase_me(user.principal_id).events)
+    assert told[0] == 3 and told[1] >= 3
+    assert workspace.verify().findings == []
+
+
+# -- history ----------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_without_history_does_not_close_the_past_for_others(
+    workspace: Workspace, alice: Vault, bob: Vault
+) -> None:
+    carol = workspace.vault(alice.add_user("carol").token)
+    block = alice.create_block(label="b", value="1").id
+    write(alice, block, "2")
+    alice.share(block, "bob", "write", history=False)
+    alice.share(block, "carol", "read")
+    bob.accept_offer(block)
+    carol.accept_offer(block)
+    write(bob, block, "3")
+    carol.erase_me(carol.principal_id)  # so the keys must change before the next version
+    with pytest.raises(Locked) as caught:
+        write(bob, block, "poison")
+    assert caught.value.code == "rotation_pending"
+    alice.block(block)  # whose look changes the keys
+    assert [one.number for one in alice.versions(block).versions] == [3, 2, 1]
+    write(bob, block, "poison")
+    alice.undo(bob.principal_id, 4, block)
+    assert alice.block(block).value == "3"
+    assert alice.version(block, 1).content == {**alice.version(block, 2).content, "value": "1"}  # type: ignore[dict-item]  # both have one
+    with pytest.raises(NotFound):
+        bob.version(block, 2)
+
+
+def test_a_sharer_without_history_ends_a_grant_and_leaves_the_keys_to_others(
+    workspace: Workspace, alice: Vault, bob: Vault
+) -> None:
+    block = alice.create_block(label="b", value="1").id
+    write(alice, block, "2")
+    alice.share(block, "bob", "write+share", history=False)
+    bob.accept_offer(block)
+    with pytest.raises(Denied):  # which would need new keys
+        bob.share(block, alice.add_user("carol").principal, "read", history=False)
+    agent = bob.create_agent({"name": "a"}, block_ids=[block]).id
+    bob.detach(agent, block)
+    with pytest.raises(Locked):
+        write(bob, block, "nobody writes under keys that the agent knows")
+    write(alice, block, "3")
+    write(bob, block, "4")
+    assert [one.number for one in alice.versions(block).versions] == [4, 3, 2, 1]
+    assert workspace.verify().findings == []
+
+
+def test_an_undo_tells_nobody_whether_an_agent_of_somebody_else_exists(
+    workspace: Workspace, alice: Vault, bob: Vault
+) -> None:
+    stranger = alice.create_agent({"name": "secret"}).id
+    mine = bob.create_block(label="b", value="v").id
+    told = []
+    for who in (stranger, "agent-00000000-0000-4000-8000-000000000000"):
+        for block in (None, mine):
+            with pytest.raises(NotFound) as caught:
+                bob.undo(who, 1 if block else datetime.now(UTC), block)
+            told.append(str(caught.value).replace(who, ""))
+    assert len(set(told)) == 1
+    bob.share(mine, "alice", "write")
+    alice.accept_offer(mine)
+    alice.attach(stranger, mine)
+    alice.edit_agent_block(stranger, "b", lambda _: {"value": "written"}, as_agent=True)
+    assert bob.undo(stranger, 1, mine)[0].versions == [2]  # whom it knows by what it wrote
+    assert bob.undo(stranger, 1, mine)[0].versions == []  # asked again it does nothing more
