@@ -7,12 +7,15 @@ Contexts name the block and the place in it, so a row that is moved elsewhere do
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
 from tallystone.keystore import Keys
 from tallystone.statements import Leaf, Signed
+
+if TYPE_CHECKING:
+    from tallystone.vault.recall import Recalled
 
 ACCEPTED, OFFERED = "accepted", "offered"
 
@@ -176,11 +179,9 @@ _AGENT_FIELDS: dict[str, type | tuple[type, ...]] = {"state": dict, "created": i
 
 
 def open_payload(kind: str, payload: bytes) -> dict[str, Any]:
-    """A content's map, with the fields of its kind of block, without what only keeps its hash from being guessed. Its
-    writer had the right to write, and may still have written nonsense: raises `Tampered`."""
+    """A content's map, with the fields of its kind of block and `SALT`, which must stay what it is where the genesis names
+    the content's hash. Its writer had the right to write, and may still have written nonsense: raises `Tampered`."""
     value = _cbor.decode(payload)
-    if isinstance(value, dict):
-        value.pop(SALT, None)
     wanted = {"agent": _AGENT_FIELDS, "role": _ROLE_FIELDS}.get(kind, _BLOCK_FIELDS)
     if (
         not isinstance(value, dict)
@@ -211,7 +212,8 @@ class Held:
 
     `subject` names the agent or role whose block it is. `root_read` and `root_act` are an agent's root, as its
     sponsor's shelf carries it; for a role `root_act` opens the acting half of the root in the role's block. `admin` is
-    there for owners and sharers, in part two. `via` is not stored: the roles through whose shelves this one was found.
+    there for owners and sharers, in part two. Not stored: `via`, the roles through whose shelves this one was found;
+    `origin`, the shelf's keys and the row; `recalled`, what the process kept of the block (see `recall`).
     """
 
     block: str
@@ -230,13 +232,15 @@ class Held:
     admin: bytes = b""
     root_act: bytes = b""
     via: tuple[Any, ...] = field(default=(), compare=False)
+    origin: tuple[Keys, tuple[Any, ...]] | None = field(default=None, compare=False)
+    recalled: Recalled | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return f"Held({self.block}, grant {self.grant}, {self.state})"
 
     def accepted(self) -> Self:
         """The same, no longer an offer."""
-        return replace(self, state=ACCEPTED)
+        return replace(self, state=ACCEPTED, recalled=None)
 
     @property
     def since(self) -> int:

@@ -101,11 +101,10 @@ def undo(
 def _who(caller: Caller, plan: Plan, who: str) -> tuple[str, bool]:
     """The id of a principal by id or name, and whether the caller knows it: of an id that is another's agent nobody
     hears whether there is one, unless it wrote where the caller reads. Raises `NotFound`."""
-    names = reach.names(caller, plan)
+    names = reach.Known(caller, plan)
     if re.fullmatch(_ID, who):
-        return who, who in names or who == caller.id
-    named = [one for one, name in names.items() if name == who]
-    named = [one for one in named if not one.startswith("role-")]
+        return who, bool(names.get(who)) or who == caller.id
+    named = names.called(who)
     if len(named) > 1:
         raise Invalid(
             f"{len(named)} principals are called {who!r}", hint="give the id", code="ambiguous_name"

@@ -11,6 +11,7 @@ from stores import sqlite_only
 
 from tallystone.errors import Denied, Locked, NotFound, Tampered
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.types import Credentials
 
 DATABASE = "tallystone.db"
 edits_the_file = sqlite_only(
@@ -100,21 +101,25 @@ def _rows(folder: Path, query: str) -> list[tuple[bytes, ...]]:
 
 @edits_the_file
 def test_erasing_ones_own_block_destroys_nobody_elses_key(
-    workspace: Workspace, alice: Vault, bob: Vault, tmp_path: Path
+    workspace: Workspace, alice: Vault, bob: Vault, bob_credentials: Credentials, tmp_path: Path
 ) -> None:
     alice.create_block(label="theirs", value="v")
     ((place, slot),) = _rows(tmp_path / "data", "SELECT storage, shred FROM block")
     mine = bob.create_block(label="mine", value="v").id
     inject(tmp_path / "data", f"UPDATE block SET shred = x'{slot.hex()}'")
-    with pytest.raises(Tampered):
-        bob.erase_block(mine)
-    with pytest.raises(Tampered):
-        bob.erase_me(bob.principal_id)
+    with Workspace.open(tmp_path / "data") as opened:  # which has kept no row from before
+        bob = opened.vault(bob_credentials.token)
+        with pytest.raises(Tampered):
+            bob.erase_block(mine)
+        with pytest.raises(Tampered):
+            bob.erase_me(bob.principal_id)
     # whose day is over opens no more, but that does not say whose the key is that lies with it
     inject(tmp_path / "data", f"UPDATE block SET day = 1 WHERE storage != x'{place.hex()}'")
-    bob.erase_me(bob.principal_id)
-    workspace.purge()
-    assert workspace.shreds.get(slot) is not None
+    with Workspace.open(tmp_path / "data") as opened:
+        bob = opened.vault(bob_credentials.token)
+        assert bob.erase_me(bob.principal_id).blocks == 1
+        opened.purge()
+        assert opened.shreds.get(slot) is not None
 
 
 def test_a_former_owner_who_is_erased_takes_nothing_along_that_it_handed_over(
