@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from tallystone import crypto
-from tallystone.errors import Tampered
+from tallystone.errors import Locked, Tampered
 from tallystone.grant_tree import grant_proof
 from tallystone.statements import SHARE, WRITE, Leaf
 from tallystone.store.tables import GRANT_WRAP
@@ -76,7 +76,7 @@ def remove_grants(opened: Opened, gone: Sequence[Leaf]) -> None:
     add_link(opened, "revocation", change, leaves=after, standing=standing)
     opened.row = replace(opened.row, flags=opened.row.flags | FLAG_ROTATE)
     opened.row.write(opened.plan)
-    if opened.held.admin:
+    if opened.held.admin and (turn or _keeps_history(opened)):
         change_keys(opened, turn=turn)
 
 
@@ -110,8 +110,11 @@ def change_keys(
     turn: bool = False,
 ) -> None:
     """Queue a new epoch and the statement that begins it. `leaves` are the grants that remain, by default all; `turn`
-    changes the admin key as well. Raises `Locked` if the caller would have to prove more than it may."""
+    changes the admin key as well. Raises `Locked` if the caller would have to prove more than it may, or came without
+    history."""
     opened.caller.must_act()
+    if not _keeps_history(opened):
+        raise _without_history()
     before = opened.leaves() if leaves is None else dict(leaves)
     standing = opened.standing_in(before) if opened.held.own_leaf is not None else None
     rotation = Rotation(opened, turn=turn)
@@ -135,6 +138,20 @@ def _rotate(
     signed = add_link(opened, kind, said, leaves=after, admin=admin, **terms)
     for parcel in rotation.parcels:
         send(opened, parcel, signed, renews=True)
+
+
+def _keeps_history(opened: Opened) -> bool:
+    """Whether the caller can lead from new keys back to the older ones. Who came without history cannot: its change
+    of keys would close the block's past for everybody, and with it what an undo needs. Somebody else's comes first."""
+    return opened.keys.history is not None
+
+
+def _without_history() -> Locked:
+    return Locked(
+        "the keys must be changed by somebody who holds the block's history",
+        hint="its owner's next write does that; try again after it",
+        code="rotation_pending",
+    )
 
 
 def take_over(opened: Opened) -> None:
@@ -208,7 +225,7 @@ def rotation_due(opened: Opened) -> bool:
 
 def rotate_if_due(opened: Opened, *, writing: bool = False) -> None:
     """Rotate first when that is due and the caller holds the admin key, or is about to write and may."""
-    if not rotation_due(opened) or not opened.caller.keys.can_act:
+    if not rotation_due(opened) or not opened.caller.keys.can_act or not _keeps_history(opened):
         return
     own = opened.held.own_leaf
     if opened.held.admin or (writing and own is not None and own.rights & WRITE):

@@ -42,7 +42,6 @@ from tallystone.vault.records import (
     Held,
     epoch_row,
     new_epoch,
-    salt_of,
     seal_content,
     seal_statement,
     shelve,
@@ -228,10 +227,8 @@ def add_version(
             hint="its owner's next write does that; try again after it",
             code="rotation_pending",
         )
-    if opened.genesis().mutable if mutable is None else mutable:
+    if opened.genesis().mutable if mutable is None else mutable:  # else the genesis names the payload's hash
         payload = {**payload, SALT: crypto.random_bytes(16)}
-    elif row.version and (salt := salt_of(opened.content()[0].payload)):
-        payload = {**payload, SALT: salt}  # the genesis names the payload's hash
     body = encode_payload(payload)
     head, number = opened.head, row.version + 1
     before = newest(opened)[0] if row.version else None
@@ -330,10 +327,11 @@ def destroy(plan: Plan, opened: Opened) -> None:
             plan.delete(INBOX, roster.leaf.recipient, roster.capsule)
         if roster.leaf.until is not None:
             plan.delete(CALENDAR, roster.leaf.until, opened.row.storage, roster.leaf.grant)
-    wipe(plan, opened.row.storage, opened.caller.workspace.today())
+    clear(plan, opened.row.storage)
+    doom(plan, opened.row.shred, opened.caller.workspace.today())
 
 
-def wipe(plan: Plan, storage: bytes, today: int) -> None:
+def clear(plan: Plan, storage: bytes) -> None:
     """Queue the removal of a block's rows, whether or not anything in them opens; all but shelf and inbox, which do not
     say what they are about."""
     row = plan.need(BLOCK, storage)
@@ -345,7 +343,6 @@ def wipe(plan: Plan, storage: bytes, today: int) -> None:
     for table in (CHAIN, VERSION, EPOCH, GRANT_WRAP, LEDGER):
         plan.clear(table, storage)
     plan.delete(BLOCK, storage)
-    doom(plan, row[7] if row is not None else None, today)
 
 
 def doom(plan: Plan, slot: bytes | None, today: int) -> None:
