@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tallystone.vault import Workspace
-from tallystone.vault.accounts import house_of, welcome
+from tallystone.vault.accounts import welcome
 from tallystone.vault.blocks import new_block
+from tallystone.vault.directory import house_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import new_principal
 

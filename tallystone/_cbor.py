@@ -52,6 +52,17 @@ def decode(data: bytes) -> Any:
     return value
 
 
+def own_bytes(value: Any) -> bytes:
+    """CBOR for `own`: for what this process alone reads again. It is neither signed nor stored, so its spelling need
+    not be the one."""
+    return cbor2.dumps(value)
+
+
+def own(data: bytes) -> Any:
+    """What this process has written by `own_bytes`."""
+    return cbor2.loads(data)
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """The keys of a map (ASCII) in canonical order: a map that is made so is encoded fastest."""
     return sorted(names, key=lambda name: (len(name), name))

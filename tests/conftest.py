@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from stores import POSTGRESQL, given_back, use_postgresql
+from stores import POSTGRESQL, given_back, selected, use_postgresql
 from wire_counts import summarise
 
 from tallystone.vault import Vault, Workspace
@@ -24,15 +24,26 @@ ROOM = 2 * 1024**3
 """Bytes that must be free there. All tests together leave a sixth of it, and what passed is removed at once."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Temporary directories lie in memory where there is some. What the tests kill and start again is a process, never
     the machine, so that a file there is as durable as on a disk; a commit is fsynced all the same."""
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    # A test that leaves a store open is told nothing of it on SQLite either.
+    config.addinivalue_line("markers", "postgresql_only: about PostgreSQL itself; see stores.py")
+    config.addinivalue_line("filterwarnings", "ignore:.*was deleted while still open:ResourceWarning")
 
 
 if POSTGRESQL:
     use_postgresql()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for the other store."""
+    others = [item for item in items if not selected(item)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if selected(item)]
 
 
 @pytest.fixture(autouse=True)

@@ -27,15 +27,45 @@ from tallystone.vault import workspace
 
 POSTGRESQL = os.environ.get("TALLYSTONE_TEST_STORE") == "postgresql"
 
+ON_BOTH = {
+    "test_audit_log",
+    "test_charter",
+    "test_concurrency",
+    "test_feed",
+    "test_invitations",
+    "test_letta_blocks",
+    "test_log_mutations",
+    "test_postgresql",
+    "test_rotation",
+    "test_server_retries",
+    "test_store",
+    "test_store_failures",
+    "test_vault_blocks",
+    "test_vault_callers",
+    "test_vault_sharing",
+    "test_vault_transfer",
+}
+"""The modules that run on PostgreSQL too: the store's promises, and through the vault and the server the operations
+that race, retry, wait and scan. The rest has run on SQLite alone in the same `make test`; it sees a store only through
+the protocol that these hold to. TALLYSTONE_TEST_STORE=postgresql with TALLYSTONE_TEST_ALL=1 runs whatever is named;
+tests that open the SQLite file with their own hands fail there."""
+_ALL = os.environ.get("TALLYSTONE_TEST_ALL") == "1"
+
 
 def sqlite_only(reason: str) -> pytest.MarkDecorator:
     """Marks a test that is about SQLite itself: its file, its pages. `reason` says what is so on PostgreSQL."""
     return pytest.mark.skipif(POSTGRESQL, reason=f"SQLite only: {reason}")
 
 
-postgresql_only = pytest.mark.skipif(
-    not POSTGRESQL, reason="needs a PostgreSQL server: TALLYSTONE_TEST_STORE=postgresql"
-)
+postgresql_only = pytest.mark.postgresql_only
+
+
+def selected(item: pytest.Item) -> bool:
+    """Whether a test is for the store that is at work."""
+    if not POSTGRESQL:
+        return item.get_closest_marker("postgresql_only") is None
+    return _ALL or item.path.stem in ON_BOTH
+
 
 _SERVER = "TALLYSTONE_TEST_SERVER"
 """In the environment: the URL of the server that the parent process has started."""

@@ -18,7 +18,7 @@ from tallystone.keystore import Nest, parse_kit, parse_token
 from tallystone.keystore.tokens import token_context
 from tallystone.store.tables import REPLY
 from tallystone.vault import Vault, Workspace
-from tallystone.vault.accounts import house_of
+from tallystone.vault.directory import house_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.types import Backups, Credentials
 

@@ -209,7 +209,11 @@ def test_an_expiring_append_only_block_stays_so_with_another_owner(
     with pytest.raises(Denied):
         bob.edit_block(block.id, lambda _: {"value": "w"})
     clock.forward(4)
-    workspace.trusted.clear(), workspace.geneses.clear()  # as another process, which has seen nothing yet
+    (
+        workspace.trusted.clear(),
+        workspace.geneses.clear(),
+        workspace.recall.clear(),
+    )  # as another process, which has seen nothing yet
     assert bob.block(block.id).value == "vw"
     clock.forward(2)
     with pytest.raises(NotFound):

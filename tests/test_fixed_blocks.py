@@ -58,6 +58,7 @@ def afresh(workspace: Workspace) -> None:
     """Forget what this process has verified, as another one has never known it."""
     workspace.trusted.clear()
     workspace.geneses.clear()
+    workspace.recall.clear()
 
 
 @pytest.mark.parametrize("name", CHANGES)

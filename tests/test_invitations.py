@@ -18,7 +18,7 @@ from tallystone.store.opening import DATABASE
 from tallystone.store.protocol import Batch, Put, Row
 from tallystone.store.tables import INVITE, PRINCIPAL
 from tallystone.vault import Vault, Workspace
-from tallystone.vault.accounts import house_of
+from tallystone.vault.directory import house_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.types import Credentials
 

@@ -128,6 +128,13 @@ class Keys:
         """Marks the blocks that a listener of this principal's knows."""
         return crypto.derive(self.root.read, "root/known")
 
+    @cached_property
+    def recall(self) -> bytes:
+        """Seals what a process keeps of blocks between requests. A token of another scope has another one."""
+        if self.root.act is None:
+            return crypto.derive(self.root.read, "root/recall")
+        return crypto.derive_from_both(self.root.read, self.root.act, "root/recall")
+
     def _act(self, label: str) -> bytes:
         if self.root.act is None:
             raise LookupError(

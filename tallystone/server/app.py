@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import anyio
-import anyio.to_thread
 import structlog
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -38,6 +36,7 @@ from tallystone.server.request import Request
 from tallystone.server.retries import Flights, retry_of
 from tallystone.server.senders import Network, sender
 from tallystone.server.status import Status
+from tallystone.server.threads import Threads
 from tallystone.server.traces import Traces
 from tallystone.vault import Workspace
 from tallystone.vault.awaiting import Owed, no_witness, owing, too_late
@@ -86,7 +85,6 @@ class App:
         `queue` requests wait beside the `threads` that are worked on. `rates` bounds each principal's."""
         self._workspace = workspace
         self._max_body = max_body
-        self._threads = threads
         self._paths = Paths(ROUTES)
         self._turnstile = turnstile or Turnstile()
         self._models = models
@@ -102,7 +100,7 @@ class App:
             listeners_each=listeners_each,
             crashed=lambda error: log_crash(error, "feed"),
         )
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._threads = Threads(threads)
         self._most, self.working = threads + queue, 0
         self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))
         self._rates, self._proxies = rates, proxies
@@ -129,6 +127,7 @@ class App:
         await self._turns.stop(TURN_GRACE)
         if self._models is not None:
             await self._models.close()
+        self._threads.close()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -323,8 +322,6 @@ class App:
             self.working -= 1
 
     async def _thread(self, work: Callable[[], T]) -> T:
-        if self._limiter is None:  # belongs to the running loop, so it cannot be made before
-            self._limiter = anyio.CapacityLimiter(self._threads)
         owed = Owed()
 
         def run() -> T:
@@ -332,7 +329,7 @@ class App:
                 return work()
 
         try:
-            return await anyio.to_thread.run_sync(run, limiter=self._limiter)
+            return await self._threads.run(run)
         finally:  # an error tells of what was read as well
             if owed.size:
                 await self._witnessed(owed.size)

@@ -33,7 +33,7 @@ def settle(group: list[Ticket], size: int, find: Find) -> tuple[list[Event], lis
     for ticket in group:
         batch = ticket.batch
         if not _holds(find, known, batch.expects):
-            ticket.error = Conflict("somebody else changed this meanwhile", hint="read it again and retry")
+            ticket.error = conflict()
             continue
         ticket.first = size + len(events)
         events += batch.events
@@ -50,6 +50,11 @@ def settle(group: list[Ticket], size: int, find: Find) -> tuple[list[Event], lis
             known[place] = row
             changed[place] = (table, key, row)
     return events, list(changed.values())
+
+
+def conflict() -> Conflict:
+    """What a batch is told whose expectations do not hold."""
+    return Conflict("somebody else changed this meanwhile", hint="read it again and retry")
 
 
 def _holds(find: Find, known: _Known, expects: list[Expect]) -> bool:

@@ -88,12 +88,11 @@ class PostgresqlSnapshot:
                 f"DECLARE {cursor} BINARY NO SCROLL CURSOR FOR {statements.every(table)}".encode()
             )
             fetch = f"FETCH {_FETCH} FROM {cursor}".encode()
-            while self._session is session and (
-                some := decode(statements.KINDS[table.name], session.command(fetch))
-            ):
+            while self._session is session:
+                some = decode(statements.KINDS[table.name], session.command(fetch))
                 yield from some
-            if self._session is session:
-                session.command(f"CLOSE {cursor}".encode())
+                if len(some) < _FETCH:
+                    return  # the cursor ends with the view
         except PgError as error:
             raise translate(error) from None
 

@@ -215,14 +215,13 @@ def _index_findings(connection: Connection) -> list[tuple[str, str]]:
 def _sum_of_rows(connection: Connection, table: str, order: str) -> Any:
     """A sum over all rows, read through the index of this order, or without one through the table."""
     with connection.transaction(force_rollback=True):  # the settings end with it
-        for setting, on in (
-            ("enable_seqscan", not order),
-            ("enable_sort", not order),
-            ("enable_indexscan", bool(order)),
-            ("enable_indexonlyscan", False),
-            ("enable_bitmapscan", False),
-        ):
-            connection.execute("SELECT set_config(%s, %s, true)", (setting, "on" if on else "off"))
+        on, off = ("on", "off") if order else ("off", "on")
+        connection.execute(
+            "SELECT set_config('enable_seqscan', %s, true), set_config('enable_sort', %s, true),"
+            " set_config('enable_indexscan', %s, true), set_config('enable_indexonlyscan', 'off', true),"
+            " set_config('enable_bitmapscan', 'off', true)",
+            (off, off, on),
+        )
         rows = f'(SELECT * FROM "{table}"{order}) r'
         query = f"SELECT count(*), sum(hash_record_extended(r, 0)::numeric) FROM {rows}"
         return connection.execute(query.encode()).fetchone()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,12 @@ from tallystone.errors import StoreError, Tampered
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
 from tallystone.store._file import prepare_file
-from tallystone.store._schema import NODES_SINCE, migrate, schema_findings
+from tallystone.store._rows import RowCache
+from tallystone.store._schema import NODES_SINCE, migrate
 from tallystone.store._scrub import empty_wal
-from tallystone.store._settling import settle
-from tallystone.store._statements import STATEMENTS, put_statement, scan_statement
+from tallystone.store._settling import conflict, settle
+from tallystone.store._snapshot import Reader, SqliteSnapshot
+from tallystone.store._statements import STATEMENTS, put_statement
 from tallystone.store.protocol import Batch, CommitObserver, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
 
@@ -36,93 +39,8 @@ _SIZE = LOG_HEAD.all_columns.index("size")
 _GET_HEAD = STATEMENTS[LOG_HEAD.name].get
 _GET_LEAF = STATEMENTS[LOG_LEAF.name].get
 
-# What a value that SQLite cannot bind raises: no stored key equals it.
-_UNBINDABLE = (UnicodeEncodeError, OverflowError)
-
 _ROWS_A_STATEMENT = (64, 16, 4, 1)
 _Execute: TypeAlias = Callable[[str, tuple[Cell, ...]], sqlite3.Cursor]
-
-
-class SqliteSnapshot:
-    """A `Snapshot` on a connection that is ours until the `with` block ends. For one thread at a time."""
-
-    __slots__ = ("_connection", "_cursors", "_store")
-
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
-        self._connection: sqlite3.Connection | None = None
-        self._cursors: list[sqlite3.Cursor] = []
-
-    def __enter__(self) -> SqliteSnapshot:
-        connection = self._store._take_reader()
-        try:
-            connection.execute("BEGIN")
-        except sqlite3.Error as error:
-            connection.close()
-            raise translate(error) from error
-        self._connection = connection
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        connection, self._connection = self._connection, None
-        for cursor in self._cursors:
-            cursor.close()
-        if connection is not None:
-            self._store._return_reader(connection)
-
-    def get(self, table: Table, key: Row) -> Row | None:
-        """See `Snapshot.get`."""
-        try:
-            row: Row | None = self._open().execute(STATEMENTS[table.name].get, key).fetchone()
-        except sqlite3.Error as error:
-            raise translate(error) from error
-        except _UNBINDABLE:
-            return None
-        return row
-
-    def scan(
-        self,
-        table: Table,
-        prefix: Row,
-        *,
-        after: Cell = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        index: str | None = None,
-    ) -> list[Row]:
-        """See `Snapshot.scan`."""
-        sql = scan_statement(table, len(prefix), after is not None, reverse, index)
-        bound = (*prefix, *(() if after is None else (after,)), -1 if limit is None else max(limit, 0))
-        try:
-            return self._open().execute(sql, bound).fetchall()
-        except sqlite3.Error as error:
-            raise translate(error) from error
-        except _UNBINDABLE:
-            return []
-
-    def rows(self, table: Table) -> Iterator[Row]:
-        """See `Snapshot.rows`."""
-        try:
-            cursor = self._open().execute(STATEMENTS[table.name].all)
-            self._cursors.append(cursor)
-            while self._connection is not None and (some := cursor.fetchmany(_FETCH)):
-                yield from some
-        except sqlite3.Error as error:
-            raise translate(error) from error
-
-    def schema_findings(self, *, deep: bool = True) -> list[tuple[str, str]]:
-        """See `Snapshot.schema_findings`."""
-        try:
-            return schema_findings(self._open(), deep=deep)
-        except sqlite3.Error as error:
-            raise translate(error) from error
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise StoreError("the snapshot is not open", code="closed")
-        return self._connection
 
 
 class SqliteStore:
@@ -148,7 +66,11 @@ class SqliteStore:
         self._page_limit = page_limit
         self._pid = os.getpid()
         self._closed = False
-        self._readers: deque[sqlite3.Connection] = deque()
+        self._readers: deque[Reader] = deque()
+        self._rows = RowCache()
+        self._written: tuple[int, int] | None = (
+            None  # the log's length, and SQLite's count of others' changes
+        )
         self._writer: sqlite3.Connection | None = None
         self._commits = CommitQueue(self._write)
         prepare_file(self.path, create=create)
@@ -178,7 +100,7 @@ class SqliteStore:
 
     def snapshot(self) -> SqliteSnapshot:
         """See `Store.snapshot`."""
-        return SqliteSnapshot(self)
+        return SqliteSnapshot(self._take_reader, self._return_reader, self._rows)
 
     def commit(self, batch: Batch) -> int:
         """See `Store.commit`. A batch that SQLite refuses (a wrong type, a missing column) fails alone."""
@@ -227,6 +149,7 @@ class SqliteStore:
                 uri=True,
                 timeout=BUSY_SECONDS,
                 isolation_level=None,
+                factory=Reader if reader else sqlite3.Connection,
                 check_same_thread=False,  # a connection has one user at a time, not one thread for life
             )
         except sqlite3.Error as error:
@@ -253,16 +176,18 @@ class SqliteStore:
         if os.getpid() != self._pid:
             raise StoreError("the store was opened before a fork", hint="open it in the child", code="forked")
 
-    def _take_reader(self) -> sqlite3.Connection:
+    def _take_reader(self) -> Reader:
         self._own_process()
         if self._closed:
             raise StoreError("the store is closed", code="closed")
         try:
             return self._readers.pop()
         except IndexError:
-            return self._connect(reader=True)
+            connection = self._connect(reader=True)
+            assert isinstance(connection, Reader)
+            return connection
 
-    def _return_reader(self, connection: sqlite3.Connection) -> None:
+    def _return_reader(self, connection: Reader) -> None:
         try:
             connection.execute("ROLLBACK")
         except sqlite3.Error:
@@ -322,6 +247,10 @@ class SqliteStore:
         head: Row | None = execute(_GET_HEAD, (WS,)).fetchone()
         size = 0 if head is None else head[_SIZE]
         assert isinstance(size, int)
+        if self._is_edited(execute, size):
+            for ticket in group:
+                ticket.error = conflict() if ticket.batch.expects else None
+            group = [ticket for ticket in group if ticket.error is None]
         if execute(_GET_LEAF, (WS, size)).fetchone() is not None:
             # An older head was put back, or a leaf put in: going on would write over what the log already says.
             raise Tampered(
@@ -329,9 +258,7 @@ class SqliteStore:
             )
         # Settled in memory first, then every row is written once, many to a statement: each statement gives up the
         # interpreter lock, and getting it back among busy threads costs more than the statement.
-        events, changes = settle(
-            group, size, lambda table, key: execute(STATEMENTS[table.name].get, key).fetchone()
-        )
+        events, changes = settle(group, size, partial(self._find, execute, size))
         if not events and not changes:
             execute("ROLLBACK")
             return
@@ -346,7 +273,28 @@ class SqliteStore:
             puts.setdefault(put.table.name, []).append(put.row)
         for name, rows in puts.items():
             _put_all(execute, name, rows)
-        execute("COMMIT")
+        length = next((put.row[_SIZE] for put in log if put.table is LOG_HEAD), size)
+        with self._rows.committing:
+            execute("COMMIT")
+            self._rows.committed(size, length, changes)
+            if self._written is not None:
+                self._written = length, self._written[1]
+
+    def _is_edited(self, execute: _Execute, size: int) -> bool:
+        """Whether rows have changed since this writer last wrote, and the log does not tell of it: then somebody edits
+        the file, and what was read before is no answer any more."""
+        (edits,) = execute("PRAGMA data_version", ()).fetchone()
+        edited = self._written is not None and edits != self._written[1] and size == self._written[0]
+        if edited:
+            self._rows.forget(size)
+        self._written = size, edits
+        return edited
+
+    def _find(self, execute: _Execute, size: int, table: Table, key: Row) -> Row | None:
+        """A row as it is, for a writer: nobody else changes it meanwhile."""
+        kept = self._rows.find((table.name, key), size) if size == self._rows.length else None
+        row: Row | None = kept[1] if kept is not None else execute(STATEMENTS[table.name].get, key).fetchone()
+        return row
 
     def _roll_back(self) -> None:
         connection = self._writer
@@ -357,7 +305,7 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
             # The next write begins with a new connection; SQLite drops the transaction with this one.
-            self._writer = None
+            self._writer = self._written = None
             connection.close()
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tallystone import _cbor, crypto
-from tallystone.errors import Denied, Invalid, NotFound, Taken
-from tallystone.keystore import ACTIVE, FULL, SUSPENDED, Identity, Keys, Kit, Nest, open_listed, open_seed
+from tallystone import crypto
+from tallystone.errors import Denied, Invalid, Taken
+from tallystone.keystore import ACTIVE, FULL, SUSPENDED, Identity, Keys, Kit, open_listed, open_seed
 from tallystone.statements import Signed, WorkspaceRecord, issue
-from tallystone.store.tables import DIRECTORY, IDENTITY, INVITE, KIT, PRINCIPAL, WORKSPACE
+from tallystone.store.tables import IDENTITY, INVITE, KIT, WORKSPACE
 from tallystone.vault.caller import Caller
+from tallystone.vault.directory import enter_name, house_of, name_is_taken, names, resolve
 from tallystone.vault.events import seal_event
 from tallystone.vault.levels import level, level_name
 from tallystone.vault.opening import missing
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import amend, nested, new_principal
 from tallystone.vault.records import Held
-from tallystone.vault.shelves import HOUSE, find, find_agent
+from tallystone.vault.shelves import HOUSE, find_agent
 from tallystone.vault.tokens import put_token
 from tallystone.vault.types import Credentials, Principal
 from tallystone.vault.writing import put_on_shelf
@@ -25,71 +26,11 @@ from tallystone.vault.writing import put_on_shelf
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
 
-_NESTED = b"\x82"
-"""How the CBOR of a list of two begins; no text in UTF-8 does."""
 NAME_LIMIT = 200
 """Characters of a user's name."""
 
 
-# -- names ------------------------------------------------------------------------------------------------------
-
-
-def house_of(caller: Caller, plan: Plan) -> Held | None:
-    """The shelf row with the workspace-wide keys: the directory's for every user, the auditor's for the root."""
-    return find(plan, caller.keys, HOUSE, "workspace")
-
-
-def _name_context(principal: str) -> bytes:
-    return crypto.pae("directory", principal)
-
-
-def _seal_name(directory: bytes, principal: str, name: str, nest: Nest | None) -> bytes:
-    """A user's name, for all who hold the directory's key; with a shred key, only while that is there."""
-    context = _name_context(principal)
-    if nest is None:
-        return crypto.seal(directory, context, name.encode())
-    inner = crypto.seal(crypto.derive(nest.key, "shred/name"), context, name.encode())
-    return crypto.seal(directory, context, _cbor.encode([nest.slot, inner]))
-
-
-def _open_name(workspace: Workspace, directory: bytes, principal: str, sealed: bytes) -> str | None:
-    """The reverse; None if its shred key is gone: an erasure destroys it a moment after the row that names it."""
-    context = _name_context(principal)
-    plain = crypto.open_sealed(directory, context, sealed)
-    if plain[:1] != _NESTED:
-        return plain.decode()
-    slot, inner = _cbor.unpack(plain, "a name", bytes, bytes)
-    key = workspace.shreds.get(slot)
-    return (
-        None if key is None else crypto.open_sealed(crypto.derive(key, "shred/name"), context, inner).decode()
-    )
-
-
-def names(caller: Caller, plan: Plan) -> dict[str, str]:
-    """{principal: name} of all users; empty for agents, who do not hold the directory's key."""
-    house = house_of(caller, plan)
-    return _names(caller.workspace, plan, house.key) if house is not None else {}
-
-
-def _names(workspace: Workspace, plan: Plan, directory: bytes) -> dict[str, str]:
-    known = {
-        str(row[1]): _open_name(workspace, directory, str(row[1]), bytes(row[2]))
-        for row in plan.rows(DIRECTORY)
-    }
-    return {principal: name for principal, name in known.items() if name is not None}
-
-
-def resolve(caller: Caller, plan: Plan, who: str) -> tuple[str, str]:
-    """(name, principal id) for an id or a user's name. Raises `NotFound`."""
-    known = names(caller, plan)
-    if who.startswith(("user-", "agent-", "role-")) and plan.rows(PRINCIPAL, who):
-        return known.get(who, ""), who
-    for principal, name in known.items():
-        if name == who:
-            return name, principal
-    raise NotFound(
-        f"no user {who!r}", hint="list the users with: tallystone user list", code="unknown_principal"
-    )
+# -- who there is ---------------------------------------------------------------------------------------------
 
 
 def users(caller: Caller) -> list[Principal]:
@@ -98,7 +39,7 @@ def users(caller: Caller) -> list[Principal]:
     def action(plan: Plan) -> list[Principal]:
         found = [
             _shown(caller, plan, caller.identity(plan, principal), name)
-            for principal, name in names(caller, plan).items()
+            for principal, name in names(caller, plan).users()
         ]
         caller.event(plan, "list", users=len(found))
         return found
@@ -139,7 +80,7 @@ def welcome(
 ) -> Credentials:
     """Queue what every new user gets: a shred key, a name, the directory's key, a token, a kit."""
     kit_seed, keys = crypto.random_bytes(), nested(workspace, keys)
-    plan.put(DIRECTORY, identity.id, _seal_name(directory, identity.id, name, keys.root.nest))
+    enter_name(plan, directory, identity.id, name, keys.root.nest)
     house = Held(
         "workspace",
         b"",
@@ -185,7 +126,7 @@ def root_house(caller: Caller, plan: Plan, what: str) -> Held:
 
 def check_free(workspace: Workspace, plan: Plan, directory: bytes, name: str) -> None:
     """Raises `Taken` if a user has this name."""
-    if name in _names(workspace, plan, directory).values():
+    if name_is_taken(workspace, plan, directory, name):
         raise Taken(f"there is a user named {name!r} already", hint="choose another name", code="name_taken")
 
 

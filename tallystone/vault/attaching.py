@@ -142,7 +142,9 @@ def view_and_keys(
 ) -> tuple[Agent, list[bytes]]:
     """An agent with its blocks, and the K_grants of what was opened for it: its events are filed under those."""
     opened = open_block(caller, plan, held, what="Agent", shown=held.subject)
-    payload, version, _ = opened.payload()
+    newest = payload, version, _ = opened.payload()
+    if opened.held.recalled is None:
+        caller.workspace.recall.keep(opened, newest)
     if opened.genesis().subject != held.subject:
         raise Tampered("an agent's state belongs to another agent")
     keys = agent_keys(caller, held)

@@ -18,9 +18,10 @@ from tallystone.errors import Conflict, Invalid, NotFound, Tampered
 from tallystone.keystore import Identity, Keys
 from tallystone.store.protocol import Batch, Change, Expect, Put, Row
 from tallystone.store.tables import AUDITOR, CHARTER
-from tallystone.vault.accounts import resolve, root_house
+from tallystone.vault.accounts import root_house
 from tallystone.vault.caller import ATTEMPTS, Caller
 from tallystone.vault.charter import charter, put_charter
+from tallystone.vault.directory import resolve
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import WS, Plan
 

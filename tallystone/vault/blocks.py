@@ -10,7 +10,7 @@ from typing import Any
 from tallystone import crypto
 from tallystone.errors import Denied, Invalid, Locked, NotFound, PreconditionFailed
 from tallystone.keystore import Keys
-from tallystone.policy import may_write
+from tallystone.policy import check_version, may_write
 from tallystone.statements import WRITE
 from tallystone.store.tables import BLOCK, SHELF
 from tallystone.vault.caller import Caller, KeysChanged
@@ -30,6 +30,7 @@ from tallystone.vault.owner_fields import (
 )
 from tallystone.vault.passages import block_position, find_block, walk_blocks
 from tallystone.vault.plan import Plan
+from tallystone.vault.recall import newest
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.rotating import change_keys, heal, rotate_if_due
 from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, position_of, walk
@@ -116,7 +117,9 @@ def look(
 
 def show(opened: Opened, *, agents: bool = True, viewer: Caller | None = None) -> Block:
     """Verify and show a block that is open."""
-    payload, version, _ = opened.payload()
+    verified = payload, version, _ = opened.payload()
+    if opened.held.recalled is None:
+        opened.caller.workspace.recall.keep(opened, verified)
     return block_view(opened, payload, version, agents=agents, viewer=viewer)
 
 
@@ -266,7 +269,11 @@ def edit_opened(
             add_link(opened, "policy", said, settings=settings)
     # A change of settings alone makes a version too: the number is what clients compare (ETag, If-Match).
     payload = {**payload, **content}
-    written = add_version(opened, payload, digest, opened.standing(), change)
+    standing = opened.standing()
+    written = add_version(opened, payload, digest, standing, change)
+    # Asked as every reader asks, and then what was written need not be opened again by the next request.
+    check_version(opened.head, opened.head, written, newest(opened)[1], standing, None)
+    caller.workspace.recall.keep(opened, (payload, *newest(opened)))
     after = block_view(opened, payload, written, agents=False)
     return replace(after, agent_ids=before.agent_ids), sorted(fields)
 

@@ -27,7 +27,7 @@ from tallystone.errors import (
 from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
 from tallystone.statements import Signed, issue
 from tallystone.store.protocol import Row
-from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, TOKEN
+from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, SHELF, TOKEN
 from tallystone.vault.audit_levels import must_wait
 from tallystone.vault.awaiting import must_be_cosigned
 from tallystone.vault.events import seal_event
@@ -70,7 +70,7 @@ class Caller:
         workspace: Workspace,
         keys: Keys,
         token_row: Row,
-        reply_key: bytes,
+        reply_key: Callable[[], bytes],
         under: Caller | None = None,
     ) -> None:
         self.workspace = workspace
@@ -79,7 +79,7 @@ class Caller:
         self.reply: Reply | None = None
         self.reply_key = reply_key
         self.leaves: deque[int] = deque(maxlen=NAMED_LEAVES)  # what this caller's operations logged last
-        self.has_mail = True  # whether the inbox is worth a look; `authenticate` knows
+        self.has_mail = self.has_roles = True  # whether mail and roles are worth a look; `authenticate` knows
         self._token_row = token_row
         self._signing_seed: bytes | None = None
         self.token: Token | None = None  # of whoever came by one: a new root is sealed in it
@@ -130,7 +130,7 @@ class Caller:
             row = Plan(snapshot).get(TOKEN, token.kid)
         if row is None:
             raise Unauthenticated("the token was revoked", hint="use the recovery kit", code="revoked")
-        self.keys, self.token, self._token_row, self.reply_key = keys, token, row, token.reply_key()
+        self.keys, self.token, self._token_row, self.reply_key = keys, token, row, token.reply_key
         self._signing_seed = self._generation = None
 
     # -- committing ---------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ class Caller:
             for _ in range(ATTEMPTS):
                 try:
                     with self.workspace.store.snapshot() as snapshot:
-                        plan = Plan(snapshot)
+                        plan = Plan(snapshot, self.workspace.recall.find)
                         self.check(plan)
                         if reply is not None:
                             known = reply.find(plan, self.workspace.now())
@@ -346,7 +346,7 @@ class Caller:
             **content,
         }
         auditor = None if grants else self.workspace.auditor_key(plan)
-        plan.event(kind, seal_event(detail, self.keys, grants, auditor))
+        plan.event(kind, seal_event(detail, self.keys, grants, auditor, plan.filing))
 
 
 def _renewed(who: str) -> Unauthenticated:
@@ -384,10 +384,15 @@ def authenticate(workspace: Workspace, token: Token) -> Caller:
             identity = plan.get(IDENTITY, principal)
             if identity is None:
                 raise Tampered("a principal's keys are not there")
-            open_seed(keys, "sign", bytes(identity[2]))
-        caller = Caller(workspace, keys, row, token.reply_key())
+            # Each of the two opens under one key only: that this one did is remembered by their hash.
+            mark = crypto.sha256(crypto.pae("seed", principal, bytes(row[7]), bytes(identity[2])))
+            if mark not in workspace.trusted:
+                open_seed(keys, "sign", bytes(identity[2]))
+                workspace.trust(mark)
+        caller = Caller(workspace, keys, row, token.reply_key)
         caller.token = token
         workspace.check_record(plan, root.pin)
         caller.standing(plan)
         caller.has_mail = bool(snapshot.scan(INBOX, (WS, principal), limit=1))
+        caller.has_roles = bool(snapshot.scan(SHELF, (WS, keys.shelf("role")), limit=1))  # `shelves.ROLES`
         return caller

@@ -32,6 +32,13 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
     if found is None or wrap is None:
         raise missing(what, shown or held.block)
     row = BlockRow.of(found)
+    if held.recalled is not None:
+        if not held.via and held.recalled.stands(plan):
+            if row.shred is not None and caller.workspace.shreds.get(row.shred) is None:
+                raise missing(what, shown or held.block)
+            plan.memo.setdefault("opened", {})[held.block] = held.key
+            return held.recalled.resume(Opened(caller, plan, held, row, held.recalled.keys))
+        held = replace(held, recalled=None)
     if int(wrap[3]) != row.epoch:
         raise Tampered("a grant's key is of another epoch than its block")
     try:

@@ -33,10 +33,10 @@ from tallystone.store.tables import (
     TOKEN,
 )
 from tallystone.vault import purging, streams
-from tallystone.vault.accounts import house_of
 from tallystone.vault.agents import end_agent
 from tallystone.vault.attaching import users_only
 from tallystone.vault.caller import Caller
+from tallystone.vault.directory import house_of
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import concerns_only, grant_keys, open_own, seal_event
 from tallystone.vault.external import SERVER, TOOL

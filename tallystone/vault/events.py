@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tallystone import _cbor, crypto
@@ -22,18 +23,17 @@ def seal_event(
     keys: Keys | None,
     grants: Iterable[bytes] = (),
     auditor: tuple[bytes, bytes] | None = None,
+    known: Mapping[bytes, tuple[bytes, bytes]] = MappingProxyType({}),
 ) -> bytes:
-    """The detail record. `grants` are the K_grants it concerns, `auditor` (capsule id, day key) when none does."""
+    """The detail record. `grants` are the K_grants it concerns, `auditor` (capsule id, day key) when none does; `known`
+    the `grant_keys` of some of them."""
     event_key = crypto.random_bytes()
     sealed = crypto.seal(event_key, b"event", _cbor.encode(dict(content)))
     digest = crypto.sha256(sealed)
-    filed = [
-        [
-            crypto.wrap(crypto.derive(grant, "grant/event"), event_key),
-            crypto.mac(crypto.derive(grant, "grant/read-mac"), digest),
-        ]
-        for grant in grants
-    ]
+    filed = []
+    for grant in grants:
+        key, mac_key = known.get(grant) or grant_keys(grant)
+        filed.append([crypto.wrap(key, event_key), crypto.mac(mac_key, digest)])
     own = crypto.wrap(keys.own, event_key) if keys is not None else b""
     capsule = (
         [auditor[0], crypto.wrap(crypto.derive(auditor[1], "auditor/event"), event_key)] if auditor else []

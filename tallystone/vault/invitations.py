@@ -22,11 +22,11 @@ from tallystone.vault.accounts import (
     check_free,
     check_name,
     check_unclaimed,
-    house_of,
     root_house,
     welcome,
 )
 from tallystone.vault.caller import ATTEMPTS, Caller
+from tallystone.vault.directory import house_of
 from tallystone.vault.events import seal_event
 from tallystone.vault.levels import level, level_name
 from tallystone.vault.plan import Plan

@@ -113,7 +113,7 @@ def edit_by_label(
 def _resolve(caller: Caller, agent_id: str, label: str) -> str:
     """The id of the agent's block with this label, as it is now; a refusal is logged."""
     with caller.workspace.store.snapshot() as snapshot:
-        plan = Plan(snapshot)
+        plan = Plan(snapshot, caller.workspace.recall.find)
         try:
             return by_label(caller, plan, find_agent(caller, plan, agent_id), label)[1].id
         except NotFound as error:

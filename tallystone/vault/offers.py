@@ -8,7 +8,7 @@ from dataclasses import replace
 from tallystone.errors import NotFound, Tampered
 from tallystone.keystore import Keys
 from tallystone.store.tables import SHELF
-from tallystone.vault import accounts
+from tallystone.vault import directory
 from tallystone.vault.attaching import blocks_of, claim_labels, no_twins
 from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.capsules import empty_inbox
@@ -69,14 +69,14 @@ def offers(caller: Caller) -> list[Offer]:
     collect_all(caller)
 
     def action(plan: Plan) -> list[Offer]:
-        known = accounts.names(caller, plan)
+        known = directory.names(caller, plan)
         found: list[Offer] = []
         touched: list[bytes] = []
         for principal, keys in _mine(caller, plan):
             actor = caller if keys is caller.keys else caller.as_agent(keys)
             for shelf in (BLOCKS, ROLES):
                 for held in walk(plan, keys, shelf):
-                    offer = _offer(actor, plan, held, principal, known.get(held.owner, ""))
+                    offer = _offer(actor, plan, held, principal, known.get(held.owner))
                     if offer is not None:
                         found.append(offer)
                         touched.append(held.key)

@@ -102,8 +102,10 @@ class Opened:
         self.held = held
         self.row = row
         self.keys = keys
+        self._trusted = caller.workspace.trusted
         self._chain = {keys.number: keys.chain}
         self._heads: dict[int, Head] = {}
+        self.verified: tuple[dict[str, Any], Version, bytes] | None = None
 
     @property
     def id(self) -> str:
@@ -192,10 +194,6 @@ class Opened:
         policy.check_settings(head.settings)
         self._heads[number] = head
         return head
-
-    @property
-    def _trusted(self) -> set[bytes]:
-        return self.caller.workspace.trusted
 
     def _mark(self, signed: Signed, place: int) -> bytes:
         # With whom the walk is anchored in: who believes in another owner (a forged shelf row) vouches for nothing.
@@ -321,8 +319,10 @@ class Opened:
 
     def payload(self) -> tuple[dict[str, Any], Version, bytes]:
         """The newest content as a map, its version statement and that statement's digest."""
-        content, version = self.content()
-        return open_payload(self.held.kind, content.payload), version, content.signed.digest
+        if self.verified is None or self.verified[1].number != self.row.version:
+            content, version = self.content()
+            self.verified = open_payload(self.held.kind, content.payload), version, content.signed.digest
+        return self.verified
 
     @property
     def admin_public(self) -> bytes:

@@ -19,7 +19,7 @@ from tallystone.keystore import Keys, Root
 from tallystone.policy import ROLE_DEPTH, Via
 from tallystone.statements import READ, SHARE, WRITE, Leaf, Membership, Signed
 from tallystone.store.tables import GRANT_WRAP
-from tallystone.vault import accounts
+from tallystone.vault import directory
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.opening import Opened, missing, records_until
@@ -139,7 +139,7 @@ def role_name(role: Reached) -> str:
 def resolve(caller: Caller, plan: Plan, who: str) -> tuple[str, str]:
     """(name, principal id) for an id, a user's name, or the name of a role that the caller is in. Raises `NotFound`."""
     try:
-        name, principal = accounts.resolve(caller, plan, who)
+        name, principal = directory.resolve(caller, plan, who)
     except NotFound:
         for role in reached(caller, plan):
             if who == role_name(role):

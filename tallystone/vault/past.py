@@ -176,13 +176,13 @@ def find_version(walk: Walk, number: int) -> tuple[Past, Past | None]:
 
 
 def _shown(
-    walk: Walk, past: Past, before: Past | None, known: Mapping[str, str], *, full: bool = False
+    walk: Walk, past: Past, before: Past | None, known: reach.Known, *, full: bool = False
 ) -> PastVersion:
     version = past.version
     return PastVersion(
         number=version.number,
         writer=version.writer,
-        name=known.get(version.writer, ""),
+        name=known.get(version.writer),
         under=version.under,
         time=when(version.time),
         size=len(past.payload.get("value", "")),
@@ -214,7 +214,7 @@ def versions(
     """A page of the versions below number `before`, newest first; with `content` it ends at `CONTENTS` characters."""
 
     def look(walk: Walk) -> Versions:
-        known = reach.names(caller, walk.opened.plan)
+        known = reach.Known(caller, walk.opened.plan)
         found: list[PastVersion] = []
         newer: Past | None = None
         size = 0
@@ -239,7 +239,7 @@ def version(caller: Caller, block_id: str, number: int) -> PastVersion:
 
     def look(walk: Walk) -> PastVersion:
         past, before = find_version(walk, number)
-        return _shown(walk, past, before, reach.names(caller, walk.opened.plan), full=True)
+        return _shown(walk, past, before, reach.Known(caller, walk.opened.plan), full=True)
 
     return _read(caller, block_id, look, version=number)
 
@@ -367,7 +367,7 @@ def blame(caller: Caller, block_id: str) -> Blame:
     """Which principal wrote which line of the current value, and when."""
 
     def look(walk: Walk) -> Blame:
-        known = reach.names(caller, walk.opened.plan)
+        known = reach.Known(caller, walk.opened.plan)
         newest, found = origins(walk)
         shown = [_blamed(place, text, found.get(place), known) for place, text in enumerate(newest)]
         unknown = any(line.version is None for line in shown)
@@ -376,10 +376,10 @@ def blame(caller: Caller, block_id: str) -> Blame:
     return _read(caller, block_id, look, history="blame")
 
 
-def _blamed(place: int, text: str, past: Past | None, known: Mapping[str, str]) -> BlameLine:
+def _blamed(place: int, text: str, past: Past | None, known: reach.Known) -> BlameLine:
     if past is None:
         return BlameLine(place + 1, text, None)
     one = past.version
     return BlameLine(
-        place + 1, text, one.number, one.writer, known.get(one.writer, ""), one.under, when(one.time)
+        place + 1, text, one.number, one.writer, known.get(one.writer), one.under, when(one.time)
     )

@@ -7,7 +7,7 @@ runs again on fresh rows. A check made while planning is only a hint: the commit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
@@ -19,10 +19,13 @@ WS = 1
 class Plan:
     """One attempt at one operation."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, recall: Callable[[Any, Row], Any] = lambda *_: None) -> None:
+        """`recall` tells what the process kept of a block, by the keys of a shelf and a row on it (see `recall`)."""
         self.snapshot = snapshot
+        self.recall = recall
         self.reports = False  # it tells of what was done elsewhere: its answer is kept without changes
         self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
+        self.filing: dict[bytes, tuple[bytes, bytes]] = {}  # of a K_grant its `events.grant_keys`
         self.noted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}  # see `note`
         self._expects: dict[tuple[str, Row], Expect] = {}
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
@@ -34,21 +37,24 @@ class Plan:
     # A snapshot never changes, so what it said once is what it would say again.
 
     def _stored(self, table: Table, key: Row) -> Row | None:
-        if (table.name, key) not in self._gets:
-            self._gets[table.name, key] = self.snapshot.get(table, key)
-        return self._gets[table.name, key]
+        place = table.name, key
+        if place not in self._gets:
+            self._gets[place] = self.snapshot.get(table, key)
+        return self._gets[place]
 
     def _scanned(self, table: Table, prefix: Row, after: int | None) -> list[Row]:
-        if (table.name, prefix, after) not in self._scans:
-            self._scans[table.name, prefix, after] = self.snapshot.scan(table, prefix, after=after)
-        return self._scans[table.name, prefix, after]
+        place = table.name, prefix, after
+        if place not in self._scans:
+            self._scans[place] = self.snapshot.scan(table, prefix, after=after)
+        return self._scans[place]
 
     def get(self, table: Table, *key: int | bytes | str) -> Row | None:
         """A row as this plan would leave it: its own changes first, then the store."""
         full = (WS, *key)
-        change = self._changes.get((table.name, full))
-        if change is not None:
-            return change.row if isinstance(change, Put) else None
+        if self._changes:
+            change = self._changes.get((table.name, full))
+            if change is not None:
+                return change.row if isinstance(change, Put) else None
         return self._stored(table, full)
 
     def peek(self, table: Table, *key: int | bytes | str) -> Row | None:
@@ -69,6 +75,8 @@ class Plan:
         """The rows below a key prefix, with this plan's changes, in key order; with `after`, only those whose next
         key column is greater."""
         full = (WS, *prefix)
+        if not self._changes:
+            return list(self._scanned(table, full, after))
         width = len(table.key)
         found = {row[:width]: row for row in self._scanned(table, full, after)}
         for (name, key), change in self._changes.items():

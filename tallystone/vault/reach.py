@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 
 from tallystone.errors import NotFound
 from tallystone.statements import Leaf
-from tallystone.vault import accounts
+from tallystone.vault import directory
 from tallystone.vault.attaching import view
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.granting import unexpired, word
 from tallystone.vault.opening import Opened
-from tallystone.vault.passages import find_block, reached, walk_blocks
+from tallystone.vault.passages import find_block, reached, role_name, walk_blocks
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import OFFERED
 from tallystone.vault.rotating import endable
-from tallystone.vault.shelves import AGENTS, walk
+from tallystone.vault.shelves import AGENTS, find, walk
 from tallystone.vault.types import Access, Grant, Reach
 from tallystone.vault.views import last_day
 
@@ -31,15 +31,33 @@ def show_grant(leaf: Leaf, name: str) -> Grant:
     )  # fmt: skip
 
 
-def names(caller: Caller, plan: Plan) -> dict[str, str]:
-    """{principal: name} of everybody whose name the caller may know: users, its agents, its roles."""
-    known = accounts.names(caller, plan)
-    for held in [] if caller.id.startswith("agent-") else walk(plan, caller.keys, AGENTS):
-        with suppress(NotFound):  # ended, before a backup with it was restored
-            known[held.subject] = view(caller, plan, held, with_blocks=False).name
-    for role in reached(caller, plan):
-        known[role.role] = role.way[0].opened.payload()[0]["name"]
-    return known
+class Known(directory.Names):
+    """The names that the caller may know: users', its agents', its roles'."""
+
+    def __init__(self, caller: Caller, plan: Plan) -> None:
+        house = directory.house_of(caller, plan)
+        super().__init__(caller.workspace, plan, house.key if house is not None else None)
+        self._caller = caller
+
+    def _look_up(self, principal: str) -> str | None:
+        caller, plan = self._caller, self._plan
+        if principal.startswith("agent-"):
+            held = None if caller.id.startswith("agent-") else find(plan, caller.keys, AGENTS, principal)
+            with suppress(NotFound):  # ended, before a backup with it was restored
+                return None if held is None else view(caller, plan, held, with_blocks=False).name
+            return None
+        if principal.startswith("role-"):
+            return next((role_name(role) for role in reached(caller, plan) if role.role == principal), None)
+        return super()._look_up(principal)
+
+    def called(self, name: str) -> list[str]:
+        """The users and the caller's agents with this name."""
+        caller, user = self._caller, self.holder(name)
+        agents = [] if caller.id.startswith("agent-") else walk(self._plan, caller.keys, AGENTS)
+        return [
+            *([user] if user is not None else []),
+            *(held.subject for held in agents if self.get(held.subject) == name),
+        ]
 
 
 def visible_grants(opened: Opened) -> list[Leaf]:
@@ -57,9 +75,9 @@ def grants(caller: Caller, block_id: str) -> list[Grant]:
     def action(plan: Plan) -> list[Grant]:
         held = find_block(caller, plan, block_id)
         found = visible_grants(open_block(caller, plan, held))
-        known = names(caller, plan)
+        known = Known(caller, plan)
         caller.event(plan, "read", held.key, block=block_id)
-        return [show_grant(leaf, known.get(leaf.recipient, "")) for leaf in found]
+        return [show_grant(leaf, known.get(leaf.recipient)) for leaf in found]
 
     return caller.transact(action)
 
@@ -67,33 +85,33 @@ def grants(caller: Caller, block_id: str) -> list[Grant]:
 # -- who, and through what --------------------------------------------------------------------------------------
 
 
-def reach_of(opened: Opened, known: Mapping[str, str]) -> list[Reach]:
+def reach_of(opened: Opened, known: directory.Names) -> list[Reach]:
     """Everybody who can reach an opened block, as far as the caller may know: the owner, grantees, members of roles,
     and whoever can act as an agent."""
     owner = opened.head.owner
-    found = [Reach(owner, 0, "owner", "owner", known.get(owner, ""), "owns the block")]
+    found = [Reach(owner, 0, "owner", "owner", known.get(owner), "owns the block")]
     for leaf in visible_grants(opened):
         found.extend(_through(opened, leaf, known))
     return found
 
 
-def _through(opened: Opened, leaf: Leaf, known: Mapping[str, str]) -> Iterator[Reach]:
+def _through(opened: Opened, leaf: Leaf, known: directory.Names) -> Iterator[Reach]:
     can = word(leaf.rights)
     if leaf.recipient.startswith("agent-"):
         can = "read" if opened.head.settings["read_only"] else can  # design §7.10: whatever it was granted
     given = f"grant {leaf.grant}" + (f", given through grant {leaf.parent}" if leaf.parent else "")
-    yield Reach(leaf.recipient, leaf.grant, can, "grant", known.get(leaf.recipient, ""), given)
+    yield Reach(leaf.recipient, leaf.grant, can, "grant", known.get(leaf.recipient), given)
     if leaf.recipient.startswith("agent-"):
         sponsor = opened.caller.identity(opened.plan, leaf.recipient).record.sponsor
         if sponsor != opened.head.owner:
             acts = f"can act as {leaf.recipient}"
-            yield Reach(sponsor, leaf.grant, can, "agent", known.get(sponsor, ""), acts)
+            yield Reach(sponsor, leaf.grant, can, "agent", known.get(sponsor), acts)
     if leaf.recipient.startswith("role-"):
         yield from _members(opened.caller, opened.plan, leaf.recipient, leaf.grant, can, known)
 
 
 def _members(
-    caller: Caller, plan: Plan, role: str, grant: int, can: str, known: Mapping[str, str]
+    caller: Caller, plan: Plan, role: str, grant: int, can: str, known: directory.Names
 ) -> Iterator[Reach]:
     """The members of a role, and of the roles that are members of it, if the caller is in it itself."""
     for one in reached(caller, plan):
@@ -102,9 +120,9 @@ def _members(
         opened = one.way[0].opened
         name = known.get(role, role)
         owner = opened.held.owner
-        yield Reach(owner, grant, can, "role", known.get(owner, ""), f"owns role {name}")
+        yield Reach(owner, grant, can, "role", known.get(owner), f"owns role {name}")
         for leaf in unexpired(opened, opened.grants()):
-            member = known.get(leaf.recipient, "")
+            member = known.get(leaf.recipient)
             yield Reach(leaf.recipient, grant, can, "role", member, f"is a member of role {name}")
             if leaf.recipient.startswith("role-"):
                 yield from _members(caller, plan, leaf.recipient, grant, can, known)
@@ -115,13 +133,12 @@ def reach(caller: Caller, block_id: str, principal: str | None = None) -> list[R
 
     def action(plan: Plan) -> list[Reach]:
         held = find_block(caller, plan, block_id)
-        known = names(caller, plan)
+        known = Known(caller, plan)
         found = reach_of(open_block(caller, plan, held), known)
         caller.event(plan, "read", held.key, block=block_id)
         if principal is None:
             return found
-        named = {principal, *(one for one, name in known.items() if name == principal)}
-        return [one for one in found if one.principal in named]
+        return [one for one in found if principal in (one.principal, one.name)]
 
     return caller.transact(action)
 
@@ -133,7 +150,7 @@ def access(caller: Caller) -> list[Access]:
     """Principals × blocks: who holds what on the blocks that the caller may know the grants of."""
 
     def action(plan: Plan) -> list[Access]:
-        known = names(caller, plan)
+        known = Known(caller, plan)
         cells, touched = [], []
         for held in walk_blocks(caller, plan):
             if held.state == OFFERED:

@@ -7,12 +7,15 @@ Contexts name the block and the place in it, so a row that is moved elsewhere do
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
 from tallystone.keystore import Keys
 from tallystone.statements import Leaf, Signed
+
+if TYPE_CHECKING:
+    from tallystone.vault.recall import Recalled
 
 ACCEPTED, OFFERED = "accepted", "offered"
 
@@ -211,7 +214,8 @@ class Held:
 
     `subject` names the agent or role whose block it is. `root_read` and `root_act` are an agent's root, as its
     sponsor's shelf carries it; for a role `root_act` opens the acting half of the root in the role's block. `admin` is
-    there for owners and sharers, in part two. `via` is not stored: the roles through whose shelves this one was found.
+    there for owners and sharers, in part two. Not stored: `via`, the roles through whose shelves this one was found;
+    `origin`, the shelf's keys and the row; `recalled`, what the process kept of the block (see `recall`).
     """
 
     block: str
@@ -230,13 +234,15 @@ class Held:
     admin: bytes = b""
     root_act: bytes = b""
     via: tuple[Any, ...] = field(default=(), compare=False)
+    origin: tuple[Keys, tuple[Any, ...]] | None = field(default=None, compare=False)
+    recalled: Recalled | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return f"Held({self.block}, grant {self.grant}, {self.state})"
 
     def accepted(self) -> Self:
         """The same, no longer an offer."""
-        return replace(self, state=ACCEPTED)
+        return replace(self, state=ACCEPTED, recalled=None)
 
     @property
     def since(self) -> int:

@@ -76,4 +76,4 @@ def kit_caller(workspace: Workspace, kit_text: str) -> Caller:
         keys = _open(workspace, Plan(snapshot), kit, crypto.age_seed(kit.identity))
     if keys is None:
         raise Unauthenticated("this kit opens nothing here", hint="it may be of another workspace")
-    return KitCaller(workspace, keys, (1, "", kit.principal, FULL, 0, None), crypto.random_bytes())
+    return KitCaller(workspace, keys, (1, "", kit.principal, FULL, 0, None), crypto.random_bytes)

@@ -23,7 +23,6 @@ from tallystone.statements import (
     identifier,
 )
 from tallystone.store.tables import GRANT_WRAP, IDENTITY, INBOX, SHELF
-from tallystone.vault import accounts
 from tallystone.vault.accounts import check_name
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
@@ -33,7 +32,7 @@ from tallystone.vault.opening import Opened
 from tallystone.vault.passages import keys_of, reached, resolve, role_keys
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import amend, put_principal
-from tallystone.vault.reach import names
+from tallystone.vault.reach import Known
 from tallystone.vault.role_roots import (
     find_role,
     index_member,
@@ -115,11 +114,11 @@ def _owned(caller: Caller, plan: Plan, role: str) -> Opened:
 
 def _view(caller: Caller, plan: Plan, opened: Opened, *, members: bool) -> Role:
     payload, _, _ = opened.payload()
-    known = names(caller, plan) if members else accounts.names(caller, plan)
+    known = Known(caller, plan)
     found = [
         Member(
             leaf.recipient,
-            known.get(leaf.recipient, ""),
+            known.get(leaf.recipient),
             leaf.recipient.partition("-")[0],
             last_day(leaf.until),
         )
@@ -128,7 +127,7 @@ def _view(caller: Caller, plan: Plan, opened: Opened, *, members: bool) -> Role:
     held, record = opened.held, caller.identity(plan, opened.held.subject).record
     return Role(
         id=held.subject, name=payload["name"], description=payload["description"], owner=held.owner,
-        owner_name=known.get(held.owner, ""), clearance=level_name(caller, plan, record.clearance or 0),
+        owner_name=known.get(held.owner), clearance=level_name(caller, plan, record.clearance or 0),
         history=payload["history"], members=found, mine=held.own_leaf is None, created_at=when(payload["created"]),
     )  # fmt: skip
 

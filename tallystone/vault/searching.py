@@ -7,25 +7,24 @@ where to go on, so a walk over pages sees each event once, whatever is appended 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from tallystone.audit.leaf import Leaf, decode_leaf
 from tallystone.errors import Invalid, Locked, NotFound, Tampered
 from tallystone.store.tables import LOG_DETAIL, LOG_LEAF
-from tallystone.vault import accounts
+from tallystone.vault import directory
 from tallystone.vault.agents import shown
 from tallystone.vault.answers import Answered, AuditPage, Named, Span
-from tallystone.vault.attaching import view
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.journal import Opening, Reader
 from tallystone.vault.passages import lookup, reached, role_name
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.questions import Question, gained, named_blocks, placed_by
+from tallystone.vault.reach import Known
 from tallystone.vault.resuming import log_size
-from tallystone.vault.shelves import AGENTS, find, walk
+from tallystone.vault.shelves import AGENTS, walk
 
 LEAVES, TRIES = 100_000, 200_000
 """How many leaves one page looks at, and how many keys it tries: about a second of work."""
@@ -137,9 +136,9 @@ def _whom(caller: Caller, plan: Plan, who: str) -> str:
     Raises `NotFound`, and `Invalid` for a name that several agents have."""
     if not who or who.startswith(("user-", "agent-", "role-")):
         return who
-    for principal, name in accounts.names(caller, plan).items():
-        if name == who:
-            return principal
+    user = directory.names(caller, plan).holder(who)
+    if user is not None:
+        return user
     agents = [] if caller.id.startswith("agent-") else list(walk(plan, caller.keys, AGENTS))
     called = [one.id for one in shown(caller, plan, agents, with_blocks=False) if one.name == who]
     called += [role.role for role in reached(caller, plan) if role_name(role) == who]
@@ -158,35 +157,20 @@ def _named(caller: Caller, plan: Plan, found: Iterable[Opening]) -> tuple[list[A
     """The events with the names in them, and the K_grants of the blocks whose labels that took."""
     found = list(found)
     gains = {event.seq: gained(event.kind, event.actor, event.detail, event.blocks) for event in found}
-    principals = {one for event in found for one in (event.actor, event.under, *gains[event.seq]) if one}
     blocks = {block for event in found for block in event.blocks}
-    names = _names(caller, plan, principals)
+    names = Known(caller, plan)
     labels, keys = _labels(caller, plan, sorted(blocks))
     shown = [
         Answered(
             event.plain(),
-            names.get(event.actor, ""),
-            names.get(event.under, ""),
+            names.get(event.actor),
+            names.get(event.under),
             tuple(Named(block, labels.get(block, "")) for block in sorted(event.blocks)),
-            tuple(Named(one, names.get(one, "")) for one in gains[event.seq]),
+            tuple(Named(one, names.get(one)) for one in gains[event.seq]),
         )
         for event in found
     ]
     return shown, keys
-
-
-def _names(caller: Caller, plan: Plan, wanted: set[str]) -> Mapping[str, str]:
-    """The names of these principals, as far as the caller may know them: users', its own agents', its roles'."""
-    known = dict(accounts.names(caller, plan))
-    if not caller.id.startswith("agent-"):
-        for principal in wanted:
-            held = find(plan, caller.keys, AGENTS, principal) if principal.startswith("agent-") else None
-            if held is not None:
-                with suppress(NotFound):  # ended, before a backup with it was restored
-                    known[principal] = view(caller, plan, held, with_blocks=False).name
-    if any(principal.startswith("role-") for principal in wanted):
-        known.update({role.role: role_name(role) for role in reached(caller, plan)})
-    return known
 
 
 def _labels(caller: Caller, plan: Plan, blocks: Iterable[str]) -> tuple[dict[str, str], list[bytes]]:

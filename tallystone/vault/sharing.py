@@ -8,7 +8,7 @@ from datetime import date
 from tallystone.errors import Denied, Invalid, NotFound, Taken
 from tallystone.statements import READ, SHARE, WRITE, Leaf
 from tallystone.store.tables import SHELF
-from tallystone.vault import accounts
+from tallystone.vault import directory
 from tallystone.vault.attaching import claim_labels, labels_stay_unique
 from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller
@@ -127,7 +127,7 @@ def revoke(caller: Caller, block_id: str, recipient: str) -> list[Reach]:
             _end(caller, plan, opened, given)
         caller.event(plan, "revoke", held.key, block=block_id, principal=principal)
         rest = open_block(caller, plan, find_block(caller, plan, block_id, SHARE))
-        return reach_of(rest, accounts.names(caller, plan))
+        return reach_of(rest, directory.names(caller, plan))
 
     return caller.transact(action, lock=block_id, audit=True)
 

@@ -23,14 +23,19 @@ _CHUNK = 100
 _RENEW = "renew"
 
 
-def _held(keys: Keys, row: Row) -> Held:
-    return unshelve(keys, bytes(row[1]), bytes(row[2]), int(row[3]), bytes(row[4]), bytes(row[5]))
+def _held(plan: Plan, keys: Keys, row: Row) -> Held:
+    known: Held | None = plan.recall(keys, row)
+    if known is not None:
+        return known
+    held = unshelve(keys, bytes(row[1]), bytes(row[2]), int(row[3]), bytes(row[4]), bytes(row[5]))
+    held.__dict__["origin"] = keys, row
+    return held
 
 
 def find(plan: Plan, keys: Keys, shelf: str, identity: str) -> Held | None:
     """What is at the blinded address of `identity` on one of the principal's shelves."""
     row = plan.need(SHELF, keys.shelf(shelf), keys.locator(identity))
-    return _held(keys, row) if row is not None else None
+    return _held(plan, keys, row) if row is not None else None
 
 
 def find_agent(caller: Caller, plan: Plan, agent_id: str) -> Held:
@@ -51,14 +56,14 @@ def walk(
         rows = sorted(plan.rows(SHELF, shelf_id), key=_position, reverse=reverse)
         for row in rows:
             if after is None or (_position(row) < after if reverse else _position(row) > after):
-                yield _held(keys, row)
+                yield _held(plan, keys, row)
         return
     while True:
         rows = plan.snapshot.scan(
             SHELF, (WS, shelf_id), after=after, limit=_CHUNK, reverse=reverse, index="position"
         )
         for row in rows:
-            yield _held(keys, row)
+            yield _held(plan, keys, row)
         if len(rows) < _CHUNK:
             return
         after = _position(rows[-1])

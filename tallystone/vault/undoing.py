@@ -98,8 +98,7 @@ def _who(caller: Caller, plan: Plan, who: str) -> str:
     """The id of a principal by id or name. Raises `NotFound`."""
     if who.startswith(("user-", "agent-")) and plan.rows(PRINCIPAL, who):
         return who
-    named = [one for one, name in reach.names(caller, plan).items() if name == who]
-    named = [one for one in named if not one.startswith("role-")]
+    named = reach.Known(caller, plan).called(who)
     if len(named) > 1:
         raise Invalid(
             f"{len(named)} principals are called {who!r}", hint="give the id", code="ambiguous_name"

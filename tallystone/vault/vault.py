@@ -62,10 +62,11 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         try:
             if caller.has_mail:
                 empty_inbox(caller)
-            collect_trusted(caller)
+            if caller.has_roles:
+                collect_trusted(caller)
         finally:
             caller.reply = reply
-        caller.has_mail = True
+        caller.has_mail = caller.has_roles = True
 
     @property
     def principal_id(self) -> str:
@@ -128,7 +129,7 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         last two minutes and this is a retry (`attempt` ≥ 1); else None, and what the next operation returns is
         rendered and kept in that operation's own transaction. That operation raises `Repeated` if an equal request
         was answered while this one ran."""
-        reply = Reply(key, attempt, render, self._caller.reply_key, self._caller.workspace.days)
+        reply = Reply(key, attempt, render, self._caller.reply_key(), self._caller.workspace.days)
         with self._caller.workspace.store.snapshot() as snapshot:
             found = reply.find(Plan(snapshot), self._caller.workspace.now())
         must_be_cosigned(self._caller.workspace, reply.witnessed)

@@ -11,6 +11,7 @@ from tallystone.vault.caller import Caller
 from tallystone.vault.keeping import ALL
 from tallystone.vault.levels import audit_name, level_name
 from tallystone.vault.opening import Opened
+from tallystone.vault.recall import recipients
 from tallystone.vault.shelves import AGENTS, find
 from tallystone.vault.types import Agent, Block, ExternalTool
 
@@ -51,13 +52,13 @@ def agent_ids(opened: Opened, viewer: Caller) -> list[str]:
     """Agents with a live grant: all of them for the owner, else those that the viewer sponsors, or is."""
     owns = opened.head.owner == viewer.id
     return [
-        leaf.recipient
-        for leaf in opened.grants()
-        if leaf.recipient.startswith("agent-")
+        recipient
+        for recipient in recipients(opened)
+        if recipient.startswith("agent-")
         and (
             owns
-            or leaf.recipient in (viewer.id, opened.caller.id)
-            or find(opened.plan, viewer.keys, AGENTS, leaf.recipient) is not None
+            or recipient in (viewer.id, opened.caller.id)
+            or find(opened.plan, viewer.keys, AGENTS, recipient) is not None
         )
     ]
 

@@ -42,6 +42,7 @@ from tallystone.vault.logkey import KEY_FOLDER, log_keys, make_log_key, read_log
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
+from tallystone.vault.recall import Recall
 from tallystone.vault.records import nest_key, shred_nest
 from tallystone.vault.restoring import roots_word
 from tallystone.vault.shredkeys import POOLS, ShredKeys
@@ -82,6 +83,7 @@ class Workspace:
         self.record = record
         self.log_public = log_public
         self.log = PublicLog(self, cosigned)
+        self.recall = Recall()
         self.trusted: set[bytes] = set()
         self.geneses: dict[str, Genesis] = {}
         self.clock: Callable[[], float] = time.time
@@ -324,8 +326,8 @@ class Workspace:
     def shred(self, plan: Plan) -> None:
         """Destroy the shred keys of what a plan, now committed, has deleted. What cannot be destroyed now waits for the
         next purge, and nothing can be read meanwhile: the rows are gone."""
-        slots = [bytes(row[1]) for row in plan.written(SHRED)]
-        if slots:
+        if slots := [bytes(row[1]) for row in plan.written(SHRED)]:
+            self.recall.clear()  # nor does it stay in memory
             with suppress(StoreError):
                 self.shreds.destroy(slots)
 

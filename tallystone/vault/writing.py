@@ -33,6 +33,7 @@ from tallystone.vault.keeping import let_go
 from tallystone.vault.ledger import Ledger, Roster, leaf_salt, seal_roster
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, nest_of
 from tallystone.vault.plan import Plan
+from tallystone.vault.recall import newest
 from tallystone.vault.records import (
     ACCEPTED,
     SALT,
@@ -230,7 +231,7 @@ def add_version(
         payload = {**payload, SALT: crypto.random_bytes(16)}
     body = encode_payload(payload)
     head, number = opened.head, row.version + 1
-    before = opened.content()[1] if row.version else None
+    before = newest(opened)[0] if row.version else None
     version = Version(
         block=opened.id,
         number=number,
@@ -254,6 +255,7 @@ def add_version(
     plan.put(VERSION, row.storage, number, row.epoch, wrap, sealed)
     opened.row = replace(row, version=number)
     opened.row.write(plan)
+    opened.verified = dict(payload), version, signed.digest
     return version
 
 
@@ -279,7 +281,7 @@ def add_link(
     if standing is not None and opened.row.epoch == head.epoch and (head.due or kind == "revocation"):
         change = {**change, "due": True}  # no version may cite this before somebody has rotated (design §6)
     authority = {} if standing is None or standing.leaf is None else _authority(opened, standing)
-    version_digest = opened.content()[0].signed.digest if opened.row.version else EMPTY
+    version_digest = newest(opened)[1] if opened.row.version else EMPTY
     link = Link(
         block=opened.id,
         number=head.number + 1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import raw_rows
 
 from attack.reading import Place, watched
 from attack.turn import READS, keep
@@ -182,19 +183,18 @@ def _with_roles_and_days(scene: Scene, workspace: Workspace, made: dict[str, Cre
 
 
 def rows(database: Path, sql: str, *bound: Any) -> list[tuple[Any, ...]]:
-    """What a plain SQLite connection reads."""
-    connection = sqlite3.connect(database)
+    """What a plain connection reads."""
+    connection = raw_rows.connect(database)
     try:
-        return connection.execute(sql, bound).fetchall()
+        return list(connection.execute(sql, bound).fetchall())
     finally:
         connection.close()
 
 
 @contextmanager
-def raw(database: Path) -> Iterator[sqlite3.Connection]:
+def raw(database: Path) -> Iterator[Any]:
     """A connection to write with, past everything that Tallystone checks."""
-    connection = sqlite3.connect(database, isolation_level=None)
-    connection.execute("PRAGMA synchronous = OFF")
+    connection = raw_rows.connect(database)
     try:
         yield connection
     finally:

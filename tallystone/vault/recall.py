@@ -1,0 +1,214 @@
+"""What a process has opened and verified before, sealed again for whoever opened it (ADR 0031).
+
+A read opens some eight layers: shelf row, wrap, nest, chain key, statement, content key, content. What comes out of
+them is kept here in one, under a key that follows from the root of the principal that read: the next request brings
+that root with its token, or opens nothing. So between requests a process still has no key and no plaintext (design §6),
+only one more ciphertext of what lies in the database under more.
+
+It stands in for rows, and so it counts only while each row that it was made from is exactly what it was, in the view of
+the request that asks. Whoever lost a grant, or finds a newer version, finds other rows. Nothing is kept of what depends
+on more than rows: a day that ends, clearance, a role.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from tallystone import _cbor, crypto
+from tallystone.keystore import Keys
+from tallystone.policy import Head
+from tallystone.statements import Version
+from tallystone.store.protocol import Row
+from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, SHELF, VERSION, Table
+from tallystone.vault.events import grant_keys
+from tallystone.vault.plan import Plan
+from tallystone.vault.records import ACCEPTED, EpochKeys, Held, unshelve
+
+if TYPE_CHECKING:
+    from tallystone.vault.opening import Opened
+
+BYTES = 12 * 1024 * 1024
+"""Of memory that is kept at most, about: half for what was asked for lately, half for before."""
+LARGEST = 64 * 1024
+"""Bytes of one block beyond which it is not kept: opening it is not what costs most then."""
+GRANTS = 256
+"""Live grants beyond which a block is not kept."""
+_OVERHEAD = 1500
+
+_HELD = (
+    "block", "storage", "grant", "key", "owner", "kind", "state", "position", "leaf", "admin_public", "subject",
+    "extra", "root_read", "admin", "root_act",
+)  # fmt: skip
+_HEAD = (
+    "block", "number", "digest", "owner", "grants", "next_grant", "settings", "epoch", "version", "version_digest",
+    "admin", "due",
+)  # fmt: skip
+
+Dependence = tuple[Table, tuple[Any, ...], Row | None]
+"""A table, a key in it, and the row that lay there."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One block for one principal: its shelf row, the other rows that it was made from, and the ciphertext."""
+
+    shelved: Row
+    rows: tuple[Dependence, ...]
+    ledger: list[Row]
+    sealed: bytes
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """A `Kept`, opened for one request. Whether its rows still are those is asked by `stands`."""
+
+    kept: Kept = field(repr=False)
+    keys: EpochKeys
+    head: Head = field(repr=False)
+    newest: tuple[dict[str, Any], Version, bytes] = field(repr=False)
+    recipients: list[str] = field(repr=False)
+    filing: tuple[bytes, bytes] = field(repr=False)
+
+    def stands(self, plan: Plan) -> bool:
+        """Whether each row that this was made from is the same in this plan. The commit asks for the wrap again."""
+        _, wrap, _ = self.kept.rows[0]
+        plan.need(GRANT_WRAP, *wrap)
+        return all(plan.get(table, *key) == row for table, key, row in self.kept.rows)
+
+    def resume(self, opened: Opened) -> Opened:
+        """The block, opened with what stands, where it was left."""
+        opened.know(self.head)
+        opened.verified = self.newest
+        opened.plan.filing[opened.held.key] = self.filing
+        return opened
+
+    def granted(self, plan: Plan) -> list[str] | None:
+        """Whom the live grants are to, in order; None if they are others by now."""
+        same = plan.rows(LEDGER, self.kept.rows[0][1][0]) == self.kept.ledger
+        return self.recipients if same else None
+
+
+class Recall:
+    """What is kept, by the blinded address on a principal's shelf. Safe to use from several threads."""
+
+    def __init__(self, limit: int = BYTES) -> None:
+        self._limit = limit // 2
+        self._lock = Lock()
+        self._young: dict[tuple[Any, ...], Kept] = {}
+        self._old: dict[tuple[Any, ...], Kept] = {}
+        self._weight = 0
+
+    def __repr__(self) -> str:
+        return f"Recall({len(self._young) + len(self._old)} blocks)"
+
+    def find(self, keys: Keys, row: Row) -> Held | None:
+        """What is on a shelf in this row, with all that is kept of it, if it was opened before by these keys."""
+        place = (row[1], row[2], keys.can_act)
+        kept = self._young.get(place)
+        if kept is None:
+            kept = self._old.get(place)
+            if kept is not None:
+                self._insert(place, kept)
+        if kept is None or kept.shelved != row:
+            return None
+        whole = _cbor.own(crypto.open_sealed(keys.recall, crypto.pae("recall", row[1], row[2]), kept.sealed))
+        shelved, epoch, head, payload, version, digest, granted, filing = whole
+        held = Held.__new__(Held)
+        held.__dict__.update(zip(_HELD, shelved, strict=True))
+        known = Head.__new__(Head)
+        known.__dict__.update(zip(_HEAD, head, strict=True))
+        held.__dict__.update(
+            via=(),
+            origin=(keys, row),
+            recalled=Recalled(
+                kept, EpochKeys(*epoch), known, (payload, Version.of(version), digest), granted, tuple(filing)
+            ),
+        )
+        return held
+
+    def keep(self, opened: Opened, verified: tuple[dict[str, Any], Version, bytes]) -> None:
+        """Note an opened block with its newest version, both verified, as this plan would leave them."""
+        plan, held, row, head = opened.plan, opened.held, opened.row, opened.head
+        origin, settings = held.origin, head.settings
+        if (
+            origin is None
+            or held.via
+            or held.state != ACCEPTED
+            or held.position != origin[1][3]
+            or row.day is not None
+            or settings.get("sensitivity")
+            or settings.get("expires") is not None
+            or (held.own_leaf is not None and held.own_leaf.until is not None)
+            or len(verified[0].get("value", "")) > LARGEST
+        ):
+            return
+        ledger = plan.rows(LEDGER, row.storage)
+        if len(ledger) > GRANTS:
+            return
+        keys, shelved = origin
+        if plan.get(SHELF, *shelved[1:3]) != shelved or not _as_shelved(held):
+            return  # this plan has another key for it: what comes of that, the next one sees
+        wanted: list[tuple[Table, tuple[Any, ...]]] = [
+            (GRANT_WRAP, (row.storage, held.grant)),
+            (BLOCK, (row.storage,)),
+            (EPOCH, (row.storage, row.epoch)),
+            (CHAIN, (row.storage, row.policy)),
+            (VERSION, (row.storage, row.version)),
+        ]
+        if held.leaf:
+            wanted.append((LEDGER, (row.storage, held.grant)))
+        epoch = opened.keys
+        whole = _cbor.own_bytes([
+            [getattr(held, name) for name in _HELD],
+            [epoch.number, epoch.dek, epoch.history, epoch.chain],
+            [getattr(head, name) for name in _HEAD],
+            verified[0], verified[1].__dict__, verified[2], recipients(opened), list(grant_keys(held.key)),
+        ])  # fmt: skip
+        if len(whole) > LARGEST:
+            return
+        sealed = crypto.seal(keys.recall, crypto.pae("recall", shelved[1], shelved[2]), whole)
+        rows = tuple((table, key, plan.get(table, *key)) for table, key in wanted)
+        self._insert((shelved[1], shelved[2], keys.can_act), Kept(shelved, rows, ledger, sealed))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._young, self._old, self._weight = {}, {}, 0
+
+    def _insert(self, place: tuple[Any, ...], kept: Kept) -> None:
+        with self._lock:
+            before = self._young.get(place)
+            self._young[place] = kept
+            self._weight += _weight(kept) - (_weight(before) if before is not None else 0)
+            if self._weight > self._limit:
+                self._old, self._young, self._weight = self._young, {}, 0
+
+
+def _as_shelved(held: Held) -> bool:
+    """Whether a `Held` says what its shelf row said: whoever changes keys goes on with a changed one."""
+    assert held.origin is not None
+    keys, row = held.origin
+    return unshelve(keys, row[1], row[2], row[3], row[4], row[5]) == held
+
+
+def _weight(kept: Kept) -> int:
+    rows: list[Row | None] = [kept.shelved, *(row for _, _, row in kept.rows), *kept.ledger]
+    cells = sum(len(cell) for row in rows for cell in row or () if isinstance(cell, bytes))
+    return _OVERHEAD + len(kept.sealed) + cells
+
+
+def newest(opened: Opened) -> tuple[Version, bytes]:
+    """The newest version's statement and that statement's digest, whatever its content is."""
+    if opened.verified is not None and opened.verified[1].number == opened.row.version:
+        return opened.verified[1:]
+    content, version = opened.content()
+    return version, content.signed.digest
+
+
+def recipients(opened: Opened) -> list[str]:
+    """Whom the live grants are to."""
+    recalled = opened.held.recalled
+    known = recalled.granted(opened.plan) if recalled is not None else None
+    return [leaf.recipient for leaf in opened.grants()] if known is None else known

@@ -1,0 +1,206 @@
+"""What a process keeps between requests (ADR 0031): rows that are never another moment's, and blocks that nobody opens
+whose token would not."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from store_rows import counter, make_store, open_store
+
+from tallystone.errors import NotFound, Tampered
+from tallystone.store._rows import RowCache
+from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
+from tallystone.store.sqlite import SqliteStore
+from tallystone.store.tables import BLOCK, WS
+from tallystone.vault import Vault, Workspace
+from tallystone.vault.entering import open_block
+from tallystone.vault.plan import Plan
+from tallystone.vault.recall import Recall
+from tallystone.vault.rotating import change_keys
+from tallystone.vault.shelves import BLOCKS, find
+
+KEY: Row = (WS, b"counter")
+SECRET = "the harvest is hidden under the third oak"
+
+
+def seen(store: SqliteStore, key: Row = KEY) -> tuple[Row | None, list[Row]]:
+    with store.snapshot() as snapshot:
+        return snapshot.get(BLOCK, key), snapshot.scan(BLOCK, (WS,))
+
+
+# -- rows --------------------------------------------------------------------------------------------------------
+
+
+def test_an_open_view_is_not_shown_what_was_committed_after_it(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store.db") as store:
+        store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+        with store.snapshot() as before:
+            assert before.get(BLOCK, KEY) == counter(1)
+            store.commit(Batch(changes=[Put(BLOCK, counter(2)), Put(BLOCK, counter(9, b"other"))]))
+            assert before.scan(BLOCK, (WS,)) == [counter(1)]
+            assert before.get(BLOCK, KEY) == counter(1)
+            assert before.get(BLOCK, (WS, b"other")) is None
+            assert seen(store) == (counter(2), [counter(2), counter(9, b"other")])
+        # What the old view said after the commit is nobody else's answer.
+        assert seen(store) == (counter(2), [counter(2), counter(9, b"other")])
+        store.commit(Batch(changes=[Delete(BLOCK, KEY)]))
+        assert seen(store) == (None, [counter(9, b"other")])
+
+
+def test_what_another_process_commits_is_seen_by_the_next_view(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store.db") as ours, open_store(tmp_path / "store.db") as theirs:
+        for number in range(1, 6):
+            writer, reader = (ours, theirs) if number % 2 else (theirs, ours)
+            expected = Expect(BLOCK, KEY, counter(number - 1) if number > 1 else None)
+            writer.commit(Batch([expected], [Put(BLOCK, counter(number))]))
+            assert seen(reader) == (counter(number), [counter(number)])
+            assert seen(writer) == (counter(number), [counter(number)])
+
+
+def test_a_row_that_somebody_edits_is_read_again(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store.db") as store:
+        store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+        assert seen(store) == seen(store) == (counter(1), [counter(1)])
+        with closing(sqlite3.connect(store.path)) as raw, raw:
+            raw.execute("UPDATE block SET version = 7")
+        assert seen(store) == (counter(7), [counter(7)])
+
+
+def test_an_answer_from_an_older_view_is_not_kept_once_its_row_has_changed() -> None:
+    cache, place = RowCache(), ("block", KEY)
+    cache.join(10)
+    cache.committed(10, 11, [(BLOCK, KEY, counter(2))])
+    cache.tell(place, counter(1), 10)
+    assert cache.find(place, 11) is None
+    cache.tell(place, counter(2), 11)
+    kept = cache.find(place, 11)
+    assert kept is not None and kept[1] == counter(2)
+    assert cache.find(place, 10) is None  # which may have been another
+
+
+def test_what_is_kept_of_rows_has_a_bound() -> None:
+    cache = RowCache(200_000)
+    cache.join(1)
+    for number in range(2_000):
+        cache.tell(("version", (WS, b"block", number)), (WS, b"block", number, bytes(1_000)), 1)
+        cache.tell(("version", (WS, number), None, False, None, None), [(WS, number, bytes(500))], 1)
+    kept = [*cache._young.values(), *cache._old.values()]
+    assert len(kept) > 10 and sum(weight for _, _, weight in kept) <= 220_000
+    assert sum(map(len, cache._scans.values())) <= len(kept)
+
+
+# -- blocks ------------------------------------------------------------------------------------------------------
+
+
+def kept_of(workspace: Workspace) -> list[bytes]:
+    recall = workspace.recall
+    return [kept.sealed for kept in (*recall._young.values(), *recall._old.values())]
+
+
+def test_what_is_kept_of_a_block_opens_with_its_readers_root_alone(
+    workspace: Workspace, alice: Vault, bob: Vault
+) -> None:
+    block = alice.create_block(label="oak", value=SECRET)
+    assert alice.block(block.id).value == SECRET
+    caller = alice._caller
+    with workspace.store.snapshot() as snapshot:
+        plan = Plan(snapshot)
+        held = find(plan, caller.keys, BLOCKS, block.id)
+        assert held is not None and held.origin is not None
+        row = held.origin[1]
+        found = workspace.recall.find(caller.keys, row)
+        assert (
+            found is not None and found.recalled is not None and found.recalled.newest[0]["value"] == SECRET
+        )
+        with pytest.raises(Tampered):
+            workspace.recall.find(bob._caller.keys, row)
+    kept = kept_of(workspace)
+    assert kept
+    for sealed in kept:
+        assert SECRET.encode() not in sealed and held.key not in sealed
+
+
+def test_a_kept_block_is_gone_with_the_grant(workspace: Workspace, alice: Vault) -> None:
+    block, agent = alice.create_block(label="oak", value=SECRET), alice.create_agent({"name": "scout"})
+    alice.attach(agent.id, block.id)
+    scout = alice.acting_as(agent.id)
+    for _ in range(2):
+        assert scout.block(block.id).value == SECRET
+        assert alice.block(block.id).agent_ids == [agent.id]
+    alice.detach(agent.id, block.id)
+    with pytest.raises(NotFound):
+        scout.block(block.id)
+    assert alice.block(block.id).agent_ids == []
+
+
+def test_a_kept_block_is_the_newest_one(workspace: Workspace, alice: Vault) -> None:
+    block = alice.create_block(label="oak", value="0")
+    for number in range(1, 5):
+        alice.edit_block(block.id, lambda before: {"value": f"{before.value}{number}"})  # noqa: B023 -- runs at once
+        assert alice.block(block.id).value == "01234"[: number + 1]
+        assert [one.value for one in alice.blocks()] == ["01234"[: number + 1]]
+
+
+def test_a_kept_block_whose_rows_are_edited_is_refused(tmp_path: Path, alice: Vault) -> None:
+    block = alice.create_block(label="oak", value=SECRET)
+    assert alice.block(block.id) == alice.block(block.id)
+    with closing(sqlite3.connect(tmp_path / "data" / "tallystone.db")) as raw, raw:
+        raw.execute("UPDATE version SET sealed = zeroblob(length(sealed))")
+    with pytest.raises(Tampered):
+        alice.block(block.id)
+
+
+def test_a_kept_block_needs_its_shred_key(workspace: Workspace, alice: Vault) -> None:
+    block = alice.create_block(label="oak", value=SECRET)
+    assert alice.block(block.id) == alice.block(block.id)
+    with workspace.store.snapshot() as snapshot:
+        slots = [row[7] for row in snapshot.scan(BLOCK, (WS,))]
+    workspace.shreds.destroy(slot for slot in slots if slot is not None)
+    with pytest.raises(NotFound):
+        alice.block(block.id)
+
+
+def test_nothing_of_an_erased_block_stays_in_memory(workspace: Workspace, alice: Vault) -> None:
+    block = alice.create_block(label="oak", value=SECRET)
+    alice.block(block.id)
+    assert kept_of(workspace)
+    alice.delete_block(block.id)
+    assert not kept_of(workspace)
+
+
+def test_what_is_kept_of_blocks_has_a_bound(workspace: Workspace, alice: Vault) -> None:
+    workspace.recall = Recall(60_000)
+    for number in range(30):
+        alice.block(alice.create_block(label=f"oak {number}", value="x" * 1000).id)
+    assert 2 < len(kept_of(workspace)) < 25
+    assert len(alice.blocks()) == 30
+
+
+def test_a_key_that_was_never_committed_is_not_kept(workspace: Workspace, alice: Vault, bob: Vault) -> None:
+    """Whoever may write and changes the keys keeps nothing of it before it has taken place."""
+    block = alice.create_block(label="oak", value=SECRET)
+    carol = workspace.vault(alice.add_user("carol").token)
+    alice.share(block.id, bob.principal_id, "write")
+    alice.share(block.id, carol.principal_id, "read")
+    for vault in (bob, carol):
+        vault.offers()
+        vault.accept_offer(block.id)
+        assert vault.block(block.id).value == SECRET
+    caller = bob._caller
+
+    def lose() -> None:
+        with workspace.store.snapshot() as snapshot:
+            plan = Plan(snapshot, workspace.recall.find)
+            held = find(plan, caller.keys, BLOCKS, block.id)
+            assert held is not None
+            opened = open_block(caller, plan, held)
+            change_keys(opened)
+            workspace.recall.keep(opened, opened.payload())  # and its commit never comes
+
+    lose()
+    assert bob.block(block.id).value == SECRET
+    bob.edit_block(block.id, lambda before: {"value": before.value + "!"})
+    assert carol.block(block.id).value == alice.block(block.id).value == SECRET + "!"
