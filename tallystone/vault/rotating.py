@@ -15,12 +15,12 @@ from tallystone import crypto
 from tallystone.errors import Locked, Tampered
 from tallystone.grant_tree import grant_proof
 from tallystone.statements import SHARE, WRITE, Leaf
-from tallystone.store.tables import GRANT_WRAP
+from tallystone.store.tables import GRANT_WRAP, LEDGER
 from tallystone.vault.capsules import send
 from tallystone.vault.entering import open_block
 from tallystone.vault.epochs import Rotation, pending, remove_rows, stale
 from tallystone.vault.granting import PROOF_LIMIT
-from tallystone.vault.ledger import asked
+from tallystone.vault.ledger import asked, handed_openly, is_ended
 from tallystone.vault.opening import FLAG_ROTATE, Opened
 from tallystone.vault.passages import lookup
 from tallystone.vault.records import (
@@ -186,19 +186,22 @@ def _proof(rotation: Rotation, before: Mapping[int, bytes]) -> list[Any]:
 
 
 def _admin_key_is_known(rotation: Rotation) -> bool:
-    """Whether a role that holds `share` has been renewed: who left it may know the admin key. Or a sharer has asked for
-    another one."""
+    """Whether somebody may know the admin key whose share has ended since it was made (ADR 0038): by its day, with its
+    holder, or because a role that holds `share` has another root. Or a sharer has asked for another one; or a release
+    before this one told it to the owner under the key before. Raises `Locked` for a caller without the admin key, who
+    cannot change it."""
     opened = rotation.opened
-    sharers = [leaf for leaf in _watched_leaves(rotation) if leaf.rights & SHARE]
-    left = [leaf for leaf in sharers if stale(opened, leaf)]
-    if left and not opened.held.admin:
-        raise pending()
     ledger = opened.ledger()
-    known = [leaf for leaf in sharers if asked(bytes(ledger[leaf.grant][0][6]))]
-    if known and opened.held.own_leaf is not None:
-        # Anybody else would tell the owner the new admin key under the old one, which is known.
+    seat = opened.plan.get(LEDGER, opened.row.storage, opened.head.seat)
+    known = seat is not None and handed_openly(bytes(seat[6]))
+    for leaf in _watched_leaves(rotation):
+        if leaf.rights & SHARE and not known:
+            secret = bytes(ledger[leaf.grant][0][6])
+            ended = rotation.over(leaf) and not is_ended(secret)
+            known = ended or stale(opened, leaf) or asked(secret)
+    if known and not opened.held.admin:
         raise pending()
-    return bool(left or known)
+    return known
 
 
 def _watched_leaves(rotation: Rotation) -> Iterable[Leaf]:
@@ -210,7 +213,8 @@ def _watched_leaves(rotation: Rotation) -> Iterable[Leaf]:
     found = []
     for row, _ in opened.ledger().values():
         entry = rotation.entry(row)
-        if entry is None or entry.marks is None or entry.marks[1]:  # what does not say is looked at
+        plain = entry is not None and entry.marks is not None and not entry.marks[1]
+        if not plain or int(row[2]) not in rotation.wrapped:  # what does not say is looked at
             found.append(opened.roster(row).leaf)
     return found
 
