@@ -56,24 +56,29 @@ def holders_of(opened: Opened) -> list[str]:
     for row, digest in opened.ledger().values():
         found[digest] = known.get(digest) or opened.roster(row).leaf.recipient
     if not same or found != known:
-        key, context = _key(opened, epoch)
+        mark, key, context = _place(opened, epoch)
         flat = [part for pair in found.items() for part in pair]
-        kept.put(crypto.sha256(context), crypto.seal(key, context, _cbor.encode(flat)))
+        kept.put(mark, crypto.seal(key, context, _cbor.encode(flat)))
     return list(found.values())
 
 
-def _key(opened: Opened, epoch: int) -> tuple[bytes, bytes]:
-    context = crypto.pae("holders", opened.id, epoch)
-    return crypto.derive(opened.chain_key(epoch), "block/holders"), context
+def _place(opened: Opened, epoch: int) -> tuple[bytes, bytes, bytes]:
+    """Where a block's cell is kept, the key that seals it, its context. The place follows from the key, so what
+    was planned under keys that lost a race and were never committed is found by nobody else."""
+    chain, context = opened.chain_key(epoch), crypto.pae("holders", opened.id, epoch)
+    return (
+        crypto.derive(chain, "block/holders-place", context),
+        crypto.derive(chain, "block/holders"),
+        context,
+    )
 
 
 def _kept(opened: Opened, epoch: int) -> dict[bytes, str] | None:
     """{leaf digest: recipient} as this process kept it under an epoch's key, whatever is live by now."""
-    mark = crypto.sha256(crypto.pae("holders", opened.id, epoch))
+    mark, key, context = _place(opened, epoch)
     sealed = opened.caller.workspace.holders.get(mark)
     if sealed is None:
         return None
-    key, context = _key(opened, epoch)
     flat = _cbor.decode(crypto.open_sealed(key, context, sealed))
     if not isinstance(flat, list):
         raise Tampered("what was kept of a block's grants is malformed")
