@@ -3,12 +3,13 @@ show."""
 
 from __future__ import annotations
 
-import sqlite3
 import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import raw_rows
 from scripted_models import HANDLES, KEYS, ScriptedModels, Turn
 from server_fixtures import Served
 from test_turns import stop
@@ -182,7 +183,7 @@ def test_a_key_of_another_place_does_not_open(tmp_path: Path) -> None:
         vault.set_model_key("openai", CANARY, "https://api.openai.com")
         vault.set_model_key("anthropic", OTHER, "https://api.anthropic.com")
     database = tmp_path / "data" / "tallystone.db"
-    with sqlite3.connect(database) as rows:
+    with closing(raw_rows.connect(database)) as rows:
         (first, one), (second, two) = rows.execute("SELECT number, sealed FROM entry").fetchall()
         rows.execute("UPDATE entry SET sealed = ? WHERE number = ?", (two, first))
         rows.execute("UPDATE entry SET sealed = ? WHERE number = ?", (one, second))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import raw_rows
 
 from attack.lying import agent_of, caller_of, forge_version, held_by, seal_capsule_body
 from attack.scene import DATABASE, raw, rows
@@ -865,7 +865,7 @@ def test_a_copy_of_an_old_database_gives_a_revoked_reader_only_what_it_could_rea
 ) -> None:
     """The honest limit of a revoke, kept to its size."""
     block, _ = shared
-    shutil.copytree(tmp_path / "data", tmp_path / "stolen")
+    raw_rows.copy(tmp_path / "data", tmp_path / "stolen")
     alice.revoke(block, "bob")
     alice.edit_block(block, lambda b: {"value": "after"})
     with Workspace.open(tmp_path / "stolen") as old:
