@@ -45,10 +45,10 @@ ON_BOTH = {
     "test_vault_sharing",
     "test_vault_transfer",
 }
-"""The modules that run on PostgreSQL too: the store's promises, and through the vault and the server the operations
-that race, retry, wait and scan. The rest has run on SQLite alone in the same `make test`; it sees a store only through
-the protocol that these hold to. TALLYSTONE_TEST_STORE=postgresql with TALLYSTONE_TEST_ALL=1 runs whatever is named;
-tests that open the SQLite file with their own hands fail there."""
+"""The modules that `make test` runs on PostgreSQL too: the store's promises, and through the vault and the server what
+races, retries, waits, scans, expires and is erased. The rest sees a store only through the protocol that these hold to;
+it has run on SQLite in the same `make test`, and `make test-postgresql` runs it here (TALLYSTONE_TEST_STORE=postgresql
+with TALLYSTONE_TEST_ALL=1)."""
 _ALL = os.environ.get("TALLYSTONE_TEST_ALL") == "1"
 
 
