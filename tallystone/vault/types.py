@@ -325,9 +325,8 @@ class InviteInfo:
 @dataclass(frozen=True)
 class CharterView:
     """The workspace's own rules. `trust`: what members share with each other needs no acceptance. `levels`: names of
-    the sensitivity levels, lowest first. `max_grants`: direct grants that a block may have. `serial` counts changes; 0
-    is what holds before the first. `audit`: the audit level that blocks of a sensitivity have at least,
-    where it is more than `durable`. `auditors`: the users who see what concerns no block, beside the root."""
+    the sensitivity levels, lowest first. `max_grants`: direct grants of a block. `serial` counts changes. `audit`: the
+    audit level of a sensitivity, if more than `durable`. `auditors`: users who see what concerns no block."""
 
     trust: bool
     levels: tuple[str, ...]
@@ -338,7 +337,8 @@ class CharterView:
 
     def audit_of(self, sensitivity: int) -> str:
         """What a block of the sensitivity with this number has at least."""
-        return self.audit.get(dict(enumerate(self.levels)).get(sensitivity, ""), "durable")
+        names = dict(enumerate(self.levels)) if self.audit else {}
+        return self.audit.get(names.get(sensitivity, ""), "durable")
 
 
 @dataclass(frozen=True)
