@@ -149,6 +149,7 @@ def test_a_backup_is_restored_without_the_log_key_by_the_word_of_the_root(
         assert again.verify(pin=pin).findings == []
 
 
+@sqlite_only("a restore puts a file in place")
 def test_a_backup_from_before_a_new_log_key_is_restored_and_excuses_what_that_key_signed(
     workspace: Workspace, alice: Vault, alice_credentials: Credentials, tmp_path: Path
 ) -> None:
