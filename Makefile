@@ -1,4 +1,4 @@
-# make demo | test | bench | lint: each sets up what it needs first, from Python 3.11 (or newer) and make alone.
+# make demo | test | bench | soak | lint: each sets up what it needs first, from Python 3.11 (or newer) and make alone.
 # Set-up happens once: it is repeated only when pyproject.toml or uv.lock changed, so later runs need no network.
 
 UV_VERSION := 0.13.8
@@ -19,7 +19,7 @@ export UV_PROJECT_ENVIRONMENT := $(VENV)
 export PYTHONDONTWRITEBYTECODE :=
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
-.PHONY: all setup demo test test-postgresql bench lint format clean
+.PHONY: all setup demo test test-postgresql bench soak lint format clean
 SUITES := dropin overhead growth sharing feed audit log profile
 .PHONY: $(SUITES:%=bench-%)
 .DEFAULT_GOAL := all
@@ -37,6 +37,7 @@ all:
 	@echo "make bench-audit     what the log costs those who read"
 	@echo "make bench-log       what a long log costs: 10 million leaves, 5 GB for a while (BENCH_ARGS='--leaves 100000' for fewer)"
 	@echo "make bench-profile   what an operation costs and where: statements, signatures, processor time by part"
+	@echo "make soak    24 clients for 10 minutes while workers, database sessions and the primary are killed (BENCH_ARGS='--minutes 1')"
 	@echo "make lint    lint and strict types only"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the virtual environment and caches"
@@ -72,6 +73,9 @@ bench: $(STAMP)
 
 $(SUITES:%=bench-%): bench-%: $(STAMP)
 	@$(BIN)/python -m bench $* $(BENCH_ARGS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m bench soak $(BENCH_ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -9,6 +9,7 @@
 | audit    | what the log costs those who read                                                              |
 | log      | proofs and checks in a log of millions of leaves                                               |
 | profile  | what an operation costs and where: statements, signatures, processor time by part              |
+| soak     | clients at work while workers, database sessions and the primary are killed: nothing is lost    |
 | report   | the tables of docs/benchmarks.md, from the results beside it                                   |
 
 Each has options of its own: `python -m bench SUITE --help`.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-SUITES = ("dropin", "overhead", "growth", "sharing", "feed", "audit", "log", "profile", "report")
+SUITES = ("dropin", "overhead", "growth", "sharing", "feed", "audit", "log", "profile", "soak", "report")
 
 
 def main(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,20 @@ def file_system(folder: Path) -> str:
     return kind
 
 
+def children(pid: int) -> list[int]:
+    """The processes that this one has started and that are there."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
+    return found
+
+
 def tree(pid: int) -> list[int]:
     """A process and all that descend from it; those that are gone are left out."""
     found = [pid]
     for one in found:
-        for task in Path(f"/proc/{one}/task").glob("*/children"):
-            try:
-                found += [int(child) for child in task.read_text().split()]
-            except OSError:
-                continue
+        found += children(one)
     return [one for one in found if Path(f"/proc/{one}").exists()]
 
 

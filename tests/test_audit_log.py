@@ -234,6 +234,7 @@ def test_a_log_begins_with_its_workspace_and_once() -> None:
             log.sequence(None, [Event("read", b"")], changes)
     head = rows_of(log.sequence(None, [], [FOUNDING]), LOG_HEAD)[0]
     log.sequence(head, [Event("read", b"")], [])
+    log.durable()
     with pytest.raises(Tampered, match="missing"):
         log.sequence(None, [], [FOUNDING])
 
@@ -275,8 +276,20 @@ def test_a_process_does_not_follow_a_log_that_was_rolled_back_under_it() -> None
     log.sequence(heads[1], [Event("read", b"")], [])
     log.sequence(heads[1], [Event("read", b"")], [])  # the transaction failed: the same head again
     log.sequence(heads[3], [Event("read", b"")], [])  # another process wrote meanwhile
+    log.durable()
+    for head in heads[:4]:
+        with pytest.raises(Tampered, match="rolled back"):
+            log.sequence(head, [Event("read", b"")], [])
+
+
+def test_what_no_commit_made_sure_of_may_be_gone_when_a_standby_takes_over() -> None:
+    heads, log = grown(), sequencer()
+    log.sequence(heads[0], [Event("read", b"0")], [])
+    log.durable()  # so heads[1] is
+    log.sequence(heads[3], [Event("read", b"")], [])  # read on a primary that was lost with it
+    log.sequence(heads[1], [Event("read", b"")], [])
     with pytest.raises(Tampered, match="rolled back"):
-        log.sequence(heads[2], [Event("read", b"")], [])
+        log.sequence(heads[0], [Event("read", b"")], [])
 
 
 def test_the_workspace_may_be_named_after_opening() -> None:

@@ -17,7 +17,7 @@ from tallystone import crypto
 from tallystone.cli.app import run
 from tallystone.errors import Denied, Invalid, Locked, NotFound, Tampered
 from tallystone.statements import Erasure, Signed
-from tallystone.store.protocol import Batch, Put
+from tallystone.store.protocol import Batch, Put, Row
 from tallystone.store.tables import VERSION
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block
@@ -286,43 +286,59 @@ def test_the_hash_that_stays_confirms_no_guess(workspace: Workspace, alice: Vaul
         )
         content, version = one.stored(1)
     payload = open_payload("block", content.payload)
-    assert payload["value"] == "1234" and "salt" not in payload
+    assert payload["value"] == "1234" and len(payload.pop("salt")) == 16
     assert crypto.sha256(encode_payload(payload)) != version.payload == crypto.sha256(content.payload)
 
 
 def test_a_writer_who_holds_the_keys_cannot_make_a_version_look_erased(
     workspace: Workspace, alice: Vault, bob_credentials: Credentials
 ) -> None:
-    """Rows edited by somebody with Bob's keys: a word of his own, and the owner's word about another version."""
+    """Rows edited by somebody with Bob's keys: a word of his own, the owner's word about another version, and one that
+    goes back to a policy from before the version: whoever owned the block then need not own it any more."""
     block = told(workspace, alice, bob_credentials)
     bob = workspace.vault(bob_credentials.token)
     honest = alice.erase_version(block, 2)
 
-    def blank(word: bytes) -> None:
+    def blank(word: bytes, number: int) -> Row:
         with workspace.store.snapshot() as snapshot:
             one = opened(workspace, bob_credentials.token, block, Plan(snapshot))
-            row = snapshot.get(VERSION, (WS, one.row.storage, 4)) or pytest.fail("no version")
-            content = one.stored(4)[0] if not blanked else blanked[0]
-            blanked.append(content)
+            row = snapshot.get(VERSION, (WS, one.row.storage, number)) or pytest.fail("no version")
+            content = blanked.get(number) or one.stored(number)[0]
+            blanked[number] = content
             key = crypto.random_bytes()
             sealed = seal_content(
-                key, block, 4, Content(content.signed, b"", content.leaf, content.proof, content.via, word)
+                key,
+                block,
+                number,
+                Content(content.signed, b"", content.leaf, content.proof, content.via, word),
             )
-            wrap = wrap_content_key(one.dek(row[3]), block, 4, key)
+            wrap = wrap_content_key(one.dek(row[3]), block, number, key)
             workspace.store.commit(Batch([], [Put(VERSION, (*row[:4], wrap, sealed))], []))
+            return row
 
-    blanked: list[Content] = []
+    blanked: dict[int, Content] = {}
     about = Erasure.decode(Signed.decode(honest.statement).body)
-    caller = bob._caller
-    with workspace.store.snapshot() as snapshot:
-        forged = Erasure(
-            what=f"{block}/versions/4", blocks=[[*about.blocks[0][:2], 4, about.blocks[0][3]]], events=0, holders=0,
-            horizon=None, issuer=bob.principal_id,
-            issuer_record=caller.identity(Plan(snapshot), caller.id).digest, time=about.time,
-        )  # fmt: skip
-        own = caller.sign(Plan(snapshot), "erasure", forged.encode())
-    for word in (honest.statement, own.encode(), b"\x80"):
-        blank(word)
+
+    def word_of(vault: Vault, number: int) -> bytes:
+        caller = vault._caller
+        with workspace.store.snapshot() as snapshot:
+            body = Erasure(
+                what=f"{block}/versions/{number}", blocks=[[*about.blocks[0][:2], number, about.blocks[0][3]]],
+                events=0, holders=0, horizon=None, issuer=caller.id,
+                issuer_record=caller.identity(Plan(snapshot), caller.id).digest, time=about.time,
+            )  # fmt: skip
+            return caller.sign(Plan(snapshot), "erasure", body.encode()).encode()
+
+    late = alice.versions(block).versions[0].number + 1
+    for value in ("late", "later"):
+        bob.edit_block(block, lambda _, value=value: {"value": value})  # type: ignore[misc]  # the value of its turn
+    row = blank(word_of(alice, late), late)
+    with pytest.raises(Tampered):
+        alice.versions(block)
+    workspace.store.commit(Batch([], [Put(VERSION, row)], []))
+    assert alice.versions(block).versions[1].number == late
+    for word in (honest.statement, word_of(bob, 4), b"\x80"):
+        blank(word, 4)
         for vault in (alice, bob):
             with pytest.raises(Tampered):
                 vault.versions(block)

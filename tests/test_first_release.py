@@ -37,7 +37,7 @@ SINCE: dict[str, Any] = {
     "sensitivity": "public", "allowed": None, "expires": None, "mutable": True, "append_only": False, "through": "",
     "until": None, "depth": 0, "history": True, "kind": "grant",
     "clearance": "public", "external": {},
-    "last_run": None, "awaited": None, "keep": "all",
+    "last_run": None, "awaited": None, "keep": "all", "audit_level": "durable",
 }  # fmt: skip
 """What later releases say besides, and what they must say of what the first one wrote."""
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from attack.lying import seal_capsule_body
+from former_forms import turned_row
 
 from tallystone import _cbor, crypto, grant_tree, keystore, statements
 from tallystone.audit import checkpoint, leaf, merkle, published, receipt, state
@@ -326,6 +327,7 @@ OLD_ROW = b"\x00" + crypto.seal(
 )
 """A ledger row as the first release wrote it; nothing writes that form today."""
 OWNERS_ROW = LEDGER.seal(0, fixed("g0"), history=True, watch=False)
+OWNERS_INFO = ledger.owner_info(WORKSPACE, RECORD, BLOCK, 0)
 CONTENT = Content(
     signed("version", BODIES["version"].encode()), encode_payload(PAYLOAD), GRANT, (1, [fixed("p")])
 )
@@ -487,7 +489,7 @@ OTHERS: dict[str, Record] = {
         Entry(fixed("g2"), (fixed("grant"), fixed("g1"))),
     ),
     "ledger turned by a sharer": Record(
-        lambda: ledger.turn_secret(PUBLIC, BLOCK, 0, fixed("grant"), OWNERS_ROW, fixed("new admin")),
+        lambda: turned_row(PUBLIC, BLOCK, 0, fixed("grant"), OWNERS_ROW, fixed("new admin")),
         b"",
         b"",
         lambda sealed: (LEDGER.open(0, sealed), Ledger(fixed("new admin"), BLOCK).open(0, sealed)),
@@ -495,6 +497,33 @@ OTHERS: dict[str, Record] = {
             Entry(fixed("grant"), (fixed("g0"),), None, fixed("new admin")),
             Entry(fixed("grant"), (), (True, False)),
         ),
+    ),
+    "ledger with a new admin key for the owner": Record(
+        lambda: ledger.hand_secret(
+            crypto.kem_public(SEED), OWNERS_INFO, fixed("new admin"),
+            Ledger(fixed("new admin"), BLOCK).seal(
+                0, fixed("grant"), history=True, watch=False, retired=(fixed("g0"),)
+            ),
+        ),
+        b"",
+        b"",
+        lambda sealed: (
+            Ledger(fixed("admin"), BLOCK, lambda _, sent: crypto.open_from(SEED, OWNERS_INFO, sent)).open(0, sealed),
+            Ledger(fixed("new admin"), BLOCK).open(0, sealed),
+            ledger.renewed(sealed), ledger.handed_openly(sealed),
+        ),
+        (
+            Entry(fixed("grant"), (fixed("g0"),), (True, False), fixed("new admin")),
+            Entry(fixed("grant"), (fixed("g0"),), (True, False)),
+            True, False,
+        ),
+    ),
+    "ledger of a grant that has ended": Record(
+        lambda: ledger.end_secret(LEDGER.seal(1, fixed("grant"), history=False, watch=True)),
+        b"",
+        b"",
+        lambda sealed: (LEDGER.open(1, sealed), ledger.is_ended(sealed), ledger.renewed(sealed)),
+        (Entry(fixed("grant"), (), (False, True)), True, False),
     ),
     "ledger with another key asked for": Record(
         lambda: ledger.ask_secret(PUBLIC, BLOCK, 1, fixed("grant"), OLD_ROW),
@@ -506,7 +535,7 @@ OTHERS: dict[str, Record] = {
     "ledger turned and then renewed": Record(
         lambda: ledger.renew_secret(
             ledger.admin_public(fixed("new admin")), BLOCK, 0, fixed("g1"),
-            ledger.turn_secret(PUBLIC, BLOCK, 0, fixed("grant"), OWNERS_ROW, fixed("new admin")),
+            turned_row(PUBLIC, BLOCK, 0, fixed("grant"), OWNERS_ROW, fixed("new admin")),
         ),
         b"",
         b"",

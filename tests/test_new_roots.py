@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import raw_rows
 from root_thief import Thief
 
-from tallystone.errors import Denied, Invalid, NotFound, Unauthenticated
+from tallystone import crypto
+from tallystone.errors import Denied, Invalid, NotFound, Tampered, Unauthenticated
+from tallystone.store.tables import AUDITOR, LOG_DETAIL
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.events import open_audited
 from tallystone.vault.mail import waiting
 from tallystone.vault.plan import Plan
 from tallystone.vault.shelves import agent_keys, find_agent
@@ -277,3 +281,39 @@ def test_what_an_agent_and_its_user_keep_beside_their_blocks_moves_along(
         plan, caller = Plan(snapshot), workspace.caller(bob_credentials.token)
         actor = caller.as_agent(agent_keys(caller, find_agent(caller, plan, agent.id)))
         assert [letter.text for letter in waiting(actor, plan)] == ["hello"]
+
+
+def unclaimed(thief: Thief, folder: Path, principal: str) -> list[str]:
+    """The codes of strangers' refusals that a thief opens in a copy, with every seed that it has and every capsule."""
+    with Workspace.open(folder) as workspace, workspace.store.snapshot() as snapshot:
+        rows, details = list(snapshot.rows(AUDITOR)), [bytes(row[2]) for row in snapshot.rows(LOG_DETAIL)]
+        days = set()
+        for row in rows:
+            infos = [crypto.pae("auditor", workspace.id, bytes(row[1]))]
+            infos += [crypto.pae("auditor/for", workspace.id, bytes(one[1]), principal) for one in rows]
+            for seed in thief.seeds | thief.admins:
+                for info in infos:
+                    with suppress(Tampered):
+                        days.add(crypto.open_from(seed, info, bytes(row[3])))
+    found = [open_audited(detail, day) for detail in details for day in days]
+    return [str(event["code"]) for event in found if event is not None and event.get("kind") == "denied"]
+
+
+@pytest.mark.parametrize("whose", ["the root's", "an auditor's"])
+def test_a_stolen_root_of_the_first_user_or_an_auditor_opens_no_refusal_of_after_its_rotation(
+    workspace: Workspace, alice: Vault, bob: Vault, alice_credentials: Credentials, bob_credentials: Credentials,
+    tmp_path: Path, whose: str,
+) -> None:  # fmt: skip
+    alice.grant_audit("bob")
+    vault, stolen = (alice, alice_credentials) if whose == "the root's" else (bob, bob_credentials)
+    thief = Thief(stolen.token)
+    workspace.denied({"code": "before"})
+    thief.learn(copy_of(workspace, tmp_path, "stolen"))
+    assert unclaimed(thief, tmp_path / "stolen", vault.principal_id) == ["before"]
+    vault.revoke_compromised(stolen.token[6:22])
+    workspace.denied({"code": "after"})
+    thief.learn(copy_of(workspace, tmp_path, "after"))
+    assert "after" not in unclaimed(thief, tmp_path / "after", vault.principal_id)
+    for one in (alice, bob):  # nobody who may has lost an older one by that, nor a newer one
+        codes = [str(event.detail.get("code")) for event in one.events(1000) if event.kind == "denied"]
+        assert codes == ["before", "after"]

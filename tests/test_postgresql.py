@@ -358,6 +358,43 @@ def test_a_newer_format_is_refused_and_left_alone(url: str) -> None:
     run(url, "DELETE FROM schema_version WHERE number = 99")
 
 
+def test_a_database_that_a_newer_version_has_taken_over_meanwhile_takes_no_more_of_our_writes(
+    url: str,
+) -> None:
+    with begin(opened(url)) as store:
+        store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+        run(url, "INSERT INTO schema_version VALUES (99)")
+        for _ in range(2):
+            batch = Batch(changes=[Put(BLOCK, counter(2))])
+            assert code_of(lambda batch=batch: store.commit(batch)) == "newer_format"
+        assert read(store) == counter(1)
+        run(url, "DELETE FROM schema_version WHERE number = 99")
+        store.commit(Batch(changes=[Put(BLOCK, counter(3))]))
+        assert check(store).ok
+
+
+def test_a_database_is_brought_up_to_date_between_two_writes_of_an_older_version_never_amid_one(
+    url: str,
+) -> None:
+    from tallystone.store import postgresql_session as session
+
+    with begin(opened(url)):
+        pass
+    run(url, "DROP TABLE log_node", "DROP TABLE shred", "DELETE FROM schema_version WHERE number > 3")
+    with closing(session.Session(url)) as older:
+        older.command(b"BEGIN")
+        older.command(b"SELECT * FROM log_head FOR UPDATE")
+        thread = threading.Thread(target=lambda: opened(url).close())
+        thread.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'log_head'::regclass AND NOT granted"
+        while run(url, waiting) != [(1,)]:
+            assert thread.is_alive()
+        older.command(b"COMMIT")
+        thread.join(60)
+    with opened(url) as store:
+        assert check(store).ok
+
+
 def test_a_database_that_is_not_utf8_is_refused() -> None:
     url = new_database(" ENCODING 'SQL_ASCII' LOCALE 'C'")
     assert code_of(lambda: opened(url, True)) == "not_utf8"

@@ -280,6 +280,27 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 @sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
+def test_a_file_that_a_newer_version_has_taken_over_meanwhile_takes_no_more_of_our_writes(
+    tmp_path: Path,
+) -> None:
+    with make_store(tmp_path / "store.db") as store:
+        store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+        with sqlite3.connect(tmp_path / "store.db") as connection:
+            connection.execute("INSERT INTO schema_version VALUES (99)")
+        for _ in range(2):
+            with pytest.raises(StoreError) as caught:
+                store.commit(Batch(changes=[Put(BLOCK, counter(2))]))
+            assert caught.value.code == "newer_format" and caught.value.hint
+        with store.snapshot() as snapshot:
+            assert snapshot.get(BLOCK, (WS, b"counter")) == counter(1)
+        connection.execute("DELETE FROM schema_version WHERE number = 99")
+        connection.commit()
+        connection.close()
+        store.commit(Batch(changes=[Put(BLOCK, counter(3))]))
+        assert check(store).ok
+
+
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_a_damaged_file_is_an_error_of_the_store(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     make_store(path).close()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import c2sp_verifier
 import httpx
@@ -164,6 +166,24 @@ def test_a_witness_that_hangs_is_cut_off(
     witness.script = [how]
     assert not asker(workspace, witness).ask()
     assert status(workspace) == (0, "does not answer in time")
+
+
+def test_a_witness_whose_name_is_found_late_is_not_heard_any_more(
+    workspace: Workspace, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cut comes when there is no socket yet: what drips afterwards would be read to its end."""
+    connect, late = socket.create_connection, threading.Event()
+
+    def slowly(*args: Any, **options: Any) -> socket.socket:
+        late.wait(0.4)
+        return connect(*args, **options)
+
+    monkeypatch.setattr(witnessing, "SECONDS", 0.2)
+    monkeypatch.setattr(socket, "create_connection", slowly)
+    witness.script = ["drip"]
+    assert not asker(workspace, witness).ask()
+    assert status(workspace) == (0, "does not answer in time")
+    assert witness.bodies == []
 
 
 def test_a_witness_that_is_not_there_is_shown(workspace: Workspace, witness: Witness) -> None:

@@ -87,6 +87,14 @@ class LogSequencer(Sequencer):
         puts.append(Put(LOG_HEAD, self._written))
         return puts
 
+    def durable(self) -> None:
+        """See `Sequencer.durable`. Not sooner: what can be read on a database's primary may not be on its standby yet,
+        and is gone when that takes over, without having been acknowledged to anybody."""
+        if self._written is not None:
+            _, size, packed, _ = self._written
+            assert isinstance(size, int) and isinstance(packed, bytes)  # as `sequence` has put them
+            self._seen = size, packed
+
     def nodes_of(self, leaves: Iterator[Row]) -> Iterator[Put]:
         """See `Sequencer.nodes_of`. Whether the leaves are those that were signed is for the check to say."""
         tree = Frontier()
@@ -111,7 +119,6 @@ class LogSequencer(Sequencer):
             raise Tampered(
                 "the log was rolled back", hint="restart after restoring a backup, or find out who did"
             )
-        self._seen = size, packed
         return tree
 
     def _open(self, note: bytes) -> Checkpoint:

@@ -30,6 +30,7 @@ from tallystone.cli import (
 from tallystone.cli.access import access
 from tallystone.cli.audit_grants import auditors, grant, ungrant
 from tallystone.cli.audit_search import search
+from tallystone.cli.copy import copy
 from tallystone.cli.demo import demo, doctor
 from tallystone.cli.export import export
 from tallystone.cli.group import command, examples
@@ -144,6 +145,12 @@ command(
     "tallystone restore /mnt/safe/monday.tally --data ./data --replace --token-file me.token",
     "tallystone restore monday.tally --data ./new --server-keys ./kept --lost-checkpoint last.note",
 )(backup.restore)
+command(
+    app,
+    "copy",
+    "tallystone copy --from sqlite:./data --to postgresql://tally@db.example.com/tallystone",
+    "tallystone copy --from postgresql://tally@db.example.com/tallystone --to sqlite:./data",
+)(copy)
 command(
     app,
     "export",

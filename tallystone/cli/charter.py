@@ -39,7 +39,8 @@ def _show(found: CharterView, place: Place) -> None:
         {
             "trust": "members' shares need no acceptance" if found.trust else "a share waits to be accepted",
             "levels": ", ".join(found.levels),
-            "audit": ", ".join(f"{name} is {level}" for name, level in found.audit.items()),
+            "audit": ", ".join(f"{name} is {level}" for name, level in found.audit.items())
+            or "every level is durable",
             "max grants": f"{found.max_grants} on a block",
             "changes": found.serial,
         }

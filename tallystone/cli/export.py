@@ -41,10 +41,7 @@ def export(file: Target = DEFAULT, /, *, versions: Once = False, place: Place = 
 
 
 def _written(vault: Vault | RemoteVault, target: Path, *, versions: bool) -> dict[str, int]:
-    from tallystone.vault.exporting import (
-        lines_in,
-        write_export,
-    )  # zip and its codecs, for this command alone
+    from tallystone.vault.exporting import lines_in  # zip and its codecs, for this command alone
 
     try:
         handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -53,7 +50,7 @@ def _written(vault: Vault | RemoteVault, target: Path, *, versions: bool) -> dic
     try:
         with os.fdopen(handle, "w+b") as opened, progress("exporting") as step:
             if isinstance(vault, Vault):
-                counts = write_export(vault, opened, lambda _, lines: step(lines, lines), versions=versions)
+                counts = vault.export(opened, versions=versions, step=lambda _, lines: step(lines, lines))
             else:
                 vault.export(opened, versions=versions)
                 opened.seek(0)

@@ -23,6 +23,8 @@ from tallystone.letta.call import Answer
 
 NO_RETRY = {"x-should-retry": "false"}
 """Tells the client not to send the same again: by default it repeats 408, 409, 429 and each 5xx."""
+_AWAY = frozenset({"unreachable", "read_only"})
+"""A database that restarts, or whose standby takes over, needs seconds: letta-client's two retries then outlast it."""
 
 
 class Refusal(TallystoneError):
@@ -141,5 +143,5 @@ def _headers(error: TallystoneError) -> dict[str, str]:
     if isinstance(error, Unwitnessed):
         return {"retry-after": "5"} if error.code == Unwitnessed.code else dict(NO_RETRY)
     if isinstance(error, StoreError):
-        return {"retry-after": "1"}
+        return {"retry-after": "5" if error.code in _AWAY else "1"}
     return dict(NO_RETRY) if error.status >= 500 else {}

@@ -227,8 +227,8 @@ class Asker:
         connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = connect(parts.hostname or "", parts.port, timeout=SECONDS)
         # The timeout of a socket begins anew with each byte: whoever drips is cut off by the clock.
-        cut = threading.Event()
-        watch = threading.Timer(SECONDS, lambda: _cut(connection, cut))
+        call = _Call(connection)
+        watch = threading.Timer(SECONDS, call.cut)
         watch.daemon = True
         watch.start()
         try:
@@ -238,13 +238,14 @@ class Asker:
             content = answer.read(MAX_ANSWER + 1)
             kind = answer.headers.get("content-type", "")
         except (OSError, HTTPException, ValueError) as error:
-            late = cut.is_set() or isinstance(error, TimeoutError)
+            late = call.is_cut or isinstance(error, TimeoutError)
             reason = "in time" if late else f"({type(error).__name__})"
             raise Tampered(f"does not answer {reason}", code="witness_silent") from None
         finally:
             watch.cancel()
             connection.close()
-        if cut.is_set():  # what was read ends where we cut it off
+            call.close()
+        if call.is_cut:  # what was read ends where we cut it off
             raise Tampered("does not answer in time", code="witness_silent")
         if len(content) > MAX_ANSWER:
             raise Tampered("answers with more than any cosignature takes", code="witness_refused")
@@ -262,7 +263,39 @@ _REFUSALS = {
 _RESTORED = "; a backup was restored: its operator has to let it forget the log that was lost"
 
 
-def _cut(connection: HTTPConnection, cut: threading.Event) -> None:
-    cut.set()
-    with suppress(OSError, AttributeError):  # there is no socket yet, or no more
-        connection.sock.shutdown(socket.SHUT_RDWR)
+class _Call:
+    """One call of a witness, which another thread can cut off at any moment: while it looks the name up or connects, in
+    the middle of a TLS handshake, whose socket the connection does not show yet, and after."""
+
+    def __init__(self, connection: HTTPConnection) -> None:
+        self.is_cut = False
+        self._line: socket.socket | None = None
+        self._lock = threading.Lock()
+        # What `http.client` calls to connect: the one place that sees the plain socket.
+        connection._create_connection = self._connect  # type: ignore[attr-defined]  # no public name for it
+
+    def _connect(
+        self, address: tuple[str, int], timeout: float, source: tuple[str, int] | None = None
+    ) -> socket.socket:
+        made = socket.create_connection(address, timeout, source)
+        with self._lock:
+            if self.is_cut:
+                made.close()
+                raise TimeoutError
+            self._line = made.dup()  # wrapping the socket takes the original's number away
+        return made
+
+    def cut(self) -> None:
+        """End it: whoever reads or writes there gets an error."""
+        with self._lock:
+            self.is_cut = True
+            if self._line is not None:
+                with suppress(OSError):  # it has ended by itself
+                    self._line.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the number back."""
+        with self._lock:
+            if self._line is not None:
+                self._line.close()
+                self._line = None

@@ -18,6 +18,10 @@ from tallystone.errors import StoreError
 NODES_SINCE = 4
 """The migration that made `log_node`, whose rows only a sequencer can compute."""
 
+UNFINISHED = 0x7FFF_FFFF
+"""In `schema_version` of a copy that was not finished, beside the numbers of its migrations (ADR 0035): no version of
+ours opens it, for it is newer than all."""
+
 Steps = Mapping[int, Callable[[sqlite3.Connection], None]]
 """What else a migration of this number does to a file that held something before, in the same transaction."""
 
@@ -34,17 +38,26 @@ def migrations() -> dict[int, tuple[str, ...]]:
     return dict(sorted(found.items()))
 
 
+def newer_format(number: int) -> StoreError:
+    """The store is of a later version than this one, whether when it is opened or since."""
+    return StoreError(
+        f"the store has format {number}, this version knows {max(migrations())}",
+        hint="use the newer version of tallystone that wrote it",
+        code="newer_format",
+    )
+
+
 def migrate(connection: sqlite3.Connection, *, create: bool, steps: Steps | None = None) -> None:
     """Bring the file to the newest schema. An empty file is accepted only with `create`.
 
     Raises `StoreError` for a file that is not ours or is newer than we are; it is left as it was.
     """
-    if _version(connection, create=create) == max(migrations()):
+    if format_of(connection, create=create) == max(migrations()):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Asked again: another process may have migrated the file while we waited for the lock.
-        current = _version(connection, create=create)
+        current = format_of(connection, create=create)
         for number, statements in migrations().items():
             if number > current:
                 for statement in statements:
@@ -59,8 +72,34 @@ def migrate(connection: sqlite3.Connection, *, create: bool, steps: Steps | None
         raise
 
 
-def schema_findings(connection: sqlite3.Connection, *, deep: bool = True) -> list[tuple[str, str]]:
-    """Where the schema is not as the migrations make it; and, if `deep`, the structure of the file below it."""
+def check_number(number: int) -> None:
+    """Raises `StoreError` unless this version opens, or brings up to date, a store of the format `number`."""
+    if number == UNFINISHED:
+        raise StoreError(
+            "the store is an unfinished copy of another",
+            hint="finish it: run the same tallystone copy again",
+            code="unfinished_copy",
+        )
+    if number > max(migrations()):
+        raise newer_format(number)
+
+
+def check_current(number: int) -> None:
+    """Raises `StoreError` unless `number` is the newest format: for whoever must not bring it up to date."""
+    check_number(number)
+    if number < max(migrations()):
+        raise StoreError(
+            f"the store has format {number}, this version writes {max(migrations())}",
+            hint="bring it up to date first: tallystone audit verify --data DIR",
+            code="older_format",
+        )
+
+
+def schema_findings(
+    connection: sqlite3.Connection, *, deep: bool = True, unfinished: bool = False
+) -> list[tuple[str, str]]:
+    """Where the schema is not as the migrations make it; and, if `deep`, the structure of the file below it.
+    `unfinished`: it should be that of a copy which is not finished."""
     findings: list[tuple[str, str]] = []
     actual, expected = _objects(connection), _expected_objects()
     for name in sorted(actual.keys() | expected.keys()):
@@ -73,8 +112,9 @@ def schema_findings(connection: sqlite3.Connection, *, deep: bool = True) -> lis
             findings.append((f"{kind} {name}", "is not defined as the schema defines it"))
     if "schema_version" in actual:
         numbers = [row[0] for row in connection.execute("SELECT number FROM schema_version ORDER BY number")]
-        if numbers != list(migrations()):
-            findings.append(("table schema_version", f"says {numbers}, not {list(migrations())}"))
+        wanted = [*migrations(), UNFINISHED] if unfinished else list(migrations())
+        if numbers != wanted:
+            findings.append(("table schema_version", f"says {numbers}, not {wanted}"))
     # A doctored index would hide a row from a look-up and show it to a scan; this compares them.
     for (message,) in connection.execute("PRAGMA integrity_check(20)") if deep else ():
         if message != "ok":
@@ -82,7 +122,9 @@ def schema_findings(connection: sqlite3.Connection, *, deep: bool = True) -> lis
     return findings
 
 
-def _version(connection: sqlite3.Connection, *, create: bool) -> int:
+def format_of(connection: sqlite3.Connection, *, create: bool = False) -> int:
+    """The format of the store, 0 for an empty file with `create`. Raises `StoreError` for what is none of ours, or of
+    a format that this version cannot open."""
     names = _objects(connection)
     if not names:
         if create:
@@ -93,12 +135,7 @@ def _version(connection: sqlite3.Connection, *, create: bool) -> int:
             "the file is a database, but not one of ours", hint="check the path", code="not_ours"
         )
     number: int = connection.execute("SELECT coalesce(max(number), 0) FROM schema_version").fetchone()[0]
-    if number > max(migrations()):
-        raise StoreError(
-            f"the store has format {number}, this version knows {max(migrations())}",
-            hint="use the newer version of tallystone that wrote it",
-            code="newer_format",
-        )
+    check_number(number)
     return number
 
 

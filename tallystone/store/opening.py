@@ -1,7 +1,8 @@
 """Where a data directory's store lies, and opening it: a file in the directory, or a database behind a URL.
 
     DIR/tallystone.db     the store, or
-    DIR/store.url         the `postgresql://` URL of the database that is the store, without a password
+    DIR/store.url         the `postgresql://` URL of the database that is the store, without a password; a file that is
+                          there counts, so that a copy can write this down before it is taken into use
 
 The password is for PGPASSWORD, a password file, or a URL that is given when the store is opened (TALLYSTONE_STORE): a
 copy of the directory must not open the database.
@@ -10,13 +11,16 @@ copy of the directory must not open the database.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from tallystone.errors import Invalid, StoreError
+from tallystone.store.moving import Source, Target
 from tallystone.store.protocol import Sequencer, Store
 from tallystone.store.sqlite import SqliteStore
+from tallystone.store.sqlite_moving import HALF, SqliteSource, SqliteTarget
 from tallystone.store.tables import WORKSPACE, WS
 
 DATABASE = "tallystone.db"
@@ -56,8 +60,8 @@ def has_password(url: str) -> bool:
 
 
 def holds_store(folder: Path) -> bool:
-    """Whether `folder` is a data directory."""
-    return (folder / DATABASE).is_file() or (folder / URL_FILE).is_file()
+    """Whether `folder` is a data directory, or will be when a copy to it is finished."""
+    return any((folder / name).is_file() for name in (DATABASE, URL_FILE, f"{DATABASE}{HALF}"))
 
 
 def locate(folder: Path, url: str | None = None) -> Path | str:
@@ -76,6 +80,12 @@ def locate(folder: Path, url: str | None = None) -> Path | str:
     try:
         written = (folder / URL_FILE).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
+        if (folder / f"{DATABASE}{HALF}").is_file():
+            raise StoreError(
+                f"what is in {folder} is an unfinished copy",
+                hint="finish it: run the same tallystone copy again",
+                code="unfinished_copy",
+            ) from None
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise StoreError(
                 f"there is no workspace in {folder}",
@@ -108,15 +118,46 @@ def open_store(location: str | os.PathLike[str], sequencer: Sequencer, create: b
     """
     if not (isinstance(location, str) and location.startswith(SCHEMES)):
         return SqliteStore(Path(location), sequencer, create)
-    try:
+    with _extra():
         from tallystone.store.postgresql import PostgresqlStore
+    return PostgresqlStore(check_url(location), sequencer, create)
+
+
+def open_source(location: Path | str) -> Source:
+    """The store to be copied: the file in a data directory, or the database at a URL. Raises `StoreError`."""
+    if isinstance(location, str):
+        with _extra():
+            from tallystone.store.postgresql_moving import PostgresqlSource
+        return PostgresqlSource(check_url(location))
+    if not (location / DATABASE).is_file():
+        elsewhere = (location / URL_FILE).is_file()
+        raise StoreError(
+            f"there is no {DATABASE} in {location}",
+            hint=f"its store is the database that {URL_FILE} names" if elsewhere else "name a data directory",
+            code="no_workspace",
+        )
+    return SqliteSource(location / DATABASE)
+
+
+def open_target(location: Path | str) -> Target:
+    """Where a copy goes: to a file in the directory, or to the database at a URL. Raises `StoreError`."""
+    if isinstance(location, str):
+        with _extra():
+            from tallystone.store.postgresql_moving import PostgresqlTarget
+        return PostgresqlTarget(check_url(location))
+    return SqliteTarget(location, DATABASE)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
     except ImportError:
         raise StoreError(
             "PostgreSQL needs another package",
             hint="pip install 'tallystone[postgresql]'",
             code="not_installed",
         ) from None
-    return PostgresqlStore(check_url(location), sequencer, create)
 
 
 def make_store(folder: Path, url: str | None, sequencer: Sequencer) -> Store:

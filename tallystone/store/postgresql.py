@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from types import TracebackType
+from typing import Protocol
 
 import psycopg
 
@@ -31,12 +32,22 @@ _FETCH = 256
 _READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
+class Sessions(Protocol):
+    """Who lends a snapshot its session."""
+
+    def _take_session(self) -> Session: ...
+
+    def _replace_session(self, broken: Session) -> Session: ...
+
+    def _return_session(self, session: Session) -> None: ...
+
+
 class PostgresqlSnapshot:
     """A `Snapshot` on a session that is ours until the `with` block ends. For one thread at a time."""
 
     __slots__ = ("_begun", "_cursors", "_session", "_store")
 
-    def __init__(self, store: PostgresqlStore) -> None:
+    def __init__(self, store: Sessions) -> None:
         self._store = store
         self._session: Session | None = None
         self._begun = False

@@ -26,7 +26,7 @@ _BY_STATE: dict[str, tuple[str, str, str]] = {
     READ_ONLY: (
         "read_only",
         "the database takes no writes",
-        "name the primary: target_session_attrs=read-write",
+        "promote a standby, or name the primary: target_session_attrs=read-write",
     ),
     "42501": ("no_access", "the database refuses this user", "grant it what docs/postgresql.md lists"),
     "28P01": (

@@ -15,7 +15,7 @@ import psycopg
 
 from tallystone.errors import StoreError
 from tallystone.store._columns import BLOB, INTEGER, TEXT, columns
-from tallystone.store._schema import migrations
+from tallystone.store._schema import UNFINISHED, check_number, migrations
 from tallystone.store.postgresql_failure import LOST, PgError
 from tallystone.store.tables import INDEXES, TABLES
 
@@ -50,12 +50,14 @@ def migrate(connection: Connection, *, create: bool, steps: Steps | None = None)
     """
     try:
         _need_utf8(connection)
-        if _version(connection, create=create) == max(statements()):
+        if format_of(connection, create=create) == max(statements()):
             return
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             # Asked again: another process may have migrated it while we waited for the lock.
-            current = _version(connection, create=create)
+            current = format_of(connection, create=create)
+            if current:  # who writes now ends first, and whoever writes next finds the new number
+                connection.execute("LOCK TABLE log_head IN EXCLUSIVE MODE")
             for number, script in statements().items():
                 if number <= current:
                     continue
@@ -76,7 +78,9 @@ def _need_utf8(connection: Connection) -> None:
         )
 
 
-def _version(connection: Connection, *, create: bool) -> int:
+def format_of(connection: Connection, *, create: bool = False) -> int:
+    """The format of the store, 0 for an empty schema with `create`. Raises `StoreError` for what is none of ours, or of
+    a format that this version cannot open."""
     schema = connection.execute("SELECT current_schema()").fetchone()
     if schema is None or schema[0] is None:
         raise PgError("3F000")
@@ -93,12 +97,7 @@ def _version(connection: Connection, *, create: bool) -> int:
         )
     row = connection.execute("SELECT coalesce(max(number), 0) FROM schema_version").fetchone()
     number: int = row[0] if row is not None else 0
-    if number > max(statements()):
-        raise StoreError(
-            f"the store has format {number}, this version knows {max(statements())}",
-            hint="use the newer version of tallystone that wrote it",
-            code="newer_format",
-        )
+    check_number(number)
     return number
 
 
@@ -166,8 +165,11 @@ def _expected_columns() -> dict[str, list[tuple[str, str, str | None, bool, bool
     return found
 
 
-def schema_findings(connection: Connection, *, deep: bool = True) -> list[tuple[str, str]]:
+def schema_findings(
+    connection: Connection, *, deep: bool = True, unfinished: bool = False
+) -> list[tuple[str, str]]:
     """Where the schema is not as the migrations make it; and, if `deep`, where an index says other than its table.
+    `unfinished`: it should be that of a copy which is not finished.
 
     Raises `psycopg.Error`.
     """
@@ -193,8 +195,9 @@ def schema_findings(connection: Connection, *, deep: bool = True) -> list[tuple[
     if "schema_version" in relations:
         rows = connection.execute("SELECT number FROM schema_version ORDER BY number").fetchall()
         numbers = [row[0] for row in rows]
-        if numbers != list(statements()):
-            findings.append(("table schema_version", f"says {numbers}, not {list(statements())}"))
+        wanted = [*statements(), UNFINISHED] if unfinished else list(statements())
+        if numbers != wanted:
+            findings.append(("table schema_version", f"says {numbers}, not {wanted}"))
     if deep and not findings:
         findings += _index_findings(connection)
     return findings

@@ -16,7 +16,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tallystone.store._columns import BLOB, INTEGER, TEXT
-from tallystone.store.postgresql_failure import LOST, PgError, Unstorable
+from tallystone.store.postgresql_failure import LOST, READ_ONLY, PgError, Unstorable
 from tallystone.store.tables import Cell, Row
 
 Call: TypeAlias = "tuple[str, list[bytes | None]]"
@@ -28,18 +28,23 @@ CONNECT_SECONDS = 5
 """How long a server may take to accept a connection."""
 SILENT_MS = 20_000
 """How long sent bytes may stay unacknowledged by the server's machine before the connection counts as lost."""
+ANSWER_SECONDS = 15
+"""How long the server may say nothing while a commit waits for it, be it for its disk or for its standby, before the
+connection counts as lost."""
 LOCK_SECONDS = 10
 """How long we wait for another process's commit before `StoreError` with code `busy`."""
 IDLE_SECONDS = 8
 """How long the server lets a transaction of ours be idle: a process that hangs must not hold the log for good."""
 
+_ALONE = "SyncRepWaitForLSN"
+"""Where the server warns of a commit whose wait for the standby was cut short. The text may be in any language."""
 _FINE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 _BINARY = int(pq.Format.BINARY)
 
 # Statements are look-ups by key, for which one plan is right at every size of a table; a plan made while it was empty
 # would read it whole for good.
 _SETTINGS = {
-    "client_min_messages": "error",
+    "client_min_messages": "warning",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -79,6 +84,8 @@ def _state_of_refusal(error: psycopg.Error) -> str:
     if error.sqlstate:
         return error.sqlstate
     said = str(error)
+    if ("read-only" in said or "hot standby mode" in said) and "refused" not in said:
+        return READ_ONLY  # all servers that the URL names
     for words, state in (
         ("password authentication failed", "28P01"),
         ("no password supplied", "28P01"),
@@ -104,6 +111,9 @@ class Session:
         self._wake.register(self._libpq.socket, select.POLLIN)
         self._prepared: dict[str, bytes] = {}
         self._names = 0
+        self.alone = False
+        """Whether a commit was answered though the standby that it should have waited for may lack it."""
+        self.connection.add_notice_handler(self._warned)
         try:
             settings = ", ".join(f"set_config('{name}','{value}',false)" for name, value in _SETTINGS.items())
             self.command(b"SELECT " + settings.encode())
@@ -111,6 +121,9 @@ class Session:
         except BaseException:
             self.close()
             raise
+
+    def _warned(self, notice: psycopg.errors.Diagnostic) -> None:
+        self.alone = self.alone or notice.source_function == _ALONE
 
     @property
     def idle(self) -> bool:
@@ -179,7 +192,7 @@ class Session:
         wake = select.poll()
         wake.register(libpq.socket, select.POLLIN | select.POLLOUT)
         while libpq.flush():
-            wake.poll()
+            self._await(wake)
             libpq.consume_input()
 
     def _reply(self) -> pq.abc.PGresult:
@@ -193,9 +206,14 @@ class Session:
     def _result(self) -> pq.abc.PGresult | None:
         # `get_result` would wait with the interpreter lock in its hands, and no other thread could run meanwhile.
         while self._libpq.is_busy():
-            self._wake.poll()
+            self._await(self._wake)
             self._libpq.consume_input()
         return self._libpq.get_result()
+
+    def _await(self, wake: select.poll) -> None:
+        if not wake.poll(ANSWER_SECONDS * 1000):
+            self.close()
+            raise PgError(LOST)
 
     def _name(self) -> bytes:
         self._names += 1  # never twice: a statement that was prepared before an error is still there

@@ -12,6 +12,7 @@ import time
 from tallystone.errors import StoreError, Tampered
 from tallystone.store import postgresql_statements as statements
 from tallystone.store._commits import Ticket
+from tallystone.store._schema import migrations, newer_format
 from tallystone.store._settling import settle
 from tallystone.store.postgresql_failure import (
     LOCKED,
@@ -37,10 +38,12 @@ _LOCK_LOG: Call = ("LOCK TABLE log_head IN EXCLUSIVE MODE", [])
 """For as long as there is no head to lock."""
 _HEAD: Call = (statements.get(LOG_HEAD, (WS,))[0] + " FOR UPDATE", statements.get(LOG_HEAD, (WS,))[1])
 _BEYOND: Call = (
-    "SELECT 1::bigint FROM log_leaf WHERE ws = $1"
-    " AND seq >= coalesce((SELECT size FROM log_head WHERE ws = $1), 0) LIMIT 1",
+    "SELECT 0::bigint FROM (SELECT FROM log_leaf WHERE ws = $1"
+    " AND seq >= coalesce((SELECT size FROM log_head WHERE ws = $1), 0) LIMIT 1) l"
+    f" UNION ALL SELECT number FROM schema_version WHERE number > {max(migrations())}",
     statements.get(LOG_HEAD, (WS,))[1],
 )
+"""0 for a leaf beyond the log's head, and the numbers of formats that a later version has brought since."""
 
 
 class Writer:
@@ -96,7 +99,10 @@ class Writer:
                     raise
                 stale = stale and not error.gone  # a connection that broke while it was idle is replaced once
                 continue
-            if log is None or self._finish(*log):
+            if log is None:
+                return
+            if self._finish(*log):
+                self._sequencer.durable()
                 return
         raise PgError("40001")
 
@@ -120,7 +126,10 @@ class Writer:
         _, *_, heads, beyond = answers[: len(calls)]
         head = next(iter(decode(statements.KINDS[LOG_HEAD.name], heads)), None)
         self._log_begun = head is not None
-        if beyond.ntuples:
+        later = [int.from_bytes(beyond.get_value(row, 0) or b"", "big") for row in range(beyond.ntuples)]
+        if any(later):
+            raise newer_format(max(later))
+        if later:
             # An older head was put back, or a leaf put in: going on would write over what the log already says.
             raise Tampered(
                 "the log has leaves beyond its head", hint="tallystone audit verify names the place"
@@ -158,22 +167,29 @@ class Writer:
             if not error.gone:
                 raise
             return self._took_place(leaf)
-        return True
+        return not session.alone or self._took_place(leaf)
 
     def _took_place(self, leaf: Put | None) -> bool:
         """Whether a commit whose connection was lost came to pass. Whoever gets the lock on the log's head finds that
-        transaction decided, for it held that lock. Raises `StoreError` if nobody can tell in time."""
+        transaction decided, for it held that lock. It may be decided on the primary alone, where the wait for the
+        standby was cut short: a later commit that does wait makes it sure. Raises `StoreError` if nobody can tell in
+        time."""
         assert leaf is not None  # whatever is written adds a leaf
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                session = Session(self._url)
-                self._session = session
+                self.close()
+                session = self._session = Session(self._url)
                 _, _, _, there = session.run_all(
                     [_BEGIN, _LOCK_LOG, _HEAD, statements.get(LOG_LEAF, leaf.row[:2])]
                 )
-                self._roll_back()
-                return decode(statements.KINDS[LOG_LEAF.name], there) == [leaf.row]
+                if decode(statements.KINDS[LOG_LEAF.name], there) != [leaf.row]:
+                    self._roll_back()
+                    return False
+                # The lock on a row is written too: once the standby has that, it has all that came before.
+                session.run_all([_COMMIT])
+                if not session.alone:
+                    return True
             except PgError as error:
                 self._roll_back()
                 if not (error.gone or error.state in RETRIED or error.state in (LOCKED, READ_ONLY)):

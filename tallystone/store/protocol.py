@@ -127,6 +127,10 @@ class Sequencer(Protocol):
         """
         ...
 
+    def durable(self) -> None:
+        """What was composed last is durable: a head without it is a rollback from now on."""
+        ...
+
     def nodes_of(self, leaves: Iterator[Row]) -> Iterator[Put]:
         """The `log_node` rows over these `log_leaf` rows, which are all there are, in order: for a store whose log
         was begun before that table was.

@@ -22,7 +22,7 @@ from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
 from tallystone.store._file import prepare_file
 from tallystone.store._rows import RowCache
-from tallystone.store._schema import NODES_SINCE, migrate
+from tallystone.store._schema import NODES_SINCE, migrate, migrations, newer_format
 from tallystone.store._scrub import empty_wal
 from tallystone.store._settling import conflict, settle
 from tallystone.store._snapshot import Reader, SqliteSnapshot
@@ -276,6 +276,7 @@ class SqliteStore:
         length = next((put.row[_SIZE] for put in log if put.table is LOG_HEAD), size)
         with self._rows.committing:
             execute("COMMIT")
+            self._sequencer.durable()
             self._rows.committed(size, length, changes)
             if self._written is not None:
                 self._written = length, self._written[1]
@@ -284,6 +285,12 @@ class SqliteStore:
         """Whether rows have changed since this writer last wrote, and the log does not tell of it: then somebody edits
         the file, and what was read before is no answer any more."""
         (edits,) = execute("PRAGMA data_version", ()).fetchone()
+        if (
+            self._written is None or edits != self._written[1]
+        ):  # another process wrote, perhaps a later version
+            (number,) = execute("SELECT max(number) FROM schema_version", ()).fetchone()
+            if number > max(migrations()):
+                raise newer_format(number)
         edited = self._written is not None and edits != self._written[1] and size == self._written[0]
         if edited:
             self._rows.forget(size)

@@ -80,7 +80,7 @@ def welcome(
 ) -> Credentials:
     """Queue what every new user gets: a shred key, a name, the directory's key, a token, a kit."""
     kit_seed, keys = crypto.random_bytes(), nested(workspace, keys)
-    enter_name(plan, directory, identity.id, name, keys.root.nest)
+    enter_name(workspace, plan, directory, identity.id, name, keys.root.nest)
     house = Held(
         "workspace",
         b"",

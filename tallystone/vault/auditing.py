@@ -1,8 +1,9 @@
 """Who sees what concerns no block: refusals, tokens, purges. Their events are sealed under a key of the process and day
 (ADR 0029).
 
-That key lies in the store as a capsule to the workspace's auditor key, which the root holds, and as one to each auditor
-that the charter names. Whoever is taken out of the charter finds no capsule of a later key: a change of the charter
+That key lies in the store as a capsule to the record of the workspace's first user, and as one to each auditor that the
+charter names; earlier releases sealed the first to an auditor key, which no new root changes and which is only read
+(ADR 0038). Whoever is taken out of the charter finds no capsule of a later key: a change of the charter
 makes a new one, and no event commits under the older. Rows of capsules do not say whom they are for.
 """
 
@@ -23,6 +24,7 @@ from tallystone.vault.caller import ATTEMPTS, Caller
 from tallystone.vault.charter import charter, put_charter
 from tallystone.vault.directory import resolve
 from tallystone.vault.events import seal_event
+from tallystone.vault.former import kem_seeds
 from tallystone.vault.plan import WS, Plan
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ AUDITORS_LIMIT = 32
 @dataclass(frozen=True)
 class DayKey:
     """What events without a block are sealed under: the capsule's id (16 bytes) and the key (32 bytes), for as long as
-    it is this day, the charter has this serial, and these (principal, record hash) are its auditors."""
+    it is this day, the charter has this serial, and these (principal, record hash) open it, the root first."""
 
     day: int
     serial: int
@@ -55,8 +57,9 @@ def day_key(workspace: Workspace, known: DayKey | None) -> DayKey:
         with workspace.store.snapshot() as snapshot:
             plan = Plan(snapshot)
             now = workspace.charter(plan, workspace.id)
+            root = workspace.identity(plan, workspace.record.root, workspace.id)
             auditors = list(_active(workspace, plan, now.auditors))
-        named = tuple((one.id, one.digest) for one in auditors)
+        named = tuple((one.id, one.digest) for one in (root, *auditors))
         if known is not None and (known.day, known.serial, known.auditors) == (
             workspace.today(),
             now.serial,
@@ -65,7 +68,7 @@ def day_key(workspace: Workspace, known: DayKey | None) -> DayKey:
             return known
         capsule, key = crypto.random_bytes(16), crypto.random_bytes()
         made = DayKey(workspace.today(), now.serial, named, capsule, key)
-        enc = crypto.seal_to(workspace.record.auditor, crypto.pae("auditor", workspace.id, capsule), key)
+        enc = crypto.seal_to(root.record.kem, _info(workspace, capsule, root.id), key)
         rows: list[Change] = [Put(AUDITOR, (WS, capsule, made.day, enc))]
         rows += [Put(AUDITOR, _seat(workspace, one, capsule, made.day, key)) for one in auditors]
         try:
@@ -116,20 +119,22 @@ def _seat(workspace: Workspace, auditor: Identity, capsule: bytes, day: int, key
 
 
 def open_capsule(caller: Caller, plan: Plan, capsule: bytes, root_seed: bytes) -> bytes | None:
-    """The key of a capsule, for the root with the seed of the auditor's key, or for an auditor with its own; None for
-    anybody else, and for a token that only reads."""
+    """The key of a capsule, for the root and for an auditor by its own key or a former one, for the root's earlier ones
+    by the seed of the auditor's key; None for anybody else, and for a token that only reads."""
     workspace = caller.workspace
-    try:
-        if root_seed:
-            row = plan.get(AUDITOR, capsule)
-            info = crypto.pae("auditor", workspace.id, capsule)
-            return crypto.open_from(root_seed, info, bytes(row[3])) if row is not None else None
-        row = plan.get(AUDITOR, _place(workspace, capsule, caller.id)) if caller.keys.can_act else None
-        if row is None:
-            return None
-        return crypto.open_from(caller.kem_seed(plan), _info(workspace, capsule, caller.id), bytes(row[3]))
-    except Tampered:
+    if not caller.keys.can_act:
         return None
+    row = plan.get(AUDITOR, capsule if root_seed else _place(workspace, capsule, caller.id))
+    if row is None:
+        return None
+    info = _info(workspace, capsule, caller.id)
+    ways = [(seed, info) for seed in kem_seeds(caller, plan)]
+    if root_seed:
+        ways.append((root_seed, crypto.pae("auditor", workspace.id, capsule)))
+    for seed, bound in ways:
+        with suppress(Tampered):
+            return crypto.open_from(seed, bound, bytes(row[3]))
+    return None
 
 
 def auditors(caller: Caller) -> list[str]:

@@ -31,7 +31,7 @@ from tallystone.vault.owner_fields import (
 from tallystone.vault.passages import block_position, find_block, walk_blocks
 from tallystone.vault.plan import Plan
 from tallystone.vault.recall import newest
-from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.records import OFFERED, SALT, Held
 from tallystone.vault.rotating import change_keys, heal, rotate_if_due
 from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, position_of, walk
 from tallystone.vault.types import DEFAULT_LIMIT, Block
@@ -70,7 +70,7 @@ def new_block(
     check_rule(fields.get("keep"), append_only)
     if not mutable:
         # The genesis names the hash of the content, and travels with offers: it must not be guessed from there.
-        payload["salt"] = crypto.random_bytes(16)
+        payload[SALT] = crypto.random_bytes(16)
     settings = {
         "limit": limit,
         "read_only": bool(fields.get("read_only")),

@@ -170,6 +170,7 @@ class Caller:
                         if reply is not None:
                             known = reply.find(plan, self.workspace.now())
                             if known is not None:
+                                self.workspace.store.commit(reply.confirmed(plan))
                                 raise Repeated(known)
                         result = action(plan)
                         if plan.changes:

@@ -7,7 +7,7 @@ and the grant must be one that the block's latest policy counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from tallystone.store.tables import GRANT_WRAP, INBOX, LEDGER
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.former import kem_seeds
-from tallystone.vault.ledger import ask_secret, leaf_salt
+from tallystone.vault.ledger import admin_public, ask_secret, leaf_salt
 from tallystone.vault.levels import trusts_members
 from tallystone.vault.opening import FLAG_ROTATE, Opened
 from tallystone.vault.plan import WS, Plan
@@ -110,19 +110,24 @@ def _receive(caller: Caller, plan: Plan) -> None:
     rows = plan.snapshot.scan(INBOX, (WS, caller.id), limit=CAPSULES_AT_ONCE)
     if not rows:
         return
-    seeds = kem_seeds(caller, plan)
+    seeds, opened = kem_seeds(caller, plan), list[tuple[Held, _Sent]]()
     for row in rows:
         capsule, enc, sealed = bytes(row[2]), bytes(row[3]), bytes(row[4])
         plan.need(INBOX, caller.id, capsule)
         plan.delete(INBOX, caller.id, capsule)
         try:
-            held, sent = _open_capsule(caller, plan, seeds, enc, sealed)
-            if not _counts(caller, plan, held):
-                continue  # the grant ended before anybody looked, or came again under a newer key
+            opened.append(_open_capsule(caller, plan, seeds, enc, sealed))
+        except Tampered:
+            caller.event(plan, "refused-capsule")
+    keys = {held.admin_public: held.admin for held, _ in opened if held.admin}
+    for held, sent in opened:
+        try:
+            counts = _counts(caller, plan, held)
         except Tampered:
             caller.event(plan, "refused-capsule")
             continue
-        _take(caller, plan, held, sent)
+        if counts:  # else the grant ended before anybody looked, or came again under a newer key
+            _take(caller, plan, _with_admin(plan, caller, held, keys), sent)
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,19 @@ class _Sent:
     issuer: str
     replaces: int
     renews: bool
+
+
+def _with_admin(plan: Plan, caller: Caller, held: Held, keys: Mapping[bytes, bytes]) -> Held:
+    """A sharer's grant with the block's admin key, where a writer who does not have it has renewed the grant: that key
+    stays what it was, on the shelf or in a capsule that was not opened yet (`keys`, by their public halves)."""
+    leaf = held.own_leaf
+    if held.admin or leaf is None or not leaf.rights & SHARE:
+        return held
+    old = find(plan, caller.keys, BLOCKS, held.block)
+    known = keys.get(held.admin_public, b"")
+    if not known and old is not None and old.admin and admin_public(old.admin) == held.admin_public:
+        known = old.admin
+    return replace(held, admin=known)
 
 
 def _take(caller: Caller, plan: Plan, held: Held, sent: _Sent) -> None:
@@ -220,7 +238,7 @@ def _open_capsule(
         and leaf.record in me.signers
         and link.admin == crypto.sha256(admin)
         and all(len(secret) in (0, crypto.KEY_SIZE) for secret in secrets)
-        and (not secrets[0] or bool(leaf.rights & SHARE))
+        and (not secrets[0] or (bool(leaf.rights & SHARE) and crypto.equal(admin_public(secrets[0]), admin)))
     )
     if not sound:
         raise Tampered("a capsule holds a grant that its issuer did not make")

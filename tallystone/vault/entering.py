@@ -7,14 +7,16 @@ be.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from tallystone import crypto
 from tallystone.errors import NotFound, Tampered
 from tallystone.store.tables import BLOCK, EPOCH, GRANT_WRAP, LEDGER, SHELF
 from tallystone.vault.caller import Caller, KeysChanged
-from tallystone.vault.ledger import Ledger, renewed
-from tallystone.vault.opening import BlockRow, Opened, missing, nest_of
+from tallystone.vault.former import kem_seeds
+from tallystone.vault.ledger import Ledger, Letter, admin_public, handed_openly, owner_info, renewed
+from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing, nest_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import EpochKeys, Held, open_chain_key, shelve, unwrap_epoch
 
@@ -43,6 +45,7 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
         nest = nest_of(caller, held.block, row, row.epoch)
     except NotFound:
         raise missing(what, shown or held.block) from None
+    known = held.admin
     try:
         dek, history = unwrap_epoch(held.key, held.block, row.epoch, bytes(wrap[4]), nest)
     except Tampered:
@@ -59,6 +62,8 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
         opened.head_at(
             held.since
         )  # that the block changed hands, from the genesis on: what follows is trusted by it
+    if held.admin != known:
+        _check_admin(opened)
     settings = opened.head.settings
     if settings.get("expires", caller.workspace.today()) < caller.workspace.today():
         raise missing(what, shown or held.block)
@@ -93,8 +98,8 @@ def _admitted(opened: Opened) -> bool:
 
 def _caught_up(caller: Caller, plan: Plan, held: Held) -> Held:
     """What is held after somebody without all keys has changed them. The owner finds the new ones in the ledger, sealed
-    to its admin key, and its shelf row is queued anew; others get a capsule: raises `KeysChanged`. Raises `Tampered`
-    if nobody has."""
+    to its admin key or to its record, and its shelf row is queued anew; others get a capsule: raises `KeysChanged`.
+    Raises `Tampered` if nobody has."""
     row, leaf = plan.get(LEDGER, held.storage, held.grant), held.own_leaf
     wrong = Tampered("a grant's key does not open its block")
     if row is None or (leaf is not None and (not row[3] or crypto.equal(bytes(row[3]), leaf.digest))):
@@ -105,9 +110,36 @@ def _caught_up(caller: Caller, plan: Plan, held: Held) -> Held:
         raise wrong
     if not held.admin:
         raise KeysChanged(caller.id, bytes(row[6]))
-    entry = Ledger(held.admin, held.block).open(held.grant, bytes(row[6]))
+    entry = Ledger(held.admin, held.block, _letter(caller, plan, held.block)).open(held.grant, bytes(row[6]))
     held = replace(held, key=entry.key, admin=entry.admin or held.admin)
     shelf, locator = caller.keys.shelf(held.kind), caller.keys.locator(held.block)
     if plan.need(SHELF, shelf, locator) is not None:
         plan.put(SHELF, shelf, locator, held.position, *shelve(caller.keys, shelf, locator, held))
     return held
+
+
+def _letter(caller: Caller, plan: Plan, block: str) -> Letter:
+    """Opens what was sealed to the caller as the owner of a block, to its present record or to a former one."""
+
+    def letter(number: int, sent: bytes) -> bytes:
+        me = caller.identity(plan, caller.id)
+        for seed in kem_seeds(caller, plan):
+            for digest in me.signers:
+                with suppress(Tampered):
+                    return crypto.open_from(
+                        seed, owner_info(caller.workspace.id, digest, block, number), sent
+                    )
+        raise Tampered("a block's new keys are not sealed to its owner")
+
+    return letter
+
+
+def _check_admin(opened: Opened) -> None:
+    """A new admin key that the owner has found: everything that it grants will lie under it, so it must be the one that
+    the signed policy names, and not be known to somebody whose share has ended."""
+    if crypto.sha256(admin_public(opened.held.admin)) != opened.head.admin:
+        raise Tampered("a block's admin key is not the one that its policy names")
+    row = opened.plan.get(LEDGER, opened.row.storage, opened.held.grant)
+    if row is not None and handed_openly(bytes(row[6])):
+        opened.row = replace(opened.row, flags=opened.row.flags | FLAG_ROTATE)
+        opened.row.write(opened.plan)

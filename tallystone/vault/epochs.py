@@ -21,12 +21,14 @@ from tallystone.vault.ledger import (
     Ledger,
     Roster,
     admin_public,
+    end_secret,
+    hand_secret,
     leaf_salt,
+    owner_info,
     renew_secret,
     renewed,
     seal_public,
     seal_roster,
-    turn_secret,
 )
 from tallystone.vault.opening import FLAG_ROTATE, Opened
 from tallystone.vault.passages import keys_of
@@ -99,6 +101,9 @@ class Rotation:
         self.known = bool(opened.held.admin)  # whether the caller can open the other grants' keys
         self.old = Ledger(opened.held.admin, opened.id) if self.known else None
         self._entries: dict[tuple[int, bytes], Entry | None] = {}
+        self.live = {0, self.adopted, *opened.ledger()}
+        # A holder who was erased has taken its wrap along; what it was given ends with the next change of keys.
+        self.wrapped = {int(wrap[2]) for wrap in opened.plan.rows(GRANT_WRAP, opened.row.storage)}
 
     def run(self) -> None:
         """Queue everything but the statement."""
@@ -111,14 +116,10 @@ class Rotation:
         _move_newest(opened, self.keys)
         opened.plan.put(EPOCH, row.storage, *epoch_row(self.keys, before))
         self.admin = crypto.random_bytes() if self.turn else opened.held.admin
-        self.sharers = b"" if not self.turn else self.admin
         self.new = Ledger(self.admin, opened.id) if self.known else None
         # Read before its row is written under keys that this plan has not entered yet.
         self.half = b"" if opened.held.own_leaf is None and not self.turn else opened.admin_public
         ledger, progress = opened.ledger(), opened.caller.progress
-        self.live = {0, self.adopted, *ledger}
-        # A holder who was erased has taken its wrap along; what it was given ends with the next change of keys.
-        self.wrapped = {int(wrap[2]) for wrap in opened.plan.rows(GRANT_WRAP, row.storage)}
         self._wrap_owner()
         for done, (number, (entry, _)) in enumerate(ledger.items()):
             if progress is not None and not done % TELL_EVERY:
@@ -163,16 +164,27 @@ class Rotation:
             self._wrap(seat, self.old.open(seat, bytes(row[6])).key, history=True)
             return
         else:
-            key, public = crypto.random_bytes(), self.half
+            key = crypto.random_bytes()
             secret = (
-                turn_secret(public, opened.id, seat, key, bytes(row[6]), self.admin)
+                self._hand_over(seat, key, self.entry(row))
                 if self.turn
-                else renew_secret(public, opened.id, seat, key, bytes(row[6]))
+                else renew_secret(self.half, opened.id, seat, key, bytes(row[6]))
             )
         self._wrap(seat, key, history=True)
         public = self.half if held.own_leaf is not None and not self.turn else admin_public(self.admin)
         roster = seal_public(self.keys.chain, opened.id, public)
         plan.put(LEDGER, storage, seat, b"", self.keys.number, roster, secret, None)
+
+    def _hand_over(self, seat: int, key: bytes, entry: Entry | None) -> bytes:
+        """The owner's row under an admin key that a sharer has made, with its way to the owner. Not by the key before:
+        whoever has been revoked knows that one."""
+        opened = self.opened
+        retired = (*entry.retired, entry.key) if entry is not None else ()
+        kept = Ledger(self.admin, opened.id).seal(seat, key, history=True, watch=False, retired=retired)
+        # held to be the current record, as for grants
+        owner = opened.caller.current(opened.plan, opened.head.owner)
+        info = owner_info(opened.caller.workspace.id, owner.digest, opened.id, seat)
+        return hand_secret(owner.record.kem, info, self.admin, kept)
 
     # -- grants -------------------------------------------------------------------------------------------------
 
@@ -191,7 +203,7 @@ class Rotation:
         if entry is not None and not crypto.equal(leaf.salt, leaf_salt(entry.key)):
             # The policy names the leaf, the leaf fixes the key: nobody gets the new epoch by a swapped ledger entry.
             raise Tampered("a grant's key is not the one that its policy names")
-        if self._over(leaf):
+        if self.over(leaf):
             self._drop(leaf, row, entry)
         elif entry is None or self.turn or renewed(bytes(row[6])) or stale(self.opened, leaf):
             # The caller's own as well: whoever changed the keys before knows it.
@@ -212,7 +224,8 @@ class Rotation:
                 self._entries[mark] = None
         return self._entries.get(mark)
 
-    def _over(self, leaf: Leaf) -> bool:
+    def over(self, leaf: Leaf) -> bool:
+        """Whether a grant that the policy still counts has ended: it gets no new key."""
         caller = self.opened.caller
         if leaf.until is not None and leaf.until < caller.workspace.today():
             return True
@@ -230,15 +243,20 @@ class Rotation:
             self.live.discard(leaf.grant)
         else:
             self.opened.plan.delete(GRANT_WRAP, self.opened.row.storage, leaf.grant)
-            if entry is not None and self.turn:
-                self._keep(leaf, row, entry.key, entry.retired)
+            if self.turn and self.new is not None:
+                # Of a damaged entry nothing is left to keep but that its holder does not know this admin key.
+                secret = self._sealed(leaf, entry.key, entry.retired) if entry is not None else b""
+                ended = *row[3:6], end_secret(secret), leaf.until
+                self.opened.plan.put(LEDGER, self.opened.row.storage, leaf.grant, *ended)
 
     def _keep(self, leaf: Leaf, row: Row, key: bytes, retired: tuple[bytes, ...]) -> None:
         if self.new is not None:
-            secret = self.new.seal(
-                leaf.grant, key, history=leaf.history, watch=watched(leaf), retired=retired
-            )
+            secret = self._sealed(leaf, key, retired)
             self.opened.plan.put(LEDGER, self.opened.row.storage, leaf.grant, *row[3:6], secret, leaf.until)
+
+    def _sealed(self, leaf: Leaf, key: bytes, retired: tuple[bytes, ...]) -> bytes:
+        assert self.new is not None  # callers ask
+        return self.new.seal(leaf.grant, key, history=leaf.history, watch=watched(leaf), retired=retired)
 
     def _keep_ended(self) -> None:
         """The keys of grants that have ended, under the new admin key: what was done with them stays readable."""
@@ -259,18 +277,13 @@ class Rotation:
         parent = 0 if leaf.parent == self.adopted else leaf.parent
         fresh = replace(leaf, record=recipient.digest, salt=leaf_salt(key), parent=parent)
         self.renewed[leaf.grant] = fresh
-        if roster.capsule:
+        if roster.capsule and (self.known or not leaf.rights & SHARE):
+            # One that may bring a sharer the admin key stays beside the new one, which cannot.
             plan.delete(INBOX, leaf.recipient, roster.capsule)
         capsule = self._deliver(fresh, key)
         if self.old is not None and self.new is not None:
             entry = self.entry(row)
-            secret = self.new.seal(
-                leaf.grant,
-                key,
-                history=leaf.history,
-                watch=watched(leaf),
-                retired=(*entry.retired, entry.key) if entry is not None else (),
-            )
+            secret = self._sealed(leaf, key, (*entry.retired, entry.key) if entry is not None else ())
         else:
             secret = renew_secret(self.half, opened.id, leaf.grant, key, bytes(row[6]))
         sealed = seal_roster(self.keys.chain, opened.id, Roster(fresh, capsule))
@@ -282,7 +295,7 @@ class Rotation:
     def _deliver(self, leaf: Leaf, key: bytes) -> bytes:
         """Put the new key where its holder finds it; returns the capsule's id if it goes by one."""
         opened, caller = self.opened, self.opened.caller
-        admin = self.sharers if leaf.rights & SHARE else b""
+        admin = self.admin if leaf.rights & SHARE else b""
         if leaf.recipient == caller.id and leaf.grant == opened.held.grant and not opened.held.via:
             opened.held = replace(opened.held, key=key, leaf=leaf.encode(), admin=admin or opened.held.admin)
             _reshelve(opened)
@@ -297,7 +310,7 @@ class Rotation:
                     there = replace(there, extra={**(there.extra or {}), "since": opened.held.since})
                 if admin:
                     there = replace(there, admin=admin)
-                if admin or not there.admin:
+                if self.turn or not there.admin:
                     there = marked(there, None)
                 put_on_shelf(opened.plan, keys, shelf, name, there)
                 if opened.held.via and opened.held.leaf and opened.held.grant == leaf.grant:

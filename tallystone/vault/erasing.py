@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tallystone.audit.logkeys import is_log_key
 from tallystone.audit.restored import is_restore
 from tallystone.errors import Denied, Invalid, Locked, NotFound, StoreError, Tampered
-from tallystone.keystore import DELETED
+from tallystone.keystore import DELETED, Keys
 from tallystone.statements import Erasure, Signed
 from tallystone.store.protocol import Row
 from tallystone.store.tables import (
@@ -36,14 +36,14 @@ from tallystone.vault import purging, streams
 from tallystone.vault.agents import end_agent
 from tallystone.vault.attaching import users_only
 from tallystone.vault.caller import Caller
-from tallystone.vault.directory import house_of
+from tallystone.vault.directory import forget_name, house_of
 from tallystone.vault.entering import open_block
 from tallystone.vault.events import concerns_only, grant_keys, open_own, seal_event
 from tallystone.vault.external import SERVER, TOOL
-from tallystone.vault.former import FORMER
+from tallystone.vault.former import FORMER, former_roots
 from tallystone.vault.journal import keys_of_grants
 from tallystone.vault.model_keys import MODEL_KEY
-from tallystone.vault.opening import FLAG_ROTATE, Opened, missing
+from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing
 from tallystone.vault.passages import keys_of, lookup
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.principals import amend
@@ -52,7 +52,7 @@ from tallystone.vault.replies import DAY, blank_answers
 from tallystone.vault.roles import collect_mail, end_role
 from tallystone.vault.shelves import AGENTS, BLOCKS, HOUSE, ROLES, SELF, slot_of, walk
 from tallystone.vault.types import Receipt
-from tallystone.vault.writing import destroy, doom, wipe
+from tallystone.vault.writing import clear, destroy, doom
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -152,6 +152,9 @@ def erase_me(caller: Caller, confirm: str) -> Receipt:
         place = plan.events
         caller.event(plan, "erase", principal=caller.id, statement=signed.encode())
         amend(caller, plan, caller.id, status=DELETED)
+        if house is not None:
+            forget_name(caller.workspace, plan, house.key, caller.id)
+        plan.delete(DIRECTORY, caller.id)
         _forget_user(caller, plan)
         return plan, signed, place
 
@@ -169,11 +172,8 @@ def _erase(caller: Caller, plan: Plan, held: Held, gone: _Gone) -> None:
     try:
         opened = open_block(caller, plan, held)
     except (NotFound, Tampered):
-        if held.own_leaf is not None:
+        if held.own_leaf is not None or not _is_left_over(caller, plan, held, gone):
             raise
-        # Nobody can open it any more. It is the caller's, so its rows go all the same.
-        gone.blocks.append([held.block, b"", 0])
-        wipe(plan, held.storage, caller.workspace.today())
         plan.delete(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(held.block))
         return
     if opened.held.own_leaf is not None:
@@ -184,6 +184,23 @@ def _erase(caller: Caller, plan: Plan, held: Held, gone: _Gone) -> None:
     gone.holders += _take_off(caller, plan, opened)
     destroy(plan, opened)
     plan.delete(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(held.block))
+
+
+def _is_left_over(caller: Caller, plan: Plan, held: Held, gone: _Gone) -> bool:
+    """Whether of a block that does not open only a shelf row of the caller's is left, or rows that nobody can open:
+    then those are queued to go too. A shelf row proves nothing: the block may have changed hands since, and whoever
+    writes rows may have made it point to another's."""
+    found = plan.need(BLOCK, held.storage)
+    if found is None or plan.need(GRANT_WRAP, held.storage, held.grant) is None:
+        return True
+    row = BlockRow.of(found)
+    nested = row.day is not None or row.shred is not None
+    if not nested or caller.workspace.nest(held.block, row.day, row.shred, row.epoch) is not None:
+        return False
+    gone.blocks.append([held.block, b"", 0])
+    # Of a shred key that is still there nobody knows whose it is; the key that it is nested with is gone.
+    clear(plan, held.storage)
+    return True
 
 
 def _take_off(caller: Caller, plan: Plan, opened: Opened) -> int:
@@ -218,7 +235,7 @@ def _forget_user(caller: Caller, plan: Plan) -> None:
     for row in plan.rows(TOKEN):
         if row[2] == caller.id:
             plan.delete(TOKEN, str(row[1]))
-    for table in (KIT, DIRECTORY, IDENTITY):
+    for table in (KIT, IDENTITY):
         plan.delete(table, caller.id)
 
 
@@ -258,20 +275,32 @@ def _forget_events(plan: Plan, gone: _Gone) -> int:
 def _forget_own_events(caller: Caller, plan: Plan, gone: _Gone) -> int:
     """The same for all blocks of a user at once: what the user itself did to them. What others did there is sealed
     under keys that go with the blocks."""
-    blocks = {held.block for held in gone.held}
+    blocks, roots = {held.block for held in gone.held}, _roots(caller, plan)
 
     def own(detail: bytes) -> bool:
-        content = open_own(detail, caller.keys)
+        content = _opened(detail, roots)
         return content is not None and content.get("block") in blocks
 
     return _forget(plan, own)
 
 
+def _roots(caller: Caller, plan: Plan) -> list[Keys]:
+    """The caller's keys, and those that its own events were sealed to before its root was renewed."""
+    return [caller.keys, *(former.keys for former in former_roots(plan, caller.keys))]
+
+
+def _opened(detail: bytes, roots: list[Keys]) -> dict[str, Any] | None:
+    opened = (open_own(detail, keys) for keys in roots)
+    return next((content for content in opened if content is not None), None)
+
+
 def leaf_of(caller: Caller, signed: Signed) -> int:
     """The leaf of an erasure that was committed before. Raises `NotFound` if its detail is not in the log any more."""
     with caller.workspace.store.snapshot() as snapshot:
-        for row in _details(Plan(snapshot)):
-            content = open_own(bytes(row[2]), caller.keys)
+        plan = Plan(snapshot)
+        roots = _roots(caller, plan)
+        for row in _details(plan):
+            content = _opened(bytes(row[2]), roots)
             if content is not None and content.get("statement") == signed.encode():
                 return int(row[1])
     raise NotFound("the erasure is not in the log", hint="check it with: tallystone audit verify")

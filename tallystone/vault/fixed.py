@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tallystone import _cbor, crypto, policy
 from tallystone.errors import Denied, Invalid, NotFound, Tampered
 from tallystone.statements import Genesis, Version
-from tallystone.vault.records import Content, open_payload
+from tallystone.vault.records import SALT, Content, open_payload
 
 if TYPE_CHECKING:
     from tallystone.vault.opening import Opened
@@ -53,6 +53,7 @@ def _appends(before: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
 
 def _parts(opened: Opened, content: Content) -> tuple[str, bytes]:
     payload = open_payload(opened.held.kind, content.payload)
+    payload.pop(SALT, None)  # each version has its own
     return payload.pop("value"), _cbor.encode(payload)
 
 

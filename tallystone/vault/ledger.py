@@ -7,10 +7,14 @@ A row's `roster` is sealed under the chain key: whoever reads the block can rota
     01 ‖ HPKE(K_grant)                    to the admin key's public half, by a grantee who placed the block
     02 ‖ wrap(K_grant ‖ marks) [‖ seal]   by the admin key: 48 bytes, then the keys that it replaced, if any
     03 ‖ [HPKE(K_grant), secret before]   to the public half, by a grantee who changed the keys
-    04 ‖ [HPKE(K_grant ‖ admin), before, 02…]   to the old public half and under the new admin key, by a sharer who
-                                                changed that key too: the owner's row, until the owner comes by
+    04 ‖ [HPKE(K_grant ‖ admin), before, 02…]   as 06 was written once, to the old admin key's public half. Who shared
+                                                the block and does so no more opens that: it is only read (ADR 0038)
     05 ‖ [HPKE(K_grant), secret before]   like 03, with the key that it was: its holder asks for another one, since
                                           somebody else may know this one
+    06 ‖ [HPKE(admin), 02…]   to the owner's record, and under the new admin key, by a sharer who changed that key too:
+                              the owner's row, until the owner changes keys
+    07 ‖ secret      of a grant that has ended, by a sharer who changed the admin key since: its holder knows only the
+                     former one. Until the owner's next statement leaves the grant out
 
 The owner's own row (place 0, or the seat that a transfer took) has no leaf. Its roster is the public half of the admin
 key, sealed under the chain key: whoever reads the block can seal to it, and the policy holds its hash.
@@ -18,14 +22,15 @@ key, sealed under the chain key: whoever reads the block can seal to it, and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
 from tallystone.statements import Leaf
 
 _SEALED, _PLACED, _KEYED, _RENEWED, _TURNED = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"
-_ASKED = b"\x05"
+_ASKED, _HANDED, _ENDED = b"\x05", b"\x06", b"\x07"
 _MARKED_SIZE = 48
 _HISTORY, _WATCH = 1, 2
 
@@ -78,11 +83,16 @@ def admin_public(admin: bytes) -> bytes:
     return crypto.kem_public(crypto.derive(admin, "admin/kem"))
 
 
-class Ledger:
-    """Seals and opens the `secret` column with one block's admin key, which is derived from once for all rows."""
+Letter = Callable[[int, bytes], bytes]
+"""Opens what was sealed to the owner at a place of the ledger (`owner_info`). Raises `Tampered`."""
 
-    def __init__(self, admin: bytes, block: str) -> None:
-        self._admin, self._block = admin, block
+
+class Ledger:
+    """Seals and opens the `secret` column with one block's admin key, which is derived from once for all rows. With
+    `letter`, the owner's, also what was sealed to the owner itself."""
+
+    def __init__(self, admin: bytes, block: str, letter: Letter | None = None) -> None:
+        self._admin, self._block, self._letter = admin, block, letter
         self._wrapping = crypto.derive(admin, "admin/ledger-wrap", block)
 
     def __repr__(self) -> str:
@@ -119,7 +129,23 @@ class Ledger:
                 return self._open_keyed(number, kept[1:])
             except Tampered:
                 return self._open_renewed(number, sent, before)
+        if form == _HANDED:
+            return self._open_handed(number, body)
+        if form == _ENDED:
+            return self.open(number, body)
         raise Tampered("a ledger row has a form that this version does not know")
+
+    def _open_handed(self, number: int, body: bytes) -> Entry:
+        sent, kept = _cbor.unpack(body, "a ledger row", bytes, bytes)
+        try:
+            return self.open(number, kept)
+        except Tampered:
+            if self._letter is None:
+                raise
+        admin = self._letter(number, sent)
+        if len(admin) != crypto.KEY_SIZE:
+            raise Tampered("a ledger row is malformed")
+        return replace(Ledger(admin, self._block).open(number, kept), admin=admin)
 
     def _open_renewed(self, number: int, sent: bytes, before: bytes) -> Entry:
         """A key that somebody without this admin key has put in place of the one `before`. If the admin key has been
@@ -160,12 +186,24 @@ class Ledger:
 
 def renewed(secret: bytes) -> bool:
     """Whether somebody without the admin key, or with another one, has changed this row's key."""
-    return secret[:1] in (_RENEWED, _TURNED, _ASKED)
+    return secret[:1] in (_RENEWED, _TURNED, _ASKED, _HANDED)
 
 
 def asked(secret: bytes) -> bool:
     """Whether the grant's holder has asked for another key: with `share`, for another admin key as well."""
     return secret[:1] == _ASKED
+
+
+def is_ended(secret: bytes) -> bool:
+    """Whether a grant has ended, and the admin key has been changed since."""
+    return secret[:1] == _ENDED
+
+
+def handed_openly(secret: bytes) -> bool:
+    """Whether an owner's row tells the admin key to whoever knows the one before."""
+    if secret[:1] in (_RENEWED, _ASKED):
+        return handed_openly(_cbor.unpack(secret[1:], "a ledger row", bytes, bytes)[1])
+    return secret[:1] == _TURNED
 
 
 def ask_secret(public: bytes, block: str, number: int, grant_key: bytes, before: bytes) -> bytes:
@@ -185,14 +223,21 @@ def renew_secret(public: bytes, block: str, number: int, grant_key: bytes, befor
     return _RENEWED + _cbor.encode([sent, before])
 
 
-def turn_secret(
-    public: bytes, block: str, number: int, grant_key: bytes, before: bytes, admin: bytes
-) -> bytes:
-    """The `secret` of the owner's row after a sharer has changed the admin key to `admin` (32 bytes): to the old
-    `public` half for the owner, and under the new key for whoever changes keys next."""
-    sent = crypto.seal_to(public, crypto.pae("ledger", block, number), grant_key + admin)
-    kept = Ledger(admin, block).seal(number, grant_key, history=True, watch=False)
-    return _TURNED + _cbor.encode([sent, before, kept])
+def owner_info(workspace: bytes, record: bytes, block: str, number: int) -> bytes:
+    """What a new admin key on its way to the owner is bound to; `record` is the hash of the owner's record."""
+    return crypto.pae("tallystone/admin-key", workspace, record, block, number)
+
+
+def hand_secret(public: bytes, info: bytes, admin: bytes, kept: bytes) -> bytes:
+    """The `secret` of the owner's row after a sharer has changed the admin key to `admin` (32 bytes): that key for the
+    owner, to the `public` key (1216 bytes) of its record with `info` from `owner_info`; and `kept`, the row under it,
+    for whoever changes keys next. The former admin key opens neither: somebody who knows it may have been revoked."""
+    return _HANDED + _cbor.encode([crypto.seal_to(public, info, admin), kept])
+
+
+def end_secret(secret: bytes) -> bytes:
+    """The `secret` of a grant that has ended, whose row is under a newer admin key than its holder knows."""
+    return _ENDED + secret
 
 
 def seal_public(chain: bytes, block: str, public: bytes) -> bytes:

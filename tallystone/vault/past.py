@@ -26,7 +26,7 @@ from tallystone.vault.fixed import check_content
 from tallystone.vault.opening import Opened
 from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
-from tallystone.vault.records import Content, open_payload
+from tallystone.vault.records import SALT, Content, open_payload
 from tallystone.vault.tombstones import erased_on, erased_version
 from tallystone.vault.versions import Blame, BlameLine, Difference, PastVersion, Versions
 from tallystone.vault.views import when
@@ -117,6 +117,7 @@ class Walk:
 
 def _parts(opened: Opened, content: Content) -> tuple[str, bytes]:
     payload = open_payload(opened.held.kind, content.payload)
+    payload.pop(SALT, None)  # each version has its own
     return payload.pop("value"), _cbor.encode(payload)
 
 

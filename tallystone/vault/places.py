@@ -1,5 +1,21 @@
 """Where a workspace's store may lie, for whoever names one: see `store.opening`."""
 
-from tallystone.store.opening import check_url, has_password, holds_store
+from tallystone.store.opening import (
+    DATABASE,
+    SCHEMES,
+    URL_FILE,
+    check_url,
+    has_password,
+    holds_store,
+    without_password,
+)
 
-__all__ = ["check_url", "has_password", "holds_store"]
+__all__ = [
+    "DATABASE",
+    "SCHEMES",
+    "URL_FILE",
+    "check_url",
+    "has_password",
+    "holds_store",
+    "without_password",
+]

@@ -4,14 +4,20 @@ and the shred keys of deleted blocks.
 What ends when lies in the calendar; nothing else is searched. A block goes with all its rows, then its day's key is
 destroyed, so that no backup brings it back. A grant loses its wrap, and its block is marked: whoever writes next
 changes the keys first. A crash in between leaves nothing readable, and the next purge goes on.
+
+What is destroyed here no backup brings back. So an entry counts only if the log accounts for it and for the block's
+row: whoever writes a row into the store ends nothing by it, and the log check finds the row.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from tallystone import crypto
+from tallystone.audit.accounted import accounted
+from tallystone.audit.checkpoint import origin_of
 from tallystone.errors import Conflict
-from tallystone.store.protocol import Batch, Delete, Row, Snapshot
+from tallystone.store.protocol import Batch, Delete, Snapshot
 from tallystone.store.tables import (
     BLOCK,
     CALENDAR,
@@ -23,9 +29,12 @@ from tallystone.store.tables import (
     REPLY,
     SHRED,
     VERSION,
+    Row,
+    Table,
 )
 from tallystone.vault.caller import ATTEMPTS
 from tallystone.vault.events import seal_event
+from tallystone.vault.logkey import seeds
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.writing import doom
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 64
 """Entries of the calendar that one commit works off."""
+_Due: TypeAlias = tuple[Row, Row | None]
+"""An entry of the calendar, and the row of the block that it is about if that is still there."""
 
 
 def is_due(workspace: Workspace) -> bool:
@@ -50,13 +61,13 @@ def _has_ended(workspace: Workspace, snapshot: Snapshot) -> bool:
 
 
 def purge(workspace: Workspace) -> int:
-    """Remove all that has ended by now. Returns how many rows went or changed. Raises `StoreError`, `Conflict`."""
+    """Remove all that has ended by now. Returns how many rows went or changed. Raises `StoreError`, `Conflict`, and
+    `Tampered` when the log's head is not to be trusted: then nothing is destroyed."""
     done = _drop_waiting(workspace)
-    while True:
-        with workspace.store.snapshot() as snapshot:
-            if not _has_ended(workspace, snapshot):
-                break
-        done += _work_off(workspace)
+    with workspace.store.snapshot() as snapshot:
+        due = _accounted_for(workspace, snapshot) if _has_ended(workspace, snapshot) else []
+    for place in range(0, len(due), AT_ONCE):
+        done += _work_off(workspace, due[place : place + AT_ONCE])
     # After the commits, never before: a key without rows harms nobody, rows without their key could not be explained.
     workspace.days.destroy(workspace.today())
     return done + destroy_doomed(workspace)
@@ -64,21 +75,51 @@ def purge(workspace: Workspace) -> int:
 
 def destroy_doomed(workspace: Workspace) -> int:
     """Destroy the shred keys that wait for it, rid the store's files of what was deleted, and then forget that they
-    waited. Whatever was interrupted before is done again. Returns how many rows went. Raises `StoreError`."""
+    waited. Whatever was interrupted before is done again. Returns how many rows went. Raises `StoreError`, and
+    `Tampered` when the log's head is not to be trusted."""
     done = 0
+    after: bytes | None = None
     while True:
         with workspace.store.snapshot() as snapshot:
-            rows = snapshot.scan(SHRED, (WS,), limit=AT_ONCE)
+            rows = snapshot.scan(SHRED, (WS,), after=after, limit=AT_ONCE)
+            ours = _ours(workspace, snapshot, [(SHRED, row) for row in rows])
         if not rows:
             if done:
                 workspace.store.scrub()  # of the names of the slots, which say nothing by now
             return done
+        after = bytes(rows[-1][1])
+        rows = [row for row in rows if (SHRED.name, row) in ours]
         workspace.shreds.destroy(bytes(row[1]) for row in rows)
         if not workspace.store.scrub():
             return done  # somebody reads an older state: it is tried again
         # A row may be gone already, by another process's purge: deleting it again is no harm.
-        workspace.store.commit(Batch([], [Delete(SHRED, (WS, row[1])) for row in rows], []))
+        if rows:
+            workspace.store.commit(Batch([], [Delete(SHRED, (WS, row[1])) for row in rows], []))
         done += len(rows)
+
+
+def _ours(workspace: Workspace, snapshot: Snapshot, rows: list[tuple[Table, Row]]) -> set[tuple[str, Row]]:
+    """Those of the rows that the log accounts for, by a key of the log's that lies here, outside the store."""
+    publics = [crypto.signing_public(seed) for seed in seeds(workspace.folder)]
+    return accounted(snapshot, origin_of(workspace.id), publics, rows)
+
+
+def _accounted_for(workspace: Workspace, snapshot: Snapshot) -> list[_Due]:
+    """The entries of the calendar that are due, each with its block's row, if the log accounts for both."""
+    pairs: list[_Due] = []
+    for entry in snapshot.scan(CALENDAR, (WS,)):
+        if int(entry[1]) >= workspace.today():
+            break
+        pairs.append((entry, snapshot.get(BLOCK, (WS, entry[2]))))
+    rows = [(CALENDAR, entry) for entry, _ in pairs] + [
+        (BLOCK, block) for _, block in pairs if block is not None
+    ]
+    ours = _ours(workspace, snapshot, rows)
+    return [
+        (entry, block)
+        for entry, block in pairs
+        if (CALENDAR.name, entry) in ours and (block is None or (BLOCK.name, block) in ours)
+    ]
 
 
 def _drop_waiting(workspace: Workspace) -> int:
@@ -96,20 +137,24 @@ def _drop_waiting(workspace: Workspace) -> int:
     return len(plan.batch().changes)
 
 
-def _work_off(workspace: Workspace) -> int:
-    """One batch of what is due, in one commit. A lost race is run again, with less at once."""
-    size = AT_ONCE
+def _work_off(workspace: Workspace, due: list[_Due]) -> int:
+    """These entries, in one commit; after a lost race with fewer at once. One whose rows changed meanwhile waits for
+    the next purge."""
     for _ in range(ATTEMPTS):
         with workspace.store.snapshot() as snapshot:
             plan = Plan(snapshot)
             auditor = workspace.auditor_key(plan)
-            for row in snapshot.scan(CALENDAR, (WS,), limit=size):
-                if int(row[1]) < workspace.today():
-                    _end(workspace, plan, row, auditor)
+            for entry, block in due:
+                # as the snapshot has it: an entry before this one may have marked the same block
+                same = snapshot.get(BLOCK, (WS, entry[2])) == block
+                if same and plan.need(CALENDAR, *entry[1:4]) == entry:
+                    _end(workspace, plan, entry, auditor)
         try:
             workspace.store.commit(plan.batch())
         except Conflict:
-            size = max(1, size // 2)
+            if len(due) > 1:
+                half = len(due) // 2
+                return _work_off(workspace, due[:half]) + _work_off(workspace, due[half:])
             continue
         return len(plan.batch().changes)
     raise Conflict("what has expired is changing too fast", hint="it is tried again", code="contended")
@@ -118,7 +163,6 @@ def _work_off(workspace: Workspace) -> int:
 def _end(workspace: Workspace, plan: Plan, entry: Row, auditor: tuple[bytes, bytes]) -> None:
     """Queue what an entry of the calendar asks for, if it still holds: the rows that it is about say the same day."""
     day, storage, number = int(entry[1]), bytes(entry[2]), int(entry[3])
-    plan.need(CALENDAR, day, storage, number)
     plan.delete(CALENDAR, day, storage, number)
     found = plan.need(BLOCK, storage)
     if found is None:

@@ -23,6 +23,7 @@ from tallystone.statements import Version
 from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, SHELF, VERSION, Table
 from tallystone.vault.events import grant_keys
+from tallystone.vault.holders import holders_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import ACCEPTED, EpochKeys, Held, unshelve
 
@@ -211,4 +212,4 @@ def recipients(opened: Opened) -> list[str]:
     """Whom the live grants are to."""
     recalled = opened.held.recalled
     known = recalled.granted(opened.plan) if recalled is not None else None
-    return [leaf.recipient for leaf in opened.grants()] if known is None else known
+    return holders_of(opened) if known is None else known

@@ -179,11 +179,10 @@ _AGENT_FIELDS: dict[str, type | tuple[type, ...]] = {"state": dict, "created": i
 
 
 def open_payload(kind: str, payload: bytes) -> dict[str, Any]:
-    """A content's map, with the fields of its kind of block, without what only keeps its hash from being guessed. Its
-    writer had the right to write, and may still have written nonsense: raises `Tampered`."""
+    """A content's map, with the fields of its kind of block and `SALT`, which must stay what it is where the genesis
+    names the content's hash. Its writer had the right to write, and may still have written nonsense: raises
+    `Tampered`."""
     value = _cbor.decode(payload)
-    if isinstance(value, dict):
-        value.pop(SALT, None)
     wanted = {"agent": _AGENT_FIELDS, "role": _ROLE_FIELDS}.get(kind, _BLOCK_FIELDS)
     if (
         not isinstance(value, dict)

@@ -7,7 +7,7 @@ opens no version that was written after that.
 
 - What the principal owns gets a new admin key and a new K_grant for everybody.
 - What it was granted by others gets a new K_grant from whoever next changes the block's keys; until then the block
-  takes no new version (ADR 0015). If it may share there, that is the owner's to do.
+  takes no new version (ADR 0015). If it may share there, that is the owner's to do, or a sharer's.
 - A user's agents get new roots of their own, which ends their tokens. Its roles are renewed as if somebody had left.
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tallystone import crypto
 from tallystone.errors import Conflict, Tampered
-from tallystone.store.protocol import Row
+from tallystone.store.protocol import Batch, Put, Row
 from tallystone.store.tables import REPLY
 from tallystone.vault.daykeys import DayKeys
 from tallystone.vault.plan import Plan
@@ -67,6 +67,14 @@ class Reply:
         if not self.attempt and (row == self._first_seen or not row[2]):
             return None
         return self._open(row)
+
+    def confirmed(self, plan: Plan) -> Batch:
+        """The row of the answer that was found, to be written as it is. What can be read may be on a database's primary
+        alone (its wait for the standby was cut short); once this is durable, what the answer tells of is."""
+        batch = plan.batch()
+        row = plan.get(REPLY, self._address)
+        assert row is not None  # `find` has read it
+        return Batch(batch.expects, [Put(REPLY, row)])
 
     def keep(self, plan: Plan, result: Any, now: int, *, witnessed: bool = False) -> None:
         """Queue the answer to be kept with the plan's own changes."""

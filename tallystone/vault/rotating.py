@@ -12,15 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 from tallystone import crypto
-from tallystone.errors import Tampered
+from tallystone.errors import Locked, Tampered
 from tallystone.grant_tree import grant_proof
 from tallystone.statements import SHARE, WRITE, Leaf
-from tallystone.store.tables import GRANT_WRAP
+from tallystone.store.tables import GRANT_WRAP, LEDGER
 from tallystone.vault.capsules import send
 from tallystone.vault.entering import open_block
 from tallystone.vault.epochs import Rotation, pending, remove_rows, stale
 from tallystone.vault.granting import PROOF_LIMIT
-from tallystone.vault.ledger import asked
+from tallystone.vault.ledger import asked, handed_openly, is_ended
 from tallystone.vault.opening import FLAG_ROTATE, Opened
 from tallystone.vault.passages import lookup
 from tallystone.vault.records import (
@@ -76,7 +76,7 @@ def remove_grants(opened: Opened, gone: Sequence[Leaf]) -> None:
     add_link(opened, "revocation", change, leaves=after, standing=standing)
     opened.row = replace(opened.row, flags=opened.row.flags | FLAG_ROTATE)
     opened.row.write(opened.plan)
-    if opened.held.admin:
+    if opened.held.admin and (turn or _keeps_history(opened)):
         change_keys(opened, turn=turn)
 
 
@@ -110,8 +110,11 @@ def change_keys(
     turn: bool = False,
 ) -> None:
     """Queue a new epoch and the statement that begins it. `leaves` are the grants that remain, by default all; `turn`
-    changes the admin key as well. Raises `Locked` if the caller would have to prove more than it may."""
+    changes the admin key as well. Raises `Locked` if the caller would have to prove more than it may, or came without
+    history."""
     opened.caller.must_act()
+    if not _keeps_history(opened):
+        raise _without_history()
     before = opened.leaves() if leaves is None else dict(leaves)
     standing = opened.standing_in(before) if opened.held.own_leaf is not None else None
     rotation = Rotation(opened, turn=turn)
@@ -135,6 +138,20 @@ def _rotate(
     signed = add_link(opened, kind, said, leaves=after, admin=admin, **terms)
     for parcel in rotation.parcels:
         send(opened, parcel, signed, renews=True)
+
+
+def _keeps_history(opened: Opened) -> bool:
+    """Whether the caller can lead from new keys back to the older ones. Who came without history cannot: its change
+    of keys would close the block's past for everybody, and with it what an undo needs. Somebody else's comes first."""
+    return opened.keys.history is not None
+
+
+def _without_history() -> Locked:
+    return Locked(
+        "the keys must be changed by somebody who holds the block's history",
+        hint="its owner's next write does that; try again after it",
+        code="rotation_pending",
+    )
 
 
 def take_over(opened: Opened) -> None:
@@ -169,19 +186,22 @@ def _proof(rotation: Rotation, before: Mapping[int, bytes]) -> list[Any]:
 
 
 def _admin_key_is_known(rotation: Rotation) -> bool:
-    """Whether a role that holds `share` has been renewed: who left it may know the admin key. Or a sharer has asked for
-    another one."""
+    """Whether somebody may know the admin key whose share has ended since it was made (ADR 0038): by its day, with its
+    holder, or because a role that holds `share` has another root. Or a sharer has asked for another one; or a release
+    before this one told it to the owner under the key before. Raises `Locked` for a caller without the admin key, who
+    cannot change it."""
     opened = rotation.opened
-    sharers = [leaf for leaf in _watched_leaves(rotation) if leaf.rights & SHARE]
-    left = [leaf for leaf in sharers if stale(opened, leaf)]
-    if left and not opened.held.admin:
-        raise pending()
     ledger = opened.ledger()
-    known = [leaf for leaf in sharers if asked(bytes(ledger[leaf.grant][0][6]))]
-    if known and opened.held.own_leaf is not None:
-        # Anybody else would tell the owner the new admin key under the old one, which is known.
+    seat = opened.plan.get(LEDGER, opened.row.storage, opened.head.seat)
+    known = seat is not None and handed_openly(bytes(seat[6]))
+    for leaf in _watched_leaves(rotation):
+        if leaf.rights & SHARE and not known:
+            secret = bytes(ledger[leaf.grant][0][6])
+            ended = rotation.over(leaf) and not is_ended(secret)
+            known = ended or stale(opened, leaf) or asked(secret)
+    if known and not opened.held.admin:
         raise pending()
-    return bool(left or known)
+    return known
 
 
 def _watched_leaves(rotation: Rotation) -> Iterable[Leaf]:
@@ -193,7 +213,8 @@ def _watched_leaves(rotation: Rotation) -> Iterable[Leaf]:
     found = []
     for row, _ in opened.ledger().values():
         entry = rotation.entry(row)
-        if entry is None or entry.marks is None or entry.marks[1]:  # what does not say is looked at
+        plain = entry is not None and entry.marks is not None and not entry.marks[1]
+        if not plain or int(row[2]) not in rotation.wrapped:  # what does not say is looked at
             found.append(opened.roster(row).leaf)
     return found
 
@@ -208,7 +229,7 @@ def rotation_due(opened: Opened) -> bool:
 
 def rotate_if_due(opened: Opened, *, writing: bool = False) -> None:
     """Rotate first when that is due and the caller holds the admin key, or is about to write and may."""
-    if not rotation_due(opened) or not opened.caller.keys.can_act:
+    if not rotation_due(opened) or not opened.caller.keys.can_act or not _keeps_history(opened):
         return
     own = opened.held.own_leaf
     if opened.held.admin or (writing and own is not None and own.rights & WRITE):

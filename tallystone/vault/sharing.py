@@ -89,9 +89,13 @@ def share(
 
 
 def _close_history(opened: Opened) -> None:
-    if not opened.held.admin:
+    if (
+        not opened.held.admin or opened.keys.history is None
+    ):  # whose change of keys would close it for everybody
         raise Denied(
-            "only the owner or a sharer gives a grant without history", hint="ask its owner", code="no_share"
+            "only the owner, or a sharer who holds the history, gives a grant without it",
+            hint="ask its owner",
+            code="no_share",
         )
     change_keys(opened)
 

@@ -39,6 +39,10 @@ def check_erased(opened: Opened, content: Content, number: int) -> None:
     head = opened.head_at(policy)
     if not crypto.equal(head.digest, digest) or head.owner != body.issuer:
         raise Tampered("a version was erased by somebody who did not own the block")
+    if (
+        number >= head.version
+    ):  # the new keys began with that head: who owned the block then erased nothing later
+        raise Tampered("a version was erased before it was written")
     issuer = opened.caller.identity(opened.plan, body.issuer)
     if not issuer.signed(signed, opened.caller.workspace.id, body.issuer_record):
         raise Tampered("a statement is not signed by the one it names")

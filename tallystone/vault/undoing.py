@@ -8,15 +8,15 @@ version names the runs that it took back entirely, so that a repeated undo does 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from tallystone.errors import Denied, Invalid, Locked, NotFound, Taken, TallystoneError, Tampered
+from tallystone.errors import Denied, Invalid, Locked, NotFound, Taken, Tampered
 from tallystone.policy import may_write
 from tallystone.statements import WRITE
-from tallystone.store.tables import PRINCIPAL
 from tallystone.vault import lines, reach
 from tallystone.vault.attaching import labels_stay_unique
 from tallystone.vault.blocks import edit_opened
@@ -32,6 +32,7 @@ from tallystone.vault.rotating import heal
 from tallystone.vault.types import Block
 from tallystone.vault.versions import UndoConflict, Undone
 
+_ID = r"(user|agent)-[0-9a-f-]{36}"
 Since = datetime | int
 """A moment, or the number of a version."""
 
@@ -71,51 +72,61 @@ def undo(
     if isinstance(since, datetime) and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
 
-    def begin(plan: Plan) -> tuple[str, list[str]]:
+    def begin(plan: Plan) -> tuple[str, bool, list[str]]:
         if not dry_run:
             caller.must_act()
         if block_id is not None:
             blocks = [find_block(caller, plan, block_id, WRITE).block]
         else:
             blocks = [held.block for held in walk_blocks(caller, plan) if held.state != OFFERED]
-        return _who(caller, plan, principal), blocks
+        return *_who(caller, plan, principal), blocks
 
-    who, blocks = caller.transact(begin)
+    who, known, blocks = caller.transact(begin)
     found = []
     for one in blocks:
         try:
-            done = _undo_in(caller, one, who, since, dry_run=dry_run)
+            done, wrote = _undo_in(caller, one, who, since, dry_run=dry_run)
         except NotFound:
             if block_id is not None:
                 raise
             continue  # gone meanwhile
+        known = known or wrote
         if done.versions or done.conflicts or done.skipped or block_id is not None:
             found.append(done)
+    if not known:
+        raise _nobody(who)
     return found
 
 
-def _who(caller: Caller, plan: Plan, who: str) -> str:
-    """The id of a principal by id or name. Raises `NotFound`."""
-    if who.startswith(("user-", "agent-")) and plan.rows(PRINCIPAL, who):
-        return who
-    named = reach.Known(caller, plan).called(who)
+def _who(caller: Caller, plan: Plan, who: str) -> tuple[str, bool]:
+    """The id of a principal by id or name, and whether the caller knows it: of an id that is another's agent nobody
+    hears whether there is one, unless it wrote where the caller reads. Raises `NotFound`."""
+    names = reach.Known(caller, plan)
+    if re.fullmatch(_ID, who):
+        return who, bool(names.get(who)) or who == caller.id
+    named = names.called(who)
     if len(named) > 1:
         raise Invalid(
             f"{len(named)} principals are called {who!r}", hint="give the id", code="ambiguous_name"
         )
     if not named:
-        raise NotFound(
-            f"nobody that you know is called {who!r}",
-            hint="give a user's or agent's id, or the name of a user or of your agent",
-            code="unknown_principal",
-        )
-    return named[0]
+        raise _nobody(who)
+    return named[0], True
 
 
-def _undo_in(caller: Caller, block_id: str, who: str, since: Since, *, dry_run: bool) -> Undone:
-    seen: list[Undone] = []
+def _nobody(who: str) -> NotFound:
+    return NotFound(
+        f"nobody that you know is called {who!r}",
+        hint="give a user's or agent's id, or the name of a user or of your agent",
+        code="unknown_principal",
+    )
 
-    def action(plan: Plan) -> Undone:
+
+def _undo_in(caller: Caller, block_id: str, who: str, since: Since, *, dry_run: bool) -> tuple[Undone, bool]:
+    """What was done in one block, and whether the principal ever wrote there, as far as the caller can see."""
+    seen: list[tuple[Undone, bool]] = []
+
+    def action(plan: Plan) -> tuple[Undone, bool]:
         held = find_block(caller, plan, block_id, WRITE)
         opened = open_block(caller, plan, held)
         opened = opened if dry_run else heal(opened)
@@ -123,7 +134,7 @@ def _undo_in(caller: Caller, block_id: str, who: str, since: Since, *, dry_run: 
         done = Undone(block_id, found.label, found.versions, found.conflicts)
         if not may_write(opened.head, opened.standing(), caller.workspace.today()):
             done = replace(done, skipped="no_write" if found.versions or found.conflicts else "", versions=[])
-        seen[:] = [done]
+        seen[:] = [(done, found.wrote)]
         changed: list[str] = []
         if not dry_run and not done.skipped and found.changes:
             said = {"undone": [who, [list(run) for run in found.runs]]}
@@ -135,18 +146,14 @@ def _undo_in(caller: Caller, block_id: str, who: str, since: Since, *, dry_run: 
         if changed:
             detail["undone"] = {"principal": who, "versions": found.runs}
         caller.event(plan, "update" if changed else "read", held.key, block=block_id, **detail)
-        return done
+        return done, found.wrote
 
     try:
         return caller.transact(action, lock=block_id)
     except (Denied, Locked, Invalid, Taken, Tampered) as error:
-        return _skipped(block_id, seen, error)
-
-
-def _skipped(block_id: str, seen: list[Undone], error: TallystoneError) -> Undone:
-    """What is said of a block that refused: the others' undo goes on. The refusal is in the log."""
-    known = seen[0] if seen else Undone(block_id, "", [], [])
-    return replace(known, versions=[], skipped=error.code)
+        # What is said of a block that refused: the others' undo goes on. The refusal is in the log.
+        done, wrote = seen[0] if seen else (Undone(block_id, "", [], []), False)
+        return replace(done, versions=[], skipped=error.code), wrote
 
 
 # -- what it would be -------------------------------------------------------------------------------------------
@@ -161,6 +168,8 @@ class _Found:
     runs: list[tuple[int, int]] = field(default_factory=list)
     conflicts: list[UndoConflict] = field(default_factory=list)
     changes: dict[str, Any] = field(default_factory=dict)
+    wrote: bool = False
+    """Whether the principal is the writer of any version there."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +183,8 @@ class _Run:
 
 
 def _take_back(opened: Opened, who: str, since: Since) -> _Found:
-    newest, runs, made = _runs(Walk(opened), who, since)
-    found = _Found(str(newest.payload["label"]))
+    newest, runs, made, wrote = _runs(Walk(opened), who, since)
+    found = _Found(str(newest.payload["label"]), wrote=wrote)
     if made:
         found.conflicts.append(UndoConflict("first", versions=[1], writers=[who]))
     current = dict(newest.content)
@@ -240,15 +249,17 @@ def _overlap(
     )
 
 
-def _runs(walk: Walk, who: str, since: Since) -> tuple[Past, list[_Run], bool]:
-    """The newest version, the runs to take back, newest first, and whether the principal made the block since then."""
+def _runs(walk: Walk, who: str, since: Since) -> tuple[Past, list[_Run], bool, bool]:
+    """The newest version, the runs to take back, newest first, whether the principal made the block since then, and
+    whether it wrote any of the versions."""
     chosen = _Chosen(who, since)
     runs: list[_Run] = []
     newest: Past | None = None
     last: Past | None = None
-    first, made = 0, False
+    first, made, wrote = 0, False, False
     for past in walk:
         newest = newest or past
+        wrote = wrote or past.version.writer == who
         wanted = chosen.takes(past)
         if wanted and past.number == 1:
             made, wanted = True, False
@@ -263,7 +274,7 @@ def _runs(walk: Walk, who: str, since: Since) -> tuple[Past, list[_Run], bool]:
         runs.append(_Run(first, last, None))
     if newest is None:
         raise Tampered("a block's version is not there")
-    return newest, runs, made
+    return newest, runs, made, wrote
 
 
 class _Chosen:

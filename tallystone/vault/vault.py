@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import IO, Any
 
 from tallystone.errors import Invalid, NotFound
 from tallystone.vault import (
@@ -67,6 +67,16 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         finally:
             caller.reply = reply
         caller.has_mail = caller.has_roles = True
+
+    def export(
+        self, target: IO[bytes], *, versions: bool = False, step: Callable[[str, int], None] | None = None
+    ) -> dict[str, int]:
+        """Write everything that the caller has here to `target`, as a zip of JSON lines: `exporting` says which files.
+        With `versions` earlier versions of blocks as well. `step` is told, now and then, (file, lines so far). Returns
+        the lines of each file. Raises what reading raises, with a part of the archive written."""
+        from tallystone.vault.exporting import write_export  # which is made of this class's operations
+
+        return write_export(self, target, step, versions=versions)
 
     @property
     def principal_id(self) -> str:

@@ -38,6 +38,7 @@ from tallystone.vault.caller import Caller, authenticate
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
 from tallystone.vault.daykeys import DAYS, DayKeys
+from tallystone.vault.holders import Holders
 from tallystone.vault.logkey import KEY_FOLDER, log_keys, make_log_key, read_log_key, seeds, settle
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
@@ -86,6 +87,7 @@ class Workspace:
         self.recall = Recall()
         self.trusted: set[bytes] = set()
         self.geneses: dict[str, Genesis] = {}
+        self.holders = Holders()
         self.clock: Callable[[], float] = time.time
         self.signed = signed
         self._stripes = Stripes()

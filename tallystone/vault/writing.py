@@ -327,10 +327,11 @@ def destroy(plan: Plan, opened: Opened) -> None:
             plan.delete(INBOX, roster.leaf.recipient, roster.capsule)
         if roster.leaf.until is not None:
             plan.delete(CALENDAR, roster.leaf.until, opened.row.storage, roster.leaf.grant)
-    wipe(plan, opened.row.storage, opened.caller.workspace.today())
+    clear(plan, opened.row.storage)
+    doom(plan, opened.row.shred, opened.caller.workspace.today())
 
 
-def wipe(plan: Plan, storage: bytes, today: int) -> None:
+def clear(plan: Plan, storage: bytes) -> None:
     """Queue the removal of a block's rows, whether or not anything in them opens; all but shelf and inbox, which do not
     say what they are about."""
     row = plan.need(BLOCK, storage)
@@ -342,7 +343,6 @@ def wipe(plan: Plan, storage: bytes, today: int) -> None:
     for table in (CHAIN, VERSION, EPOCH, GRANT_WRAP, LEDGER):
         plan.clear(table, storage)
     plan.delete(BLOCK, storage)
-    doom(plan, row[7] if row is not None else None, today)
 
 
 def doom(plan: Plan, slot: bytes | None, today: int) -> None:
