@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from force import RUNNING
 from hypothesis import settings
 from stores import POSTGRESQL, given_back, selected, use_postgresql
 from wire_counts import summarise
@@ -70,6 +71,7 @@ def founded(tmp_path: Path) -> Iterator[tuple[Workspace, Credentials]]:
 @pytest.fixture
 def workspace(founded: tuple[Workspace, Credentials]) -> Workspace:
     """An open workspace."""
+    RUNNING.add(founded[0])
     return founded[0]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tallystone import crypto
-from tallystone.errors import Tampered, Unauthenticated
+from tallystone.errors import Conflict, Tampered, Unauthenticated
 from tallystone.keystore import FULL, Keys, Kit, Root, open_seed, parse_kit
 from tallystone.store.protocol import Event
 from tallystone.store.tables import IDENTITY, KIT, PRINCIPAL
-from tallystone.vault.caller import Caller
+from tallystone.vault.caller import ATTEMPTS, Caller
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import Plan
 from tallystone.vault.tokens import put_token
@@ -23,10 +23,19 @@ def recover(workspace: Workspace, kit_text: str) -> Credentials:
     """A new token from the recovery kit alone. The kit stays good. Raises `Invalid` or `Unauthenticated`, the latter
     also for a user that is suspended."""
     kit = parse_kit(kit_text)
-    seed = crypto.age_seed(kit.identity)
+    for _ in range(ATTEMPTS):
+        try:
+            return Credentials(kit.principal, _new_token(workspace, kit), kit_text)
+        except Conflict as error:
+            if error.code != "conflict":
+                raise
+    raise Conflict("the user is changing too fast", hint="try again", code="contended")
+
+
+def _new_token(workspace: Workspace, kit: Kit) -> str:
     with workspace.store.snapshot() as snapshot:
         plan = Plan(snapshot)
-        keys = _open(workspace, plan, kit, seed)
+        keys = _open(workspace, plan, kit, crypto.age_seed(kit.identity))
         if keys is None:
             workspace.denied({"code": "kit"})
             raise Unauthenticated(
@@ -39,7 +48,7 @@ def recover(workspace: Workspace, kit_text: str) -> Credentials:
     batch = plan.batch()
     batch.events.append(Event("recover", seal_event(detail, keys, (), auditor)))
     workspace.store.commit(batch)
-    return Credentials(kit.principal, text, kit_text)
+    return text
 
 
 def _open(workspace: Workspace, plan: Plan, kit: Kit, seed: bytes) -> Keys | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import raw_rows
+from force import all_look_anew
 
 from attack.reading import Place, watched
 from attack.turn import READS, keep
@@ -199,6 +200,7 @@ def raw(database: Path) -> Iterator[Any]:
         yield connection
     finally:
         connection.close()
+        all_look_anew()
 
 
 # -- what a principal sees --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,16 @@ def test_a_read_only_token_changes_no_row_through_any_call(
         lambda v: v.subscribe(),
         lambda v: v.watch(),
         lambda v: v.search_log(Question()),
+        lambda v: v.erase_version(mine.id, 1),
+        lambda v: v.export(BytesIO(), versions=True),
+        lambda v: v.conversations_from(agent, 0, 10),
+        lambda v: v.auditors(),
+        lambda v: v.grant_audit("bob", history=True),
+        lambda v: v.end_audit("bob"),
+        lambda v: v.rotate_log_key(),
+        lambda v: v.rotate_principal(),
+        lambda v: v.rotate_principal(agent),
+        lambda v: v.revoke_compromised(v.tokens()[0].kid),
         *calls_of_turns(agent),
     ]
     tried = {name for call in calls for name in call.__code__.co_names}
