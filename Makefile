@@ -19,14 +19,15 @@ export UV_PROJECT_ENVIRONMENT := $(VENV)
 export PYTHONDONTWRITEBYTECODE :=
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
-.PHONY: all setup demo test bench soak lint format clean
+.PHONY: all setup demo test test-postgresql bench soak lint format clean
 SUITES := dropin overhead growth sharing feed audit log profile
 .PHONY: $(SUITES:%=bench-%)
 .DEFAULT_GOAL := all
 
 all:
 	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
-	@echo "make test    lint, strict types and all tests"
+	@echo "make test    lint, strict types, all tests, and those of the store on PostgreSQL too"
+	@echo "make test-postgresql  all tests on PostgreSQL, some longer"
 	@echo "make bench   the suites dropin, overhead and growth, twenty minutes; alone, with BENCH_ARGS='--help' for their options:"
 	@echo "make bench-dropin    requests a second of a letta-compatible server, ours or another's"
 	@echo "make bench-overhead  ours against a plaintext twin"
@@ -81,8 +82,15 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
 	@$(BIN)/mypy
 
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+# The second run is of the modules that tests/stores.py names, on a PostgreSQL server that it starts.
 test: lint
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	@$(PYTEST)
+	@TALLYSTONE_TEST_STORE=postgresql $(PYTEST)
+
+test-postgresql: lint
+	@TALLYSTONE_TEST_STORE=postgresql TALLYSTONE_TEST_ALL=1 $(PYTEST)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .

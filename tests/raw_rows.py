@@ -6,16 +6,19 @@ Tests write their statements as SQLite takes them; for PostgreSQL the few words 
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from stores import POSTGRESQL, location
+from stores import POSTGRESQL, location, ready_database
 
 from tallystone.store.opening import URL_FILE
 from tallystone.store.tables import TABLES
 
+DATABASE = "tallystone.db"
 _TABLES = {table.name: table for table in TABLES}
 
 
@@ -37,6 +40,34 @@ def connect(path: Path) -> Any:
         return connection
     noted = path.with_name(URL_FILE)
     return _Rows(noted.read_text().strip() if noted.exists() else str(location(path)))
+
+
+def copy(folder: Path, target: Path) -> None:
+    """What a backup, or a thief, takes of a data directory, open or not: its files, and on PostgreSQL a database of the
+    same rows, in which a workspace opened there lies."""
+    shutil.copytree(folder, target)
+    if POSTGRESQL:
+        copy_rows(folder, target)
+
+
+def copy_rows(folder: Path, target: Path) -> None:
+    """Put the rows of one data directory, as they are now, in the place of another's."""
+    if not POSTGRESQL:
+        with closing(connect(folder / DATABASE)) as source, closing(connect(target / DATABASE)) as copied:
+            source.backup(copied)
+        return
+    import psycopg
+
+    url = ready_database()
+    (target / URL_FILE).write_text(url)
+    with psycopg.connect((folder / URL_FILE).read_text().strip()) as source, psycopg.connect(url) as copied:
+        source.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        for table in TABLES:
+            out = source.cursor().copy(f'COPY "{table.name}" TO STDOUT')
+            into = copied.cursor().copy(f'COPY "{table.name}" FROM STDIN')
+            with out as read, into as write:
+                for piece in read:
+                    write.write(piece)
 
 
 class _Rows:

@@ -29,28 +29,43 @@ POSTGRESQL = os.environ.get("TALLYSTONE_TEST_STORE") == "postgresql"
 
 ON_BOTH = {
     "test_audit_log",
+    "test_audit_questions",
     "test_charter",
     "test_concurrency",
+    "test_crash",
+    "test_erasure",
+    "test_erasure_principals",
+    "test_erasure_versions",
+    "test_expiry",
     "test_failover",
     "test_feed",
+    "test_feed_server",
     "test_invitations",
     "test_letta_blocks",
+    "test_letta_roles",
+    "test_linearizable",
+    "test_log_keys",
     "test_log_mutations",
     "test_moving",
+    "test_new_roots",
     "test_postgresql",
+    "test_review_races",
     "test_rotation",
     "test_server_retries",
     "test_store",
     "test_store_failures",
+    "test_turn_leases",
+    "test_turns_waiting",
     "test_vault_blocks",
     "test_vault_callers",
     "test_vault_sharing",
     "test_vault_transfer",
+    "test_workers",
 }
-"""The modules that run on PostgreSQL too: the store's promises, and through the vault and the server the operations
-that race, retry, wait and scan. The rest has run on SQLite alone in the same `make test`; it sees a store only through
-the protocol that these hold to. TALLYSTONE_TEST_STORE=postgresql with TALLYSTONE_TEST_ALL=1 runs whatever is named;
-tests that open the SQLite file with their own hands fail there."""
+"""The modules that `make test` runs on PostgreSQL too: the store's promises, and through the vault and the server what
+races, retries, waits, scans, expires and is erased. The rest sees a store only through the protocol that these hold to;
+it has run on SQLite in the same `make test`, and `make test-postgresql` runs it here (TALLYSTONE_TEST_STORE=postgresql
+with TALLYSTONE_TEST_ALL=1)."""
 _ALL = os.environ.get("TALLYSTONE_TEST_ALL") == "1"
 
 

@@ -22,6 +22,7 @@ from store_rows import (
     open_store,
     sample_row,
 )
+from stores import sqlite_only
 
 from tallystone.audit.merkle import leaf_hash
 from tallystone.audit.report import FINDINGS_LIMIT, Finding
@@ -41,6 +42,10 @@ from tallystone.store.tables import (
     WORKSPACE,
     WS,
     Cell,
+)
+
+pytestmark = sqlite_only(
+    "each edit is of a copy of the file; edits of rows on PostgreSQL: test_log_mutations.py, test_postgresql.py"
 )
 
 Edit = Callable[[sqlite3.Connection], object]

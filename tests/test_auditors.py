@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import raw_rows
 
 from tallystone.errors import Denied, Invalid, NotFound, Tampered, Unauthenticated
 from tallystone.statements import AuditedCharter
@@ -115,7 +115,7 @@ def test_a_removed_auditor_with_a_copy_of_the_database_opens_no_newer_event(
         place.attempt(code)
     place.workspace.close()
     stolen = tmp_path / "stolen"
-    shutil.copytree(place.folder, stolen)
+    raw_rows.copy(place.folder, stolen)
     with Workspace.open(stolen) as copy:
         # put back what it once had, and the charter that named it: the strongest copy that it could make
         with copy.store.snapshot() as snapshot:

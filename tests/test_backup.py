@@ -16,6 +16,7 @@ import c2sp_verifier
 import pytest
 from c2sp_verifier import Key
 from scripted_witness import Witness, serving
+from stores import sqlite_only
 
 from tallystone import crypto
 from tallystone.audit.cosignature import WITNESS, VerifierKey
@@ -35,6 +36,10 @@ from tallystone.vault.backups import back_up, restore
 from tallystone.vault.plan import Plan
 from tallystone.vault.types import Credentials
 from tallystone.vault.workspace import KEY_FOLDER
+
+pytestmark = sqlite_only(
+    "a restore puts a file in place; the backup of a PostgreSQL store: test_postgresql.py"
+)
 
 TESTS = Path(__file__).parent
 

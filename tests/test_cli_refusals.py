@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cyclopts import App
+from stores import sqlite_only
 
 from tallystone.cli import app as assembled
 from tallystone.cli import main
@@ -152,6 +153,7 @@ def test_a_missing_directory_is_refused_with_a_hint(
     assert "hint: " in capsys.readouterr().err
 
 
+@sqlite_only("about the file; on PostgreSQL: test_postgresql.py")
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(["init", str(tmp_path / "data"), "--kit", str(tmp_path / "kit.txt")])
     for path in (tmp_path / "data").glob("tallystone.db*"):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import raw_rows
 
 from tallystone import crypto
 from tallystone.errors import NotFound, Taken, TallystoneError
@@ -98,7 +99,7 @@ def test_a_users_erasure_leaves_no_address_by_which_a_backup_confirms_the_name(
     folder, backup = tmp_path / "data", tmp_path / "backup"
     alice.add_user("carol")
     before = index_rows(workspace, alice)
-    shutil.copytree(folder, backup)
+    raw_rows.copy(folder, backup)
     with workspace.store.snapshot() as snapshot:
         plan = Plan(snapshot)
         key = (house_of(alice._caller, plan) or pytest.fail("no directory")).key

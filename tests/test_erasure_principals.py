@@ -4,11 +4,11 @@ that was theirs opens. And kept answers: they outlive neither their two minutes 
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import raw_rows
 from server_fixtures import Served, fresh_server  # noqa: F401
 from test_erasure import BIG, DATABASE, DAY, Clock, cells, clock, left_in, slots, waiting  # noqa: F401
 
@@ -31,7 +31,7 @@ def with_todays_keys(folder: Path, backup: Path) -> None:
 
 def rows(folder: Path, query: str, *values: object) -> list[tuple[object, ...]]:
     """What a query finds in the database."""
-    connection = sqlite3.connect(folder / DATABASE)
+    connection = raw_rows.connect(folder / DATABASE)
     found = connection.execute(query, values).fetchall()
     connection.close()
     return found
@@ -51,7 +51,7 @@ def test_a_backup_with_all_tokens_the_kit_and_todays_keys_opens_nothing_of_an_er
     bob.add_passage(agent, {"id": "passage-1", "text": BIG, "tags": []})
     bob.create_conversation(agent, {"id": "conv-1", "summary": BIG})
     tokens = [bob_credentials.token, bob.create_token(scope="read"), bob.agent_token(agent)]
-    shutil.copytree(folder, backup)
+    raw_rows.copy(folder, backup)
     theirs = {
         cell
         for name in ("token", "directory", "identity", "shelf", "entry")
@@ -123,7 +123,7 @@ def test_the_others_of_a_restored_backup_go_on_without_who_was_erased(
     gone = alice.create_agent({"name": "gone"}).id
     alice.add_passage(gone, {"id": "passage-1", "text": BIG, "tags": []})
     token = alice.agent_token(gone)
-    shutil.copytree(folder, backup)
+    raw_rows.copy(folder, backup)
     bob.erase_me(bob.principal_id)
     alice.delete_agent(gone)
     with_todays_keys(folder, backup)
@@ -167,7 +167,7 @@ def test_no_kept_answer_says_what_was_erased_and_no_retry_does_it_twice(
     }
     assert len(kept) == 2
     backup = tmp_path / "backup"
-    shutil.copytree(tmp_path / "data", backup)
+    raw_rows.copy(tmp_path / "data", backup)
     assert http.post(f"/v1/blocks/{block}/erase").status_code == 200
     assert left_in(tmp_path / "data", kept) == set()
     retry = {"x-stainless-retry-count": "1"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+import raw_rows
 from server_fixtures import Served, fresh_server  # noqa: F401
 from test_erasure import DATABASE, DAY, Clock, cells, clock, left_in, slots, waiting  # noqa: F401
 
@@ -57,7 +57,7 @@ def deks(workspace: Workspace, token: str, block: str) -> dict[int, bytes]:
 
 def version_rows(folder: Path, number: int) -> list[tuple[int, bytes, bytes]]:
     """(epoch, wrap, sealed) of a version by its number, in the only block that has one."""
-    connection = sqlite3.connect(folder / DATABASE)
+    connection = raw_rows.connect(folder / DATABASE)
     rows = connection.execute(
         "SELECT epoch, wrap, sealed FROM version WHERE number = ?", (number,)
     ).fetchall()
@@ -103,7 +103,7 @@ def test_an_erased_version_is_in_no_file_and_no_backup_with_all_tokens_and_today
     (row,) = version_rows(folder, 3)
     gone = {row[1], row[2]}
     backup = tmp_path / "backup"
-    shutil.copytree(folder, backup)
+    raw_rows.copy(folder, backup)
     old_deks = deks(workspace, alice_credentials.token, block)
     assert len(old_deks) == 3
     assert SECRET in str(alice.version(block, 3).content)
@@ -148,7 +148,7 @@ def test_an_erased_version_is_in_no_file_and_no_backup_with_all_tokens_and_today
     for key in now:
         with pytest.raises(Tampered):
             unwrap_content_key(key, block, 3, row[1])
-    connection = sqlite3.connect(backup / DATABASE)
+    connection = raw_rows.connect(backup / DATABASE)
     wraps = connection.execute(
         "SELECT grant_no, epoch, wrap FROM grant_wrap WHERE storage = ?", (storage,)
     ).fetchall()

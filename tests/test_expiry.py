@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import raw_rows
 from force import by_force
 
 import tallystone
@@ -325,10 +325,7 @@ def test_a_backup_from_before_the_expiry_opens_nothing_once_the_day_key_is_destr
     workspace.vault(bob_credentials.token).accept_offer(block.id)
     copy = tmp_path / "copy"
     copy.mkdir()
-    source = sqlite3.connect(tmp_path / "data" / "tallystone.db")
-    target = sqlite3.connect(copy / "tallystone.db")
-    source.backup(target)
-    source.close(), target.close()
+    raw_rows.copy_rows(tmp_path / "data", copy)
     clock.forward(2)
     workspace.purge()
     shutil.copytree(tmp_path / "data" / "server-keys", copy / "server-keys")

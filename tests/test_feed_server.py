@@ -176,9 +176,8 @@ def test_a_server_that_stops_lets_its_listeners_go(tmp_path: Path) -> None:
         scope.__exit__(None, None, None)
 
 
-def test_another_process_commits_and_this_one_streams(fresh_server: Served) -> None:  # noqa: F811
+def test_another_process_commits_and_this_one_streams(fresh_server: Served, tmp_path: Path) -> None:  # noqa: F811
     block = fresh_server.vault().create_block(label="notes")
-    folder = Path(fresh_server.workspace.store.path).parent  # type: ignore[attr-defined]  # the protocol has no path
     script = (
         "import sys, tallystone, os\nwith tallystone.open(sys.argv[1], token=os.environ['TOKEN']) as vault:\n"
     )
@@ -186,7 +185,7 @@ def test_another_process_commits_and_this_one_streams(fresh_server: Served) -> N
     with listening(fresh_server.url, fresh_server.token) as stream:
         stream.next()
         subprocess.run(
-            [sys.executable, "-c", script, str(folder), block.id],
+            [sys.executable, "-c", script, str(tmp_path / "data"), block.id],
             check=True,
             env={**os.environ, "TOKEN": fresh_server.token},
         )
@@ -387,9 +386,13 @@ def terminal(token: str, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("place", ["directory", "server"])
-def test_the_terminal_says_what_changes_until_access_ends(fresh_server: Served, place: str) -> None:  # noqa: F811
+def test_the_terminal_says_what_changes_until_access_ends(
+    fresh_server: Served,  # noqa: F811
+    tmp_path: Path,
+    place: str,
+) -> None:
     token, block = shared(fresh_server, "ada")
-    folder = str(Path(fresh_server.workspace.store.path).parent)  # type: ignore[attr-defined]  # the protocol has no path
+    folder = str(tmp_path / "data")
     where = ("--data", folder) if place == "directory" else ("--url", fresh_server.url)
     owner = fresh_server.vault()
     with terminal(token, *where) as process:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import sqlite_only
 
 from tallystone.errors import NotFound, Unauthenticated
 from tallystone.vault import Vault, Workspace
+
+pytestmark = sqlite_only("that release knew no PostgreSQL")
 
 DATA = Path(__file__).parent / "data"
 RELEASE = DATA / "first-release"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from store_rows import counter, make_store, open_store
+from stores import sqlite_only
 
 from tallystone.errors import NotFound, Tampered
 from tallystone.store._rows import RowCache
@@ -21,6 +22,8 @@ from tallystone.vault.plan import Plan
 from tallystone.vault.recall import Recall
 from tallystone.vault.rotating import change_keys
 from tallystone.vault.shelves import BLOCKS, find
+
+pytestmark = sqlite_only("only that store keeps rows between requests (0031)")
 
 KEY: Row = (WS, b"counter")
 SECRET = "the harvest is hidden under the third oak"

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import raw_rows
+from stores import sqlite_only
 
 from tallystone import crypto
 from tallystone.audit.checkpoint import Checkpoint, origin_of, sign_checkpoint
@@ -84,7 +86,7 @@ def test_a_rotation_of_the_log_key_that_was_cut_off_leaves_a_log_that_goes_on(
     with pytest.raises(Cut):
         alice.rotate_log_key()  # before its commit
     monkeypatch.undo()
-    shutil.copytree(tmp_path / "data", tmp_path / "crashed")
+    raw_rows.copy(tmp_path / "data", tmp_path / "crashed")
     with Workspace.open(tmp_path / "crashed") as again:
         again.vault(alice_credentials.token).create_block(label="after")
         assert again.verify().findings == []
@@ -120,6 +122,7 @@ def test_only_the_root_names_a_key_and_its_order_is_strict(alice: Vault, bob: Va
             LogKeys.decode(broken)
 
 
+@sqlite_only("a restore puts a file in place")
 def test_a_backup_is_restored_without_the_log_key_by_the_word_of_the_root(
     workspace: Workspace, alice: Vault, alice_credentials: Credentials, tmp_path: Path
 ) -> None:
@@ -146,6 +149,7 @@ def test_a_backup_is_restored_without_the_log_key_by_the_word_of_the_root(
         assert again.verify(pin=pin).findings == []
 
 
+@sqlite_only("a restore puts a file in place")
 def test_a_backup_from_before_a_new_log_key_is_restored_and_excuses_what_that_key_signed(
     workspace: Workspace, alice: Vault, alice_credentials: Credentials, tmp_path: Path
 ) -> None:

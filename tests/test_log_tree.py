@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from sigstore import errors
 from sigstore._internal import merkle
 from store_rows import LOG_PUBLIC, LOG_SEED, WORKSPACE_ID, check, counter, make_store, open_store
+from stores import sqlite_only
 
 from tallystone.audit.checkpoint import Checkpoint, origin_of, sign_checkpoint, verifier_key
 from tallystone.audit.export import export
@@ -35,6 +36,8 @@ from tallystone.errors import Invalid, NotFound, Tampered
 from tallystone.store.protocol import Batch, Event, Put
 from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import BLOCK, LOG_LEAF, LOG_NODE, REPLY, WS
+
+pytestmark = sqlite_only("of ten thousand leaves that are read as rows, on either store alike")
 
 ORIGIN = origin_of(WORKSPACE_ID)
 VKEY = verifier_key(ORIGIN, LOG_PUBLIC)

@@ -3,12 +3,13 @@ show."""
 
 from __future__ import annotations
 
-import sqlite3
 import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import raw_rows
 from scripted_models import HANDLES, KEYS, ScriptedModels, Turn
 from server_fixtures import Served
 from test_turns import stop
@@ -179,15 +180,16 @@ def test_a_key_of_another_place_does_not_open(tmp_path: Path) -> None:
     workspace, you = Workspace.init(tmp_path / "data")
     with workspace:
         vault = workspace.vault(you.token)
-        with sqlite3.connect(tmp_path / "data" / "tallystone.db") as rows:
-            (before,) = rows.execute("SELECT max(rowid) FROM entry").fetchone()  # the index of names
+        with closing(raw_rows.connect(tmp_path / "data" / "tallystone.db")) as rows:
+            before = {
+                row[0] for row in rows.execute("SELECT number FROM entry").fetchall()
+            }  # the index of names
         vault.set_model_key("openai", CANARY, "https://api.openai.com")
         vault.set_model_key("anthropic", OTHER, "https://api.anthropic.com")
     database = tmp_path / "data" / "tallystone.db"
-    with sqlite3.connect(database) as rows:
-        (first, one), (second, two) = rows.execute(
-            "SELECT number, sealed FROM entry WHERE rowid > ?", (before,)
-        ).fetchall()
+    with closing(raw_rows.connect(database)) as rows:
+        found = rows.execute("SELECT number, sealed FROM entry").fetchall()
+        (first, one), (second, two) = [row for row in found if row[0] not in before]
         rows.execute("UPDATE entry SET sealed = ? WHERE number = ?", (two, first))
         rows.execute("UPDATE entry SET sealed = ? WHERE number = ?", (one, second))
     with Workspace.open(tmp_path / "data") as workspace:

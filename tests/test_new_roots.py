@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import raw_rows
 from root_thief import Thief
 
 from tallystone import crypto
@@ -23,7 +23,7 @@ from tallystone.vault.types import Credentials, ToolAccess
 def copy_of(workspace: Workspace, tmp_path: Path, name: str) -> Path:
     """A copy of the data directory as a thief takes it: store, journal and the server's keys."""
     target = tmp_path / name
-    shutil.copytree(tmp_path / "data", target)
+    raw_rows.copy(tmp_path / "data", target)
     return target
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,11 +237,16 @@ def test_a_dropped_swapped_or_replaced_row_is_refused_and_the_newest_stays_reada
     assert alice.block(block.id).value == "5"
 
 
-def test_without_the_version_before_it_the_newest_is_refused_as_well(alice: Vault, block: Block) -> None:
+def test_without_the_version_before_it_the_newest_is_refused_as_well(
+    alice: Vault, alice_credentials: Credentials, block: Block, tmp_path: Path
+) -> None:
+    """By every process that has not verified the two together before."""
     by_force(alice, block.id, drop(4))
-    for ask in (alice.versions, alice.block):
-        with pytest.raises(Tampered):
-            ask(block.id)
+    with Workspace.open(tmp_path / "data") as fresh:
+        again = fresh.vault(alice_credentials.token)
+        for ask in (alice.versions, again.versions, again.block):
+            with pytest.raises(Tampered):
+                ask(block.id)
 
 
 def rewrite(opened: Opened, number: int, value: str, vault: Vault) -> Row:

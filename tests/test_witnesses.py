@@ -16,6 +16,7 @@ import pytest
 from c2sp_verifier import Key
 from scripted_witness import NAME, Witness, serving
 from server_fixtures import AUTHORITIES
+from stores import sqlite_only
 
 from tallystone.audit.receipt import verify_receipt
 from tallystone.errors import Invalid, NotFound
@@ -222,6 +223,7 @@ def test_a_damaged_file_is_found_by_the_check_and_mended_by_the_witness(
     assert workspace.verify().ok
 
 
+@sqlite_only("the file is put back")
 def test_a_log_that_was_rolled_back_is_found_by_what_was_cosigned(tmp_path: Path, witness: Witness) -> None:
     """The database alone is put back to an older state of itself, which is whole: only the cosignature tells."""
     workspace, _ = Workspace.init(tmp_path / "data")

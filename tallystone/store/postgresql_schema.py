@@ -1,8 +1,7 @@
 """The numbered migrations on PostgreSQL, and the check that a schema is what they make.
 
 The migrations are those of SQLite, in its words for types: a translation of three words and a clause makes them
-PostgreSQL's. So there is one list of tables, and a new migration is written once. Where one needs other words here, a
-file of the same number that ends in `.postgresql.sql` takes its place.
+PostgreSQL's. So there is one list of tables, and a new migration is written once, in words that both take.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import raw_rows
+
 from attack.lying import caller_of
 from attack.scene import DATABASE, rows
 from tallystone import _cbor, crypto
@@ -295,5 +297,5 @@ class Thief:
     def _copy(self) -> Loot:
         target = self.folder.parent / "loot"
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(self.folder, target)
+        raw_rows.copy(self.folder, target)
         return Loot(target, self.workspace.id, self.blocks)

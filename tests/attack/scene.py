@@ -106,7 +106,7 @@ def build(folder: Path) -> Scene:
     block(bob, "bobs")
     bob.edit_agent_block(b1.id, v.block(team).label, lambda b: {"value": s("value")}, as_agent=True)
     workspace.close()
-    shutil.copytree(folder, scene.older)
+    raw_rows.copy(folder, scene.older)
     workspace = Workspace.open(folder)
     v, bob = workspace.vault(made["alice"].token), workspace.vault(made["bob"].token)
     v.revoke(team, made["dave"].principal)
@@ -285,7 +285,7 @@ def reads(scene: Scene, spare: Path, names: Iterable[str]) -> dict[str, set[Plac
     found = {}
     for name in names:
         who, _, what = name.partition(" ")
-        shutil.copytree(scene.folder, spare)
+        raw_rows.copy(scene.folder, spare)
         with watched() as watch, Workspace.open(spare) as workspace:
             _questions(workspace.vault(scene.tokens[who]), scene, who)[what]()
         shutil.rmtree(spare)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any, cast
 
 import letta_client
 import pytest
+import raw_rows
 from scripted_models import Asked, ScriptedModels
 from scripted_models import Turn as Scripted
 from test_turns import HUMAN, consistent, stop
@@ -425,7 +425,7 @@ def test_one_approval_is_taken_once(talking: Talking) -> None:  # noqa: F811 -- 
 # -- who holds the database -------------------------------------------------------------------------------------
 
 
-def _entries(database: sqlite3.Connection) -> dict[tuple[bytes, int], bytes]:
+def _entries(database: Any) -> dict[tuple[bytes, int], bytes]:
     found = database.execute("SELECT stream, number, sealed FROM entry").fetchall()
     return {(bytes(stream), number): bytes(sealed) for stream, number, sealed in found}
 
@@ -439,7 +439,7 @@ def test_each_edit_of_a_history_in_the_database_is_found_by_the_log_check(
     owner = talking.served.vault()
     talking.models.play(lambda _: Scripted("ok"))
     talking.say(agent)
-    with closing(sqlite3.connect(tmp_path / "data" / "tallystone.db", isolation_level=None)) as database:
+    with closing(raw_rows.connect(tmp_path / "data" / "tallystone.db")) as database:
         old = _entries(database)
         talking.say(agent, "again")
         new = _entries(database)

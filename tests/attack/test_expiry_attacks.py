@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import raw_rows
 
 from attack.lying import caller_of, forge, held_by, opened_by
 from attack.scene import DATABASE, raw, rows
@@ -269,7 +270,7 @@ def test_a_restored_backup_brings_no_expired_block_back(
     made = vault("carol").create_block(label="x", value="gone", expires=clock.day(1)).id
     vault("carol").share(made, "bob", "write")
     vault("bob").accept_offer(made)
-    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    raw_rows.copy(tmp_path / "data", tmp_path / "backup")
     clock.now += 2 * DAY
     workspace.purge()
     shutil.rmtree(tmp_path / "backup" / "server-keys" / "days")

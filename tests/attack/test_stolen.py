@@ -17,12 +17,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stores import sqlite_only
 
 from attack.scene import CANARY, DATABASE, REPLY_KEY, Scene, build, rows
 from tallystone import crypto
 from tallystone.errors import Tampered
 from tallystone.store.tables import TABLES
 from tallystone.vault import Workspace
+
+pytestmark = sqlite_only(
+    "about what lies in its files; docs/postgresql.md says what PostgreSQL leaves behind"
+)
 
 CLEAR = {
     "principal.id",

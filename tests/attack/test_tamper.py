@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import sqlite_only
 
 from attack.reading import touched, watched
 from attack.scene import DATABASE, Scene, Seen, build, look, raw, reads, rows
 from tallystone.errors import TallystoneError
 from tallystone.store.tables import TABLES, Table
 from tallystone.vault import Workspace
+
+pytestmark = sqlite_only(
+    "each of thousands of edits is of a copy of the file; on PostgreSQL: test_log_mutations.py"
+)
 
 FULL = os.environ.get("TALLYSTONE_ATTACK") == "full"
 QUICK_CASES = 3
