@@ -124,6 +124,7 @@ def shown(row: tuple[Any, ...]) -> dict[str, Any]:
         "mutable": True,
         "append_only": False,
         "keep": "all",
+        "audit_level": "durable",
         "updated_under": None,
     }
 
@@ -263,6 +264,9 @@ class Twin:
 
     def hush(self) -> None:
         """Nobody listens."""
+
+    def note(self, **more: int) -> None:
+        """Nothing is counted."""
 
     async def close(self) -> None:
         """End it."""

@@ -47,7 +47,7 @@ class SqliteSnapshot:
         connection = self._take()
         try:
             connection.execute("BEGIN")
-            found = connection.execute(_LENGTH).fetchone()
+            found = self._head(connection)
             length = self._length = found[0] if found is not None else 0
             edits = None
             if length == connection.length:
@@ -61,6 +61,17 @@ class SqliteSnapshot:
         self._rows.join(length)
         self._connection = connection
         return self
+
+    def _head(self, connection: Reader) -> Row | None:
+        try:
+            row: Row | None = connection.execute(_LENGTH).fetchone()
+            return row
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            # The log check has to say so. Nothing that was kept counts for a file without a log.
+            self._rows = RowCache()
+            return None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
