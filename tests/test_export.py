@@ -129,6 +129,9 @@ def test_memory_does_not_grow_with_what_is_exported(alice: Vault, monkeypatch: p
     """Some 2 MB of text in a history, an archive of passages and conversations, by pages of 5."""
     monkeypatch.setattr(exporting, "PAGE", 5)
     monkeypatch.setattr("tallystone.vault.streams._CHUNK", 5)
+    monkeypatch.setattr(
+        "tallystone.store._rows.LARGEST", 0
+    )  # what a process keeps of rows is bounded for itself
     block, agent = alice.create_block(label="l", value="").id, alice.create_agent({"name": "helper"}).id
     for n in range(60):
         text = crypto.random_bytes(6_000).hex()
