@@ -336,6 +336,7 @@ def _ways_into_its_past(block: str) -> list[tuple[str, str, Any]]:
         ("POST", f"blocks/{block}/restore", {"version": 1}),
         ("POST", f"blocks/{block}/rotate", None),
         ("POST", f"blocks/{block}/erase", None),
+        ("POST", f"blocks/{block}/versions/1/erase", None),
     ]
 
 
