@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from force import RUNNING
 from hypothesis import settings
-from stores import POSTGRESQL, given_back, selected, use_postgresql
+from stores import POSTGRESQL, given_back, may_hold_tests, selected, use_postgresql
 from wire_counts import summarise
 
 from tallystone.vault import Vault, Workspace
@@ -37,6 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 if POSTGRESQL:
     use_postgresql()
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Do not even import the modules that are for the other store: that takes longer than many of them run."""
+    return None if may_hold_tests(collection_path) else True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -77,6 +77,11 @@ def sqlite_only(reason: str) -> pytest.MarkDecorator:
 postgresql_only = pytest.mark.postgresql_only
 
 
+def may_hold_tests(path: Path) -> bool:
+    """Whether a module may have tests for the store that is at work."""
+    return not POSTGRESQL or _ALL or not path.name.startswith("test_") or path.stem in ON_BOTH
+
+
 def selected(item: pytest.Item) -> bool:
     """Whether a test is for the store that is at work."""
     if not POSTGRESQL:
