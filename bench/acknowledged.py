@@ -293,7 +293,8 @@ class Client:
             complain(f"own block {self.number}: {self._count} writes were acknowledged, {done} took place")
         chosen = range(done + 1) if done < _SAMPLE else self._random.sample(range(done + 1), _SAMPLE)
         for count in chosen:
-            if vault.version(self.block, self._first + count).content["value"] != self._value(count):
+            content = vault.version(self.block, self._first + count).content
+            if content is None or content["value"] != self._value(count):
                 complain(f"own block {self.number}: v{self._first + count} is not what was written")
         self.check_lines(lines)
         self.check_made(labels)

@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,18 @@ class _Ear(asyncio.Protocol):
                     yield event["block_id"], event["version"], when
 
 
+def _same(ear: _Ear) -> _Ear:
+    return ear
+
+
 async def _listen_all(url: str, tokens: list[str], pipe: Connection) -> None:
     place, there = urlsplit(url), asyncio.Semaphore(0)
+    host, port = place.hostname or "127.0.0.1", place.port or 80
     ears: list[_Ear] = []
     for token in tokens:
         request = f"GET /v1/events HTTP/1.1\r\nhost: {place.netloc}\r\nauthorization: Bearer {token}\r\n\r\n"
         ear = _Ear(request.encode(), there)
-        await asyncio.get_running_loop().create_connection(lambda ear=ear: ear, place.hostname, place.port)
+        await asyncio.get_running_loop().create_connection(partial(_same, ear), host, port)
         ears.append(ear)
     for _ in tokens:
         await there.acquire()
@@ -205,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     print(f"{machine}; {given.listeners} listeners, {given.blocks} blocks, {given.seconds:g} s")
-    runs = []
+    runs: list[dict[str, Any]] = []
     for rate, shared in loads:
         shared = min(shared, given.listeners)
         run = {
