@@ -53,7 +53,7 @@ ON_BOTH = {
     "test_workers",
 }
 """The modules that `make test` runs on PostgreSQL too: the store's promises, and through the vault and the server what
-races, retries, waits, scans, expires and is erased. The rest sees a store only through the protocol that these hold to;
+races, retries, waits, scans and is erased. The rest sees a store only through the protocol that these hold to;
 it has run on SQLite in the same `make test`, and `make test-postgresql` runs it here (TALLYSTONE_TEST_STORE=postgresql
 with TALLYSTONE_TEST_ALL=1)."""
 _ALL = os.environ.get("TALLYSTONE_TEST_ALL") == "1"
