@@ -29,17 +29,14 @@ POSTGRESQL = os.environ.get("TALLYSTONE_TEST_STORE") == "postgresql"
 
 ON_BOTH = {
     "test_audit_log",
-    "test_audit_questions",
     "test_concurrency",
     "test_crash",
-    "test_erasure",
     "test_failover",
     "test_feed",
     "test_letta_blocks",
     "test_linearizable",
     "test_log_mutations",
     "test_moving",
-    "test_new_roots",
     "test_postgresql",
     "test_review_races",
     "test_rotation",
@@ -49,11 +46,10 @@ ON_BOTH = {
     "test_vault_blocks",
     "test_vault_callers",
     "test_vault_sharing",
-    "test_vault_transfer",
     "test_workers",
 }
 """The modules that `make test` runs on PostgreSQL too: the store's promises, and through the vault and the server what
-races, retries, waits, scans and is erased. The rest sees a store only through the protocol that these hold to;
+races, retries, waits and scans. The rest sees a store only through the protocol that these hold to;
 it has run on SQLite in the same `make test`, and `make test-postgresql` runs it here (TALLYSTONE_TEST_STORE=postgresql
 with TALLYSTONE_TEST_ALL=1)."""
 _ALL = os.environ.get("TALLYSTONE_TEST_ALL") == "1"
