@@ -120,7 +120,7 @@ class Wire:
             attempt += 1
             if time.monotonic() + pause > until:
                 raise Unanswered(what)
-            time.sleep(pause)
+            time.sleep(pause)  # as letta-client waits before it repeats
 
     def _once(
         self, method: str, path: str, body: object, headers: Mapping[str, str], attempt: int

@@ -240,7 +240,7 @@ def until(true: Callable[[], bool], what: str, patience: float = PATIENCE) -> No
     while not true():
         if time.monotonic() >= end:
             raise Unreachable(f"not in time: {what}")
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # a database server in another process: nothing tells of it sooner
 
 
 def _programs(folder: Path) -> tuple[Path, str | None]:

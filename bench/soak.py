@@ -122,7 +122,9 @@ class Killers:
             self.killed.checkpoints.append(self._workspace.log.checkpoint())
         self.killed.primaries.append(time.monotonic())
         self._pair.primary.kill()
-        time.sleep(self._random.uniform(0, UNNOTICED))
+        time.sleep(
+            self._random.uniform(0, UNNOTICED)
+        )  # the time in which nobody has noticed is part of the loss
         self._pair.promote()
         self.killed.counts["primaries"] += 1
         alone = time.monotonic()
@@ -217,6 +219,7 @@ def _work(clients: list[Client], killers: Killers, seconds: float, stop: threadi
     began = time.monotonic()
     for thread in threads:
         thread.start()
+    # The clients work in threads of their own: what is waited for here is the time that the soak lasts.
     time.sleep(min(QUIET, seconds / 6))
     killers.start()
     time.sleep(max(0.0, seconds - 2 * min(QUIET, seconds / 6)))

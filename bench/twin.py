@@ -158,8 +158,11 @@ class PlainStore:
     def write(self, token: str, work: Callable[[sqlite3.Connection, str], T]) -> T:
         """The same in a transaction, durable when it returns; it shares the commit with others' that come at once."""
         done: list[T] = []
-        # The queue carries what its `write` understands: here, a function in place of a batch of rows.
-        batch: Any = lambda connection: done.append(work(connection, _owner(connection, token)))  # noqa: E731
+
+        def change(connection: sqlite3.Connection) -> None:
+            done.append(work(connection, _owner(connection, token)))
+
+        batch: Any = change  # the queue carries what its `write` understands: here no batch of rows
         self._commits.submit(batch)
         return done[0]
 

@@ -44,7 +44,7 @@ def bounded(most: int) -> type[H11Protocol]:
     """uvicorn's connections, of which at most so many are served at once."""
 
     class Bounded(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrower, as uvicorn's own
             super().connection_made(transport)
             if len(self.connections) > most:
                 self.app = _refuse
