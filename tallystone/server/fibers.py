@@ -22,7 +22,7 @@ from tallystone.waiting import PLACE
 T = TypeVar("T")
 
 PATIENCE = 0.025
-"""Seconds that others wait while one goes on, before it is begun again in a thread."""
+"""Seconds of processor time that others wait while one goes on, before it is begun again in a thread."""
 
 
 class Lengthy(BaseException):
@@ -31,7 +31,7 @@ class Lengthy(BaseException):
 
 
 class Fibers:
-    """For one event loop. Everything but `open` of a gate happens in its thread."""
+    """For one event loop at a time. Everything but `open` of a gate happens in its thread."""
 
     def __init__(self) -> None:
         self._writer = ThreadPoolExecutor(1, "tallystone-commit")
@@ -42,8 +42,9 @@ class Fibers:
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises. What has begun ends, though nobody may wait for it any more. Raises `Lengthy`
         if it should be done in a thread instead: then nothing of it has taken place."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._woken = loop, False
         fiber = Fiber(self, work)
         fiber.switch()
         if not fiber.dead:
@@ -114,7 +115,7 @@ class Fiber(greenlet, Generic[T]):
         self.raised: BaseException | None = None
         self.ended: asyncio.Future[None] | None = None
         self._fibers, self._work = fibers, work
-        self._until = time.monotonic() + PATIENCE
+        self._until = time.thread_time() + PATIENCE
         self._waited = False
 
     def _body(self) -> None:
@@ -140,7 +141,7 @@ class Fiber(greenlet, Generic[T]):
 
     def tick(self) -> None:
         """See `Place.tick`."""
-        if not self._waited and time.monotonic() > self._until:
+        if not self._waited and time.thread_time() > self._until:
             raise Lengthy
 
     def give_way(self) -> None:
