@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
@@ -81,7 +82,8 @@ class Fibers:
         if not self._woken:
             self._woken = True
             assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._resume)
+            with suppress(RuntimeError):  # the loop has ended, and with it all that waited there
+                self._loop.call_soon_threadsafe(self._resume)
 
     def _resume(self) -> None:
         self._woken = False  # before looking: who comes later wakes us again
