@@ -18,11 +18,10 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Any
 
+from tallystone.kept import ROWS
 from tallystone.store.protocol import RowChange
 from tallystone.store.tables import Row
 
-BYTES = 12 * 1024 * 1024
-"""Of memory that the kept rows may take, about: half for those that were asked for lately, half for those before."""
 LARGEST = 128 * 1024
 """Bytes of a row, or of the rows of one scan, beyond which it is not kept."""
 _OVERHEAD = 250
@@ -38,12 +37,12 @@ _Entry = tuple[int, Any, int]
 class RowCache:
     """Rows and scans, each with the length of the log since which it is so. Safe to use from several threads."""
 
-    def __init__(self, limit: int = BYTES) -> None:
+    def __init__(self, limit: int = ROWS) -> None:
         self.committing = Lock()
         """Held by whoever commits, until the cache knows of it."""
         self.length = -1
         """Of the log, where the cache is exact. -1: nothing is known."""
-        self._limit = limit // 2
+        self._limit = limit // 2  # for those that were asked for lately; as much for those before
         self._lock = Lock()
         self._young: dict[Place, _Entry] = {}
         self._old: dict[Place, _Entry] = {}
