@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Any
 
+from tallystone.kept import ROWS
 from tallystone.store.protocol import Grown, Head, RowChange, Sequencer
 from tallystone.store.tables import Row
 
-BYTES = 12 * 1024 * 1024
-"""Of memory that the kept rows may take, about: half for those that were asked for lately, half for those before."""
 LARGEST = 128 * 1024
 """Bytes of a row, or of the rows of one scan, beyond which it is not kept."""
 FAR = 256
@@ -51,7 +50,7 @@ class Kept:
         self.born = born
         self.young: dict[Place, Entry] = {}
         """What was asked for lately. Look here first: an entry holds at its length and all later ones."""
-        self._limit = limit // 2
+        self._limit = limit // 2  # for those that were asked for lately; as much for those before
         self._lock = Lock()
         self._old: dict[Place, Entry] = {}
         self._weight = 0
@@ -213,7 +212,7 @@ class RowCache:
     def __init__(
         self,
         sequencer: Sequencer,
-        limit: int = BYTES,
+        limit: int = ROWS,
         *,
         age: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
