@@ -1,13 +1,15 @@
 """Where a server's processor time goes, by room of the code, while it serves.
 
-Every thread of the server runs under a `cProfile` of its own whose clock is that thread's processor time, so waiting
-counts for nothing. What a function of a library takes counts for the room that called it, except HTTP's own libraries.
-The profiler itself slows Python code more than compiled code: read the shares, good to some percents, not the sums.
+The thread of the event loop is looked at every millisecond of processor time, by a signal: a profiler that follows
+calls would lose its way among fibers, which leave calls in the middle. Every other thread runs under a `cProfile` of
+its own whose clock is that thread's processor time, so waiting counts for nothing. What a function of a library takes
+counts for the room that called it, except HTTP's own libraries. The shares are good to some percents.
 """
 
 from __future__ import annotations
 
 import cProfile
+import signal
 import sys
 import threading
 import time
@@ -22,7 +24,7 @@ from tallystone.vault import Workspace
 
 ROOMS = {
     "HTTP": ("/tallystone/server/", "/starlette/", "/uvicorn/", "/h11/", "/anyio/", "/asyncio/", "/selectors.py",
-             "/structlog/", "/concurrent/"),
+             "/structlog/", "/concurrent/", "/tallystone/waiting.py"),
     "routes and JSON": ("/tallystone/letta/",),
     "vault": ("/tallystone/vault/", "/tallystone/errors.py"),
     "statements and rules": ("/tallystone/statements.py", "/tallystone/policy/", "/tallystone/grant_tree.py",
@@ -35,6 +37,8 @@ ROOMS = {
 POSSIBLE = sys.version_info < (3, 12)
 """From Python 3.12 on, one profiler serves the whole process and takes all threads for one: it says nothing then."""
 _ROUNDS = 12
+_EVERY = 0.001
+"""Seconds of processor time between two looks at the loop's thread."""
 _Key = CodeType | str
 
 
@@ -47,16 +51,39 @@ def room_of(key: _Key) -> str | None:
     return max(found)[1] if found else None
 
 
+class Looks:
+    """What the thread that begins them was at, each time it was looked at. For the main thread: it has the signals."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._before = time.thread_time()
+        signal.signal(signal.SIGPROF, self._look)
+        signal.setitimer(signal.ITIMER_PROF, _EVERY, _EVERY)
+
+    def _look(self, number: int, frame: FrameType | None) -> None:
+        now = time.thread_time()
+        took, self._before = now - self._before, now
+        while frame is not None:
+            room = room_of(frame.f_code)
+            if room is not None:
+                break
+            frame = frame.f_back
+        self.seconds["HTTP" if frame is None else room or "other"] += (
+            took  # without a frame of ours: the loop
+        )
+
+
 class Profiler:
-    """Profiles of all threads that begin after `watch`."""
+    """Looks at the main thread, and profiles of all threads that begin after `watch`."""
 
     def __init__(self) -> None:
         self._profiles: list[cProfile.Profile] = []
+        self._looks: Looks | None = None
 
     def watch(self) -> None:
-        """Begin, in this thread and in each that starts from now on."""
+        """Begin, in the main thread and in each that starts from now on."""
         threading.setprofile(self._begin)
-        self._begin()
+        self._looks = Looks()
 
     def _begin(self, frame: FrameType | None = None, event: str = "", argument: Any = None) -> None:
         profile = cProfile.Profile(time.thread_time)
@@ -72,7 +99,10 @@ class Profiler:
                 own[entry.code] += entry.inlinetime
                 for called in entry.calls or ():
                     callers[called.code][entry.code] += called.inlinetime
-        return _by_room(own, callers)
+        found = _by_room(own, callers)
+        for room, seconds in dict(self._looks.seconds if self._looks is not None else {}).items():
+            found[room] = found.get(room, 0.0) + seconds
+        return found
 
 
 def _by_room(own: dict[_Key, float], callers: dict[_Key, dict[_Key, float]]) -> dict[str, float]:

@@ -59,6 +59,8 @@ class Route:
     kind: Literal["served", "501"] = "served"
     public: routes_log.Public | None = None
     """What answers in place of `run`, without a token, where the log is public."""
+    brief: bool = False
+    """Whether it is over in milliseconds, nearly always: a server may run it where nothing else goes on meanwhile."""
 
 
 def _of_log(path: str, public: routes_log.Public) -> Route:
@@ -89,22 +91,42 @@ _SERVERS, _SERVER = "/v1/mcp-servers/", "/v1/mcp-servers/{mcp_server_id}"
 _RUN, _STEP = "/v1/runs/{run_id}", "/v1/steps/{step_id}"
 
 ROUTES: tuple[Route, ...] = (
-    Route("POST", _BLOCKS, routes_blocks.create, "blocks.create"),
-    Route("GET", _BLOCKS, routes_blocks.list_, "blocks.list"),
-    Route("GET", _BLOCK, routes_blocks.retrieve, "blocks.retrieve"),
-    Route("PATCH", _BLOCK, routes_blocks.update, "blocks.update"),
+    Route("POST", _BLOCKS, routes_blocks.create, "blocks.create", brief=True),
+    Route("GET", _BLOCKS, routes_blocks.list_, "blocks.list", brief=True),
+    Route("GET", _BLOCK, routes_blocks.retrieve, "blocks.retrieve", brief=True),
+    Route("PATCH", _BLOCK, routes_blocks.update, "blocks.update", brief=True),
     Route("DELETE", _BLOCK, routes_blocks.delete, "blocks.delete"),
     Route("GET", _BLOCK + "/agents", routes_blocks.agents, "blocks.agents.list"),
-    Route("POST", _AGENTS, routes_agents.create, "agents.create"),
+    Route("POST", _AGENTS, routes_agents.create, "agents.create", brief=True),
     Route("GET", _AGENTS, routes_agents.list_, "agents.list"),
-    Route("GET", _AGENT, routes_agents.retrieve, "agents.retrieve"),
-    Route("PATCH", _AGENT, routes_agents.update, "agents.update"),
+    Route("GET", _AGENT, routes_agents.retrieve, "agents.retrieve", brief=True),
+    Route("PATCH", _AGENT, routes_agents.update, "agents.update", brief=True),
     Route("DELETE", _AGENT, routes_agents.delete, "agents.delete"),
-    Route("GET", _MEMORY, routes_agent_blocks.list_, "agents.blocks.list"),
-    Route("PATCH", _MEMORY + "/attach/{block_id}", routes_agent_blocks.attach, "agents.blocks.attach"),
-    Route("PATCH", _MEMORY + "/detach/{block_id}", routes_agent_blocks.detach, "agents.blocks.detach"),
-    Route("GET", _MEMORY + "/{block_label...}", routes_agent_blocks.retrieve, "agents.blocks.retrieve"),
-    Route("PATCH", _MEMORY + "/{block_label...}", routes_agent_blocks.update, "agents.blocks.update"),
+    Route("GET", _MEMORY, routes_agent_blocks.list_, "agents.blocks.list", brief=True),
+    Route(
+        "PATCH",
+        _MEMORY + "/attach/{block_id}",
+        routes_agent_blocks.attach,
+        "agents.blocks.attach",
+        brief=True,
+    ),
+    Route(
+        "PATCH",
+        _MEMORY + "/detach/{block_id}",
+        routes_agent_blocks.detach,
+        "agents.blocks.detach",
+        brief=True,
+    ),
+    Route(
+        "GET",
+        _MEMORY + "/{block_label...}",
+        routes_agent_blocks.retrieve,
+        "agents.blocks.retrieve",
+        brief=True,
+    ),
+    Route(
+        "PATCH", _MEMORY + "/{block_label...}", routes_agent_blocks.update, "agents.blocks.update", brief=True
+    ),
     Route("GET", _TOOLS, routes_tools.agent_list, "agents.tools.list"),
     Route("PATCH", _TOOLS + "/attach/{tool_id}", routes_tools.attach, "agents.tools.attach"),
     Route("PATCH", _TOOLS + "/detach/{tool_id}", routes_tools.detach, "agents.tools.detach"),

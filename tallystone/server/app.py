@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -25,6 +26,7 @@ from tallystone.letta.routes_lists import health
 from tallystone.server import errors
 from tallystone.server.auth import Turnstile, bearer
 from tallystone.server.feed import LISTENERS, LISTENERS_EACH, Pump
+from tallystone.server.fibers import Fibers, Lengthy
 from tallystone.server.limits import MAX_BODIES, Bodies, Gone, check_head, read_body
 from tallystone.server.logs import log_crash
 from tallystone.server.metrics import PATH as METRICS
@@ -101,6 +103,8 @@ class App:
             crashed=lambda error: log_crash(error, "feed"),
         )
         self._threads = Threads(threads)
+        # A database behind a network answers when it answers: nobody waits for that on the loop.
+        self._fibers = None if workspace.store.remote else Fibers()
         self._most, self.working = threads + queue, 0
         self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))
         self._rates, self._proxies = rates, proxies
@@ -128,6 +132,8 @@ class App:
         if self._models is not None:
             await self._models.close()
         self._threads.close()
+        if self._fibers is not None:
+            self._fibers.close()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -200,7 +206,8 @@ class App:
         retry = retry_of(request.method, request.raw_path, request.query, request.headers, body)
         async with self._flights.flight(token, retry):
             try:
-                answer = await self._admitted(lambda: self._work(found, request, token, body, retry))
+                work = partial(self._work, found, request, token, body, retry)
+                answer = await self._admitted(work, brief=found.route.brief)
                 if isinstance(answer, Later):
                     return await answer.finish(self._thread, self._turns)
                 return answer
@@ -284,7 +291,7 @@ class App:
     def _work(
         self, found: Match, request: Request, token: str, body: bytes, retry: Retry | None
     ) -> Answer | Later:
-        """In a thread: open the caller's vault, run the route."""
+        """In a thread or a fiber: open the caller's vault, run the route."""
         try:
             vault = self._workspace.vault(token)
         except Unauthenticated as error:
@@ -311,25 +318,37 @@ class App:
     def _sender(self, request: Request) -> str:
         return sender(request.peer, request.headers, self._proxies)
 
-    async def _admitted(self, work: Callable[[], T]) -> T:
-        """A request's work in a thread. Raises `Refusal` (503) when too many wait already."""
+    async def _admitted(self, work: Callable[[], T], *, brief: bool = False) -> T:
+        """A request's work. Raises `Refusal` (503) when too many wait already."""
         if self.working >= self._most:
             raise errors.overloaded()
         self.working += 1
         try:
-            return await self._thread(work)
+            return await (self._brief(work) if brief else self._thread(work))
         finally:
             self.working -= 1
 
+    async def _brief(self, work: Callable[[], T]) -> T:
+        """Work that is short, as far as one can tell: in a fiber, or in a thread if it turns out to be long."""
+        if self._fibers is not None:
+            try:
+                return await self._owing(work, self._fibers.run)
+            except Lengthy:
+                pass
+        return await self._thread(work)
+
     async def _thread(self, work: Callable[[], T]) -> T:
+        return await self._owing(work, self._threads.run)
+
+    async def _owing(self, work: Callable[[], T], run: Callable[[Callable[[], T]], Awaitable[T]]) -> T:
         owed = Owed()
 
-        def run() -> T:
+        def noting() -> T:
             with owing(owed):
                 return work()
 
         try:
-            return await self._threads.run(run)
+            return await run(noting)
         finally:  # an error tells of what was read as well
             if owed.size:
                 await self._witnessed(owed.size)

@@ -4,7 +4,8 @@ A caller puts its ticket into the queue. If nobody leads, it leads: it takes the
 ticket too) into one transaction. Callers that arrive during the fsync queue up; when the leader is done it
 makes the first of them the next leader and wakes its own group. So the next group forms by itself while the
 disk works, nobody waits on purpose, a lone caller pays for no thread switch, and there is no thread to stop
-or to lose over a fork.
+or to lose over a fork. How a caller waits, and where it leads, is for the place to say that it runs in
+(`waiting.py`).
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from collections.abc import Callable
 
 from tallystone.errors import StoreError
 from tallystone.store.protocol import Batch, CommitObserver
+from tallystone.waiting import PLACE, Gate
 
 GROUP_LIMIT = 256
 """At most so many batches share a transaction, which bounds how long its first caller waits."""
 
 
 class Ticket:
-    """One caller's batch and, once `settled` is released, what became of it."""
+    """One caller's batch and, once `settled` is open, what became of it."""
 
     __slots__ = ("batch", "error", "first", "leads", "settled")
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, settled: Gate) -> None:
         self.batch = batch
         self.first: int | None = None
         self.error: Exception | None = None
         self.leads = False
-        self.settled = threading.Lock()
-        self.settled.acquire()
+        self.settled = settled
 
 
 class CommitQueue:
@@ -56,7 +57,8 @@ class CommitQueue:
         """Have `batch` written, by this thread or another; return its first log number, or raise what `write`
         set.
         """
-        ticket = Ticket(batch)
+        place = PLACE.get()
+        ticket = Ticket(batch, place.gate())
         began = time.time_ns() if self.observers else 0
         with self._state:
             if self._closed:
@@ -67,7 +69,7 @@ class CommitQueue:
         if not ticket.leads:
             self._wait(ticket)
         if ticket.leads:
-            self._lead()
+            place.aside(self._lead)
         for observer in self.observers:
             observer.waited(began, time.time_ns())
         if ticket.error is not None:
@@ -86,7 +88,7 @@ class CommitQueue:
 
     def _wait(self, ticket: Ticket) -> None:
         try:
-            ticket.settled.acquire()
+            ticket.settled.wait()
         except BaseException:  # KeyboardInterrupt: leave, but never with the lead in hand
             with self._state:
                 if ticket in self._waiting:
@@ -109,13 +111,13 @@ class CommitQueue:
                 observer.wrote(len(group), refused, time.perf_counter() - began)
             for ticket in group:
                 if not ticket.leads:
-                    ticket.settled.release()
+                    ticket.settled.open()
 
     def _pass_on(self) -> None:
         if self._waiting:
             successor = self._waiting[0]
             successor.leads = True
-            successor.settled.release()
+            successor.settled.open()
         else:
             self._led = False
             self._state.notify_all()

@@ -12,6 +12,7 @@ from tallystone.store._rows import RowCache
 from tallystone.store._schema import schema_findings
 from tallystone.store._statements import STATEMENTS, scan_statement
 from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, Cell, Row, Table
+from tallystone.waiting import PLACE
 
 LOG = frozenset({LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG_NODE, LOG_HEAD})
 """Tables whose rows are always asked for: they grow with each commit, and no operation reads them twice."""
@@ -89,6 +90,7 @@ class SqliteSnapshot:
         if kept is not None:
             row: Row | None = kept[1]
             return row
+        PLACE.get().tick()
         try:
             row = connection.execute(STATEMENTS[table.name].get, key).fetchone()
         except sqlite3.Error as error:
@@ -114,6 +116,7 @@ class SqliteSnapshot:
         kept = self._rows.find(place, self._length)
         if kept is not None:
             return list(kept[1])
+        PLACE.get().tick()
         sql = scan_statement(table, len(prefix), after is not None, reverse, index)
         bound = (*prefix, *(() if after is None else (after,)), -1 if limit is None else max(limit, 0))
         try:

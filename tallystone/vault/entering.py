@@ -19,10 +19,12 @@ from tallystone.vault.ledger import Ledger, Letter, admin_public, handed_openly,
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing, nest_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import EpochKeys, Held, open_chain_key, shelve, unwrap_epoch
+from tallystone.waiting import PLACE
 
 
 def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", shown: str = "") -> Opened:
     """Open what a shelf row points to. Raises the uniform miss if the grant or the block is gone."""
+    PLACE.get().tick()
     if caller.under is not None:
         caller.standing(
             plan

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from threading import Lock
-
 from tallystone import crypto
+from tallystone.waiting import Turns
 
 _STRIPES = 256
 
@@ -13,8 +12,8 @@ class Stripes:
     """A fixed set of locks, one of them for each name: edits of one block queue up, others pass."""
 
     def __init__(self) -> None:
-        self._locks = [Lock() for _ in range(_STRIPES)]
+        self._locks = [Turns() for _ in range(_STRIPES)]
 
-    def lock_for(self, name: str) -> Lock:
+    def lock_for(self, name: str) -> Turns:
         """The lock for this name; different names may share one."""
         return self._locks[crypto.sha256(crypto.pae(name))[0]]

@@ -50,6 +50,7 @@ from tallystone.vault.shredkeys import POOLS, ShredKeys
 from tallystone.vault.stripes import Stripes
 from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
+from tallystone.waiting import Turns
 
 REMEMBERED = 65_536
 """Verdicts (on principals, on policy statements) that a process keeps."""
@@ -224,7 +225,7 @@ class Workspace:
             self._position = max(self._position + 1, time.time_ns())
             return self._position
 
-    def lock_for(self, name: str) -> Lock:
+    def lock_for(self, name: str) -> Turns:
         """See `Stripes`."""
         return self._stripes.lock_for(name)
 

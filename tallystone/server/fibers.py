@@ -1,0 +1,181 @@
+"""Short work of the vault on the event loop itself, given way to others while it waits for its commit (ADR 0039).
+
+The vault is synchronous. A request in a thread of its own costs four hand-overs of the interpreter's lock, more than
+reading a block does. A fiber (a greenlet) is a call that can be left in the middle and gone on with later: while its
+commit is written, in a thread that writes for all, the loop works on the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
+
+from greenlet import greenlet
+
+from tallystone.waiting import PLACE
+
+T = TypeVar("T")
+
+PATIENCE = 0.025
+"""Seconds of processor time that others wait while one goes on, before it is begun again in a thread."""
+
+
+class Lengthy(BaseException):
+    """This work is longer than the loop can wait; it has changed nothing yet. No `Exception`: only who runs it may
+    catch it."""
+
+
+class Fibers:
+    """For one event loop at a time. Everything but `open` of a gate happens in its thread."""
+
+    def __init__(self) -> None:
+        self._writer = ThreadPoolExecutor(1, "tallystone-commit")
+        self._open: deque[_Gate] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = False
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What `work` returns or raises. What has begun ends, though nobody may wait for it any more. Raises `Lengthy`
+        if it should be done in a thread instead: then nothing of it has taken place."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._woken = loop, False
+        fiber = Fiber(self, work)
+        fiber.switch()
+        if not fiber.dead:
+            await self._end_of(fiber)
+        if fiber.raised is not None:
+            try:
+                raise fiber.raised
+            finally:
+                fiber.raised = None  # it holds this frame
+        result: T = fiber.result
+        return result
+
+    async def _end_of(self, fiber: Fiber[T]) -> None:
+        assert self._loop is not None  # `run` has seen to it
+        cancelled: asyncio.CancelledError | None = None
+        while not fiber.dead:
+            fiber.ended = self._loop.create_future()
+            try:
+                await fiber.ended
+            except asyncio.CancelledError as error:  # nobody is told of half an operation
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    def close(self) -> None:
+        """Take no more work; what has begun ends by itself."""
+        self._writer.shutdown(wait=False)
+
+    # -- what fibers ask for ------------------------------------------------------------------------------------
+
+    def go_on(self, gate: _Gate) -> None:
+        """Let the fiber behind a gate go on, soon. From any thread. Those of one commit are woken together."""
+        self._open.append(gate)
+        if not self._woken:
+            self._woken = True
+            assert self._loop is not None
+            with suppress(RuntimeError):  # the loop has ended, and with it all that waited there
+                self._loop.call_soon_threadsafe(self._resume)
+
+    def _resume(self) -> None:
+        self._woken = False  # before looking: who comes later wakes us again
+        while self._open:
+            self._open.popleft().enter()
+
+    def write(self, work: Callable[[], None], gate: _Gate) -> list[BaseException]:
+        """Do `work` in the thread that writes, and open the gate when it is done; what it raised is in the list by
+        then."""
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:
+                raised.append(error)
+            finally:
+                gate.open()
+
+        self._writer.submit(run)
+        return raised
+
+
+class Fiber(greenlet, Generic[T]):
+    """One piece of work, and the `Place` that it runs in."""
+
+    def __init__(self, fibers: Fibers, work: Callable[[], T]) -> None:
+        super().__init__(self._body)
+        self.gr_context = copy_context()
+        self.result: Any = None
+        self.raised: BaseException | None = None
+        self.ended: asyncio.Future[None] | None = None
+        self._fibers, self._work = fibers, work
+        self._until = time.thread_time() + PATIENCE
+        self._waited = False
+
+    def _body(self) -> None:
+        PLACE.set(self)
+        try:
+            self.result = self._work()
+        except BaseException as error:
+            self.raised = error
+
+    # -- see `waiting.Place` --------------------------------------------------------------------------------------
+
+    def gate(self) -> _Gate:
+        """See `Place.gate`."""
+        return _Gate(self._fibers, self)
+
+    def aside(self, work: Callable[[], None]) -> None:
+        """See `Place.aside`."""
+        gate = self.gate()
+        raised = self._fibers.write(work, gate)
+        gate.wait()
+        if raised:
+            raise raised[0]
+
+    def tick(self) -> None:
+        """See `Place.tick`."""
+        if not self._waited and time.thread_time() > self._until:
+            raise Lengthy
+
+    def give_way(self) -> None:
+        """Go back to the loop, until it switches here again."""
+        self._waited = True
+        assert self.parent is not None  # the loop's own
+        self.parent.switch()
+
+
+class _Gate:
+    """A gate at which a fiber waits. It may be open before the fiber gets there."""
+
+    __slots__ = ("_fiber", "_fibers", "_inside", "_opened")
+
+    def __init__(self, fibers: Fibers, fiber: Fiber[Any]) -> None:
+        self._fibers, self._fiber = fibers, fiber
+        self._opened = self._inside = False
+
+    def wait(self) -> None:
+        self._inside = True
+        while not self._opened:
+            self._fiber.give_way()
+        self._inside = False
+
+    def open(self) -> None:
+        self._fibers.go_on(self)
+
+    def enter(self) -> None:
+        """On the loop: it is open, and whoever waits here goes on."""
+        self._opened = True
+        if self._inside:
+            fiber = self._fiber
+            fiber.switch()
+            if fiber.dead and fiber.ended is not None and not fiber.ended.done():
+                fiber.ended.set_result(None)
