@@ -14,6 +14,7 @@ from typing import Any
 
 from tallystone.keystore import Identity
 from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
+from tallystone.vault.types import CharterView
 
 WS = 1
 """The number of the workspace inside its store; the first part of every key."""
@@ -34,6 +35,8 @@ class Plan:
         self.reports = False  # it tells of what was done elsewhere: its answer is kept without changes
         self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
         self.standing: dict[Any, Identity] = {}  # of a caller its identity, once it was found to stand
+        self.pools: dict[bytes, bytes] = {}  # of shred keys, read for this plan: see `ShredKeys.get`
+        self.charter: CharterView | None = None  # as the rows say that this plan reads
         self.filing: dict[bytes, tuple[bytes, bytes]] = {}  # of a K_grant its `events.grant_keys`
         self.noted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}  # see `note`
         self._expects: dict[tuple[str, Row], Expect] = {}
