@@ -79,7 +79,7 @@ def enter_again(caller: Caller, plan: Plan, held: Held) -> Recalled | None:
     """What the process kept of a block, if all that was asked when it was opened still holds in this plan; None if it
     must be asked again."""
     known = held.recalled
-    if known is None or held.via or not known.stands(plan):
+    if known is None or held.via or not plan.stands(known.kept.rows):
         return None
     _, _, found = known.kept.rows[1]
     if found is None or (found[7] is not None and caller.workspace.shreds.get(found[7], plan.pools) is None):

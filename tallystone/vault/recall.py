@@ -62,7 +62,7 @@ class Kept:
 
 
 class Recalled:
-    """A `Kept`, opened for one request. Whether its rows still are those is asked by `stands`.
+    """A `Kept`, opened for one request. Whether its rows still are those is asked by `entering.enter_again`.
 
     What a reader is shown is at hand; what a writer needs besides is decoded when it is asked for.
     """
@@ -84,12 +84,6 @@ class Recalled:
     def __repr__(self) -> str:
         return "Recalled()"
 
-    def stands(self, plan: Plan) -> bool:
-        """Whether each row that this was made from is the same in this plan. The commit asks for the wrap again."""
-        _, storage, grant = self.kept.rows[0][0][1]
-        plan.need(GRANT_WRAP, storage, grant)
-        return plan.stands(self.kept.rows)
-
     def open(self, caller: Caller, plan: Plan, held: Held, row: BlockRow) -> Opened:
         """The block, opened with what stands, where it was left."""
         epoch, head, version, digest = _cbor.own(self._rest)
@@ -103,7 +97,7 @@ class Recalled:
 
     def granted(self, plan: Plan) -> list[str] | None:
         """Whom the live grants are to, in order; None if they are others by now."""
-        same = plan.rows(LEDGER, self.kept.rows[0][0][1][1]) == self.kept.ledger
+        same = plan.lists(self.kept.ledger, LEDGER, self.kept.rows[0][0][1][1])
         return self.recipients if same else None
 
 

@@ -10,7 +10,7 @@ from tallystone.statements import Version
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import enter_again
 from tallystone.vault.keeping import ALL
-from tallystone.vault.levels import audit_name, level_name
+from tallystone.vault.levels import names
 from tallystone.vault.opening import Opened
 from tallystone.vault.plan import Plan
 from tallystone.vault.recall import recipients
@@ -65,6 +65,7 @@ def block_view(
 ) -> Block:
     """The block as its caller sees it, or as `viewer` does for whom it was opened."""
     settings, genesis, allowed = opened.head.settings, opened.genesis(), opened.head.settings.get("allowed")
+    sensitivity, audit_level = names(opened.caller, opened.plan, settings)
     leaf = opened.held.own_leaf
     return Block(
         id=opened.id,
@@ -88,11 +89,11 @@ def block_view(
         agent_ids=agent_ids(opened, viewer or opened.caller) if agents else [],
         position=opened.held.position,
         offered=opened.held.state == "offered",
-        sensitivity=level_name(opened.caller, opened.plan, settings.get("sensitivity", 0)),
+        sensitivity=sensitivity,
         allowed=None if allowed is None else list(allowed),
         expires=last_day(settings.get("expires")),
         keep=settings.get("keep", ALL),
-        audit_level=audit_name(opened.caller, opened.plan, settings),
+        audit_level=audit_level,
         mutable=genesis.mutable,
         append_only=genesis.append_only,
         through=leaf.recipient if opened.held.via and leaf is not None else "",
@@ -116,7 +117,7 @@ def view_again(
     number, time, writer, under, owner, creator, mutable, append_only, rights = known.shown
     plan.note(held.block, settings)
     plan.filing[held.key] = known.filing
-    allowed = settings.get("allowed")
+    sensitivity, audit_level = names(caller, plan, settings)
     block = Block.__new__(Block)
     # As `Block(…)` would, which for a frozen class sets field by field and takes three times as long.
     block.__dict__.update(
@@ -138,14 +139,14 @@ def view_again(
         updated_by=writer,
         updated_under=under or None,
         rights=rights,
-        agent_ids=_agents(plan, holders, owner, viewer or caller, caller),
+        agent_ids=_agents(plan, holders, owner, viewer or caller, caller) if holders else [],
         position=held.position,
         offered=False,
-        sensitivity=level_name(caller, plan, 0),
-        allowed=allowed,
+        sensitivity=sensitivity,
+        allowed=settings.get("allowed"),
         expires=None,
         keep=settings.get("keep", ALL),
-        audit_level=audit_name(caller, plan, settings),
+        audit_level=audit_level,
         mutable=mutable,
         append_only=append_only,
         through="",
