@@ -13,10 +13,10 @@ on more than rows: a day that ends, clearance, a role.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from tallystone import _cbor, crypto
+from tallystone.kept import BLOCKS, Recent, weight_of
 from tallystone.keystore import Keys
 from tallystone.policy import Head
 from tallystone.statements import Version
@@ -31,13 +31,11 @@ from tallystone.vault.records import ACCEPTED, EpochKeys, Held, rights_of, unshe
 if TYPE_CHECKING:
     from tallystone.vault.caller import Caller
 
-BYTES = 12 * 1024 * 1024
-"""Of memory that is kept at most, about: half for what was asked for lately, half for before."""
 LARGEST = 64 * 1024
 """Bytes of one block beyond which it is not kept: opening it is not what costs most then."""
 GRANTS = 256
 """Live grants beyond which a block is not kept."""
-_OVERHEAD = 1500
+_OVERHEAD = 1100
 
 _HELD = (
     "block", "storage", "grant", "key", "owner", "kind", "state", "position", "leaf", "admin_public", "subject",
@@ -74,7 +72,7 @@ class Recalled:
         self.payload: dict[str, Any]
         self.settings: dict[str, Any]
         self.shown: list[Any]
-        """Version, time (ms), writer, under whom, owner, first owner, mutable, append-only, rights: see `again`."""
+        """Version, time (ms), writer, under whom, owner, first owner, mutable, append-only, rights."""
         self.recipients: list[str]
         self.due: bool
         self.filing: tuple[bytes, bytes]
@@ -104,15 +102,11 @@ class Recalled:
 class Recall:
     """What is kept, by the blinded address on a principal's shelf. Safe to use from several threads."""
 
-    def __init__(self, limit: int = BYTES) -> None:
-        self._limit = limit // 2
-        self._lock = Lock()
-        self._young: dict[tuple[Any, ...], Kept] = {}
-        self._old: dict[tuple[Any, ...], Kept] = {}
-        self._weight = 0
+    def __init__(self, limit: int = BLOCKS) -> None:
+        self._kept: Recent[Any, Any] = Recent(limit)  # blocks by place, cells by mark
 
     def __repr__(self) -> str:
-        return f"Recall({len(self._young) + len(self._old)} blocks)"
+        return f"Recall({self._kept!r})"
 
     def find(self, keys: Keys, row: Row) -> Held | None:
         """What is on a shelf in this row, with all that is kept of it, if it was opened before by these keys."""
@@ -132,11 +126,7 @@ class Recall:
     def kept(self, keys: Keys, row: Row) -> Kept | None:
         """What is kept of what is on a shelf in this row, still sealed, if these keys opened just this row before."""
         place = (row[1], row[2], keys.can_act)
-        kept = self._young.get(place)
-        if kept is None:
-            kept = self._old.get(place)
-            if kept is not None:
-                self._insert(place, kept)
+        kept: Kept | None = self._kept.get(place)
         return None if kept is None or kept.shelved != row else kept
 
     def keep(self, opened: Opened, verified: tuple[dict[str, Any], Version, bytes]) -> None:
@@ -191,20 +181,20 @@ class Recall:
         sealed = crypto.seal(keys.recall, context, whole)
         rows = tuple(((table.name, (WS, *key)), table, plan.get(table, *key)) for table, key in wanted)
         kept = Kept(shelved, rows, ledger, context, sealed)
-        self._insert((shelved[1], shelved[2], keys.can_act), kept)
+        self._kept.put((shelved[1], shelved[2], keys.can_act), kept, _weight(kept))
+
+    def cell(self, mark: bytes) -> bytes | None:
+        """A sealed cell that was kept under this mark (see `holders`)."""
+        found: bytes | None = self._kept.get(mark)
+        return found
+
+    def keep_cell(self, mark: bytes, sealed: bytes) -> None:
+        """Keep a cell, in place of the one before."""
+        self._kept.put(mark, sealed, 2 * len(mark) + len(sealed))
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self._young, self._old, self._weight = {}, {}, 0
-
-    def _insert(self, place: tuple[Any, ...], kept: Kept) -> None:
-        with self._lock:
-            before = self._young.get(place)
-            self._young[place] = kept
-            self._weight += _weight(kept) - (_weight(before) if before is not None else 0)
-            if self._weight > self._limit:
-                self._old, self._young, self._weight = self._young, {}, 0
+        self._kept.clear()
 
 
 def _as_shelved(held: Held) -> bool:
@@ -215,9 +205,9 @@ def _as_shelved(held: Held) -> bool:
 
 
 def _weight(kept: Kept) -> int:
-    rows: list[Row | None] = [kept.shelved, *(row for _, _, row in kept.rows), *kept.ledger]
-    cells = sum(len(cell) for row in rows for cell in row or () if isinstance(cell, bytes))
-    return _OVERHEAD + len(kept.sealed) + cells
+    """Bytes: also of rows that the store keeps as well, and shares with this."""
+    rows = [kept.shelved, *(row for _, _, row in kept.rows if row is not None), *kept.ledger]
+    return _OVERHEAD + len(kept.sealed) + sum(map(weight_of, rows))
 
 
 def newest(opened: Opened) -> tuple[Version, bytes]:
