@@ -16,7 +16,7 @@ from store_rows import counter, make_store, open_store
 from stores import sqlite_only
 
 from tallystone.errors import NotFound, Tampered
-from tallystone.kept import ENTRY, Digests, Recent
+from tallystone.kept import ENTRY, PAGES_OF_READER, PAGES_OF_WRITER, Digests, Recent
 from tallystone.store._rows import RowCache
 from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
 from tallystone.store.sqlite import SqliteStore
@@ -283,3 +283,10 @@ def test_a_key_that_was_never_committed_is_not_kept(workspace: Workspace, alice:
     assert bob.block(block.id).value == SECRET
     bob.edit_block(block.id, lambda before: {"value": before.value + "!"})
     assert carol.block(block.id).value == alice.block(block.id).value == SECRET + "!"
+
+
+def test_what_sqlite_keeps_of_the_file_is_bounded_for_each_connection(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store.db") as store:
+        for reader, bound in ((True, PAGES_OF_READER), (False, PAGES_OF_WRITER)):
+            with closing(store._connect(reader=reader)) as connection:
+                assert connection.execute("PRAGMA cache_size").fetchone() == (-bound // 1024,)
