@@ -20,7 +20,7 @@ from tallystone.kept import ENTRY, PAGES_OF_READER, PAGES_OF_WRITER, Digests, Re
 from tallystone.store._rows import RowCache
 from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
 from tallystone.store.sqlite import SqliteStore
-from tallystone.store.tables import BLOCK, WS
+from tallystone.store.tables import BLOCK, REPLY, WS
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
@@ -290,3 +290,18 @@ def test_what_sqlite_keeps_of_the_file_is_bounded_for_each_connection(tmp_path: 
         for reader, bound in ((True, PAGES_OF_READER), (False, PAGES_OF_WRITER)):
             with closing(store._connect(reader=reader)) as connection:
                 assert connection.execute("PRAGMA cache_size").fetchone() == (-bound // 1024,)
+
+
+def test_a_purge_does_not_hold_all_that_it_removes(workspace: Workspace) -> None:
+    answers = [Put(REPLY, (WS, b"%d" % number, 0, 1, bytes(4_000))) for number in range(1_500)]
+    workspace.store.commit(Batch(changes=list(answers)))
+    del answers
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        assert workspace.purge() == 1_500
+        assert tracemalloc.get_traced_memory()[1] - before < 4_000_000  # of 6 MB
+    finally:
+        tracemalloc.stop()
+    with workspace.store.snapshot() as snapshot:
+        assert snapshot.scan(REPLY, (WS,)) == []
