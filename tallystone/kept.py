@@ -23,8 +23,8 @@ BLOCKS = 10 * MIB
 """Blocks sealed again for who opened them, and whom their grants are to: some 1,400 of 1 KB (`vault.recall`)."""
 IDENTITIES = 4 * MIB
 """Verified records of principals: some 700."""
-GENESES = 2 * MIB
-"""First statements of blocks: some 2,500."""
+GENESES = MIB
+"""First statements of blocks: some 1,300."""
 SIGNATURES = 32_768
 """Signatures that were verified, each by a hash of 32 bytes: 1 MiB from the start (`crypto.verify_once`)."""
 VERDICTS = 32_768

@@ -12,9 +12,10 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
-from store_rows import counter, make_store, open_store
+from store_rows import counter, make_store, open_store, sequencer
 from stores import sqlite_only
 
+from tallystone.audit.leaf import key_hash
 from tallystone.errors import NotFound, Tampered
 from tallystone.kept import ENTRY, PAGES_OF_READER, PAGES_OF_WRITER, Digests, Recent
 from tallystone.store._rows import RowCache
@@ -78,26 +79,31 @@ def test_a_row_that_somebody_edits_is_read_again(tmp_path: Path) -> None:
 
 
 def test_an_answer_from_an_older_view_is_not_kept_once_its_row_has_changed() -> None:
-    cache, place = RowCache(), ("block", KEY)
-    cache.join(10)
-    cache.committed(10, 11, [(BLOCK, KEY, counter(2))])
-    cache.tell(place, counter(1), 10)
-    assert cache.find(place, 11) is None
-    cache.tell(place, counter(2), 11)
-    kept = cache.find(place, 11)
-    assert kept is not None and kept[1] == counter(2)
-    assert cache.find(place, 10) is None  # which may have been another
+    kept, place = RowCache(sequencer()).restart((10, b"a")), ("block", KEY)
+    kept.committed((11, b"b"), [(BLOCK, KEY, counter(2))])
+    kept.tell(place, counter(1), 10)
+    assert kept.find(place, 11) is None
+    kept.tell(place, counter(2), 11)
+    found = kept.find(place, 11)
+    assert found is not None and found[1] == counter(2)
+    assert kept.find(place, 10) is None  # which may have been another
+    kept.followed([(12, b"c")], {("block", key_hash(KEY))})
+    kept.tell(place, counter(2), 11)
+    kept.tell(("block", (WS,), None, False, None, None), [counter(2)], 11)
+    assert not len(kept)
 
 
 def test_what_is_kept_of_rows_has_a_bound() -> None:
-    cache = RowCache(200_000)
-    cache.join(1)
+    kept = RowCache(sequencer(), 200_000).restart((1, b""))
     for number in range(2_000):
-        cache.tell(("version", (WS, b"block", number)), (WS, b"block", number, bytes(1_000)), 1)
-        cache.tell(("version", (WS, number), None, False, None, None), [(WS, number, bytes(500))], 1)
-    kept = [*cache._young.values(), *cache._old.values()]
-    assert len(kept) > 10 and sum(weight for _, _, weight in kept) <= 220_000
-    assert sum(map(len, cache._scans.values())) <= len(kept)
+        kept.tell(("version", (WS, b"block", number)), (WS, b"block", number, bytes(1_000)), 1)
+        kept.tell(("version", (WS, number), None, False, None, None), [(WS, number, bytes(500))], 1)
+        if number == 1_000:
+            kept.followed([(2, b"")], {("block", bytes(32))})
+    weights = [weight for _, _, weight in (*kept.young.values(), *kept._old.values())]
+    assert len(weights) > 10 and sum(weights) <= 220_000
+    scans = [places for table in kept._scans.values() for places in table.values()]
+    assert sum(map(len, scans)) <= len(weights) >= len(kept._names or ())
 
 
 # -- blocks ------------------------------------------------------------------------------------------------------

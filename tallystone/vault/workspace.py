@@ -36,12 +36,14 @@ from tallystone.store.opening import locate, make_store, open_store
 from tallystone.store.protocol import Row, Store
 from tallystone.store.tables import CHARTER, PRINCIPAL, SHRED, WORKSPACE
 from tallystone.vault import accounts, auditing, invitations, purging, recovery
+from tallystone.vault.authentication import Visit, authenticate
 from tallystone.vault.awaiting import Awaited
-from tallystone.vault.caller import Caller, authenticate
+from tallystone.vault.caller import Caller
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
 from tallystone.vault.daykeys import DAYS, DayKeys
 from tallystone.vault.logkey import KEY_FOLDER, log_keys, make_log_key, read_log_key, seeds, settle
+from tallystone.vault.opened_tokens import OpenedTokens
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
@@ -88,6 +90,7 @@ class Workspace:
         self.recall = Recall()
         self.trusted = Digests(VERDICTS)
         self.geneses: Recent[str, Genesis] = Recent(GENESES)
+        self.tokens = OpenedTokens()
         self.clock: Callable[[], float] = time.time
         self.signed = signed
         self._stripes = Stripes()
@@ -168,6 +171,11 @@ class Workspace:
     def vault(self, token: str) -> Vault:
         """What the holder of `token` can do. Raises `Unauthenticated`."""
         return Vault(self.caller(token))
+
+    def visit(self, token: str) -> Visit:
+        """The same for one request: a `with` block whose caller opens no second view for its first operation. Raises
+        `Unauthenticated`."""
+        return Visit(self, parse_token(token))
 
     def recover(self, kit_text: str) -> Credentials:
         """A new token from a recovery kit alone. Raises `Invalid` or `Unauthenticated`."""
@@ -329,6 +337,7 @@ class Workspace:
         next purge, and nothing can be read meanwhile: the rows are gone."""
         if slots := [bytes(row[1]) for row in plan.written(SHRED)]:
             self.recall.clear()  # nor does it stay in memory
+            self.tokens.clear()
             with suppress(StoreError):
                 self.shreds.destroy(slots)
 
