@@ -21,6 +21,8 @@ PAGES_OF_READER, PAGES_OF_WRITER = MIB // 2, 2 * MIB
 committed ends what the readers have, so more would serve a single long answer alone."""
 BLOCKS = 10 * MIB
 """Blocks sealed again for who opened them, and whom their grants are to: some 1,400 of 1 KB (`vault.recall`)."""
+TOKENS = 4 * MIB
+"""Tokens sealed again for who brings them: some 1,000 (`vault.opened_tokens`)."""
 IDENTITIES = 4 * MIB
 """Verified records of principals: some 700."""
 GENESES = MIB

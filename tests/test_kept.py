@@ -106,6 +106,18 @@ def test_what_is_kept_of_rows_has_a_bound() -> None:
     assert sum(map(len, scans)) <= len(weights) >= len(kept._names or ())
 
 
+def test_what_is_remembered_of_changes_has_a_bound_and_beyond_it_no_older_answer_is_taken() -> None:
+    kept = RowCache(sequencer()).restart((0, b""))
+    for length in range(1, 41):
+        changed = [Put(BLOCK, counter(length, b"%d" % number)) for number in range(500)]
+        kept.committed((length, b""), [(BLOCK, put.row[:2], put.row) for put in changed])
+    assert kept._places == sum(len(places) + len(names) for _, places, names in kept._changed) < 10_000
+    place = ("block", (WS, b"untouched"))
+    for length in (10, 40):
+        kept.tell(place, None, length)
+        assert (kept.find(place, 40) is None) == (length == 10)
+
+
 # -- blocks ------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +232,7 @@ def test_the_bytes_that_are_counted_are_those_that_are_taken(workspace: Workspac
             alice.attach(agent, blocks[0])
         store = workspace.store
         assert isinstance(store, SqliteStore)
-        store._rows.forget(store._rows.length)  # which shares rows with what is kept of blocks
+        store._rows.restart()  # which shares rows with what is kept of blocks
         for name in ("recall._kept", "geneses", "_identities"):
             kept: Recent[object, object] = attrgetter(name)(workspace)
             counted = kept.weight
