@@ -37,7 +37,7 @@ from tallystone.server.paths import Match, Paths
 from tallystone.server.run import serve
 from tallystone.server.settings import Settings
 from tallystone.store.sqlite import SqliteStore
-from tallystone.vault import Workspace
+from tallystone.vault import Vault, Workspace
 
 BLOCKS, AGENTS = 1000, 8
 CONNECTIONS = 32
@@ -140,10 +140,10 @@ def _perform(workspace: Workspace, paths: Paths, token: str, request: Request) -
     path, _, query = target.partition("?")
     found = paths.match(method, path.encode())
     assert isinstance(found, Match)
-    call = Call(workspace.vault(token), found.params, Query(query), {}, body)
-    answer = found.route.run(call)
-    assert isinstance(answer, Answer)
-    answer.content()
+    with workspace.visit(token) as caller:
+        answer = found.route.run(Call(Vault(caller), found.params, Query(query), {}, body))
+        assert isinstance(answer, Answer)
+        answer.content()
 
 
 _PARTS = {

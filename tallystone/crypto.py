@@ -42,6 +42,7 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 
 from tallystone import bech32
 from tallystone.errors import Invalid, Tampered
+from tallystone.kept import SIGNATURES, Digests
 
 KEY_SIZE = 32
 """Bytes of every symmetric key, seed, hash and MAC."""
@@ -198,7 +199,7 @@ def sign(seed: bytes, message: bytes) -> bytes:
     """Ed25519 signature, 64 bytes, over a `pae`. What this process signed itself, `verify_once` need not check."""
     signer = Signer(seed)
     signature = signer.sign(message)
-    _remember(sha256(pae(signer.public, signature, message)))
+    _seen.add(sha256(pae(signer.public, signature, message)))
     return signature
 
 
@@ -211,8 +212,7 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-_seen: dict[bytes, None] = {}
-_SEEN_LIMIT = 65_536
+_seen = Digests(SIGNATURES)
 
 
 def verify_once(public: bytes, signature: bytes, message: bytes) -> bool:
@@ -226,15 +226,8 @@ def verify_once(public: bytes, signature: bytes, message: bytes) -> bool:
         return True
     if not verify(public, signature, message):
         return False
-    _remember(digest)
+    _seen.add(digest)
     return True
-
-
-def _remember(digest: bytes) -> None:
-    if len(_seen) >= _SEEN_LIMIT:
-        for old in list(_seen)[: _SEEN_LIMIT // 2]:
-            _seen.pop(old, None)
-    _seen[digest] = None
 
 
 def _kem_private(seed: bytes) -> MLKEM768X25519PrivateKey:

@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 
 from tallystone import crypto
 from tallystone.errors import Tampered
+from tallystone.kept import Digests
 
 GOLDEN = Path(__file__).parent / "golden" / "crypto.json"
 SEED = bytes(range(32))
@@ -492,10 +493,11 @@ def test_a_remembered_signature_is_remembered_for_nothing_else() -> None:
 
 
 def test_the_memory_of_signatures_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crypto, "_seen", {})
-    monkeypatch.setattr(crypto, "_SEEN_LIMIT", 4)
+    monkeypatch.setattr(crypto, "_seen", Digests(4))
     public = crypto.signing_public(SEED)
-    for number in range(20):
-        message = bytes([number])
-        assert crypto.verify_once(public, crypto.sign(SEED, message), message)
-    assert 0 < len(crypto._seen) <= 4
+    signed = [(crypto.sign(SEED, bytes([number])), bytes([number])) for number in range(20)]
+    digests = [crypto.sha256(crypto.pae(public, signature, message)) for signature, message in signed]
+    assert 0 < sum(digest in crypto._seen for digest in digests) <= 4
+    for signature, message in signed:
+        assert crypto.verify_once(public, signature, message)
+        assert not crypto.verify_once(public, signature, b"another")

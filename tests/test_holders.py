@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_directory import opened_by
 
-from tallystone.vault import Vault, Workspace, holders
+from tallystone.vault import Vault, Workspace
 
 
 def test_what_an_attach_opens_does_not_grow_with_the_agents_that_hold_the_block(
@@ -42,15 +42,5 @@ def test_the_agents_of_a_block_are_those_with_a_live_grant_whatever_was_kept(
         assert alice.block(block).agent_ids == held
     alice.attach(agents[1], block)
     assert alice.block(block).agent_ids == [*held, agents[1]]
-    cells = b"".join(workspace.holders._cells.values())
+    cells = b"".join(one for one in workspace.recall._kept.values() if isinstance(one, bytes))
     assert cells and not any(agent.encode() in cells for agent in agents)
-
-
-def test_what_is_kept_is_bounded(workspace: Workspace, alice: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holders, "BYTES", 500)
-    agent = alice.create_agent({"name": "a"}).id
-    for number in range(6):
-        block = alice.create_block(label=f"b{number}", value="v").id
-        alice.attach(agent, block)
-        assert alice.block(block).agent_ids == [agent]
-        assert 0 < sum(map(len, workspace.holders._cells.values())) <= 500

@@ -3,15 +3,21 @@ whose token would not."""
 
 from __future__ import annotations
 
+import gc
 import sqlite3
+import tracemalloc
 from contextlib import closing
+from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
-from store_rows import counter, make_store, open_store
+from store_rows import counter, make_store, open_store, sequencer
 from stores import sqlite_only
 
+from tallystone.audit.leaf import key_hash
 from tallystone.errors import NotFound, Tampered
+from tallystone.kept import ENTRY, Digests, Recent
 from tallystone.store._rows import RowCache
 from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
 from tallystone.store.sqlite import SqliteStore
@@ -19,7 +25,7 @@ from tallystone.store.tables import BLOCK, WS
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
-from tallystone.vault.recall import Recall
+from tallystone.vault.recall import Kept, Recall
 from tallystone.vault.rotating import change_keys
 from tallystone.vault.shelves import BLOCKS, find
 
@@ -73,34 +79,38 @@ def test_a_row_that_somebody_edits_is_read_again(tmp_path: Path) -> None:
 
 
 def test_an_answer_from_an_older_view_is_not_kept_once_its_row_has_changed() -> None:
-    cache, place = RowCache(), ("block", KEY)
-    cache.join(10)
-    cache.committed(10, 11, [(BLOCK, KEY, counter(2))])
-    cache.tell(place, counter(1), 10)
-    assert cache.find(place, 11) is None
-    cache.tell(place, counter(2), 11)
-    kept = cache.find(place, 11)
-    assert kept is not None and kept[1] == counter(2)
-    assert cache.find(place, 10) is None  # which may have been another
+    kept, place = RowCache(sequencer()).restart((10, b"a")), ("block", KEY)
+    kept.committed((11, b"b"), [(BLOCK, KEY, counter(2))])
+    kept.tell(place, counter(1), 10)
+    assert kept.find(place, 11) is None
+    kept.tell(place, counter(2), 11)
+    found = kept.find(place, 11)
+    assert found is not None and found[1] == counter(2)
+    assert kept.find(place, 10) is None  # which may have been another
+    kept.followed([(12, b"c")], {("block", key_hash(KEY))})
+    kept.tell(place, counter(2), 11)
+    kept.tell(("block", (WS,), None, False, None, None), [counter(2)], 11)
+    assert not len(kept)
 
 
 def test_what_is_kept_of_rows_has_a_bound() -> None:
-    cache = RowCache(200_000)
-    cache.join(1)
+    kept = RowCache(sequencer(), 200_000).restart((1, b""))
     for number in range(2_000):
-        cache.tell(("version", (WS, b"block", number)), (WS, b"block", number, bytes(1_000)), 1)
-        cache.tell(("version", (WS, number), None, False, None, None), [(WS, number, bytes(500))], 1)
-    kept = [*cache._young.values(), *cache._old.values()]
-    assert len(kept) > 10 and sum(weight for _, _, weight in kept) <= 220_000
-    assert sum(map(len, cache._scans.values())) <= len(kept)
+        kept.tell(("version", (WS, b"block", number)), (WS, b"block", number, bytes(1_000)), 1)
+        kept.tell(("version", (WS, number), None, False, None, None), [(WS, number, bytes(500))], 1)
+        if number == 1_000:
+            kept.followed([(2, b"")], {("block", bytes(32))})
+    weights = [weight for _, _, weight in (*kept.young.values(), *kept._old.values())]
+    assert len(weights) > 10 and sum(weights) <= 220_000
+    scans = [places for table in kept._scans.values() for places in table.values()]
+    assert sum(map(len, scans)) <= len(weights) >= len(kept._names or ())
 
 
 # -- blocks ------------------------------------------------------------------------------------------------------
 
 
 def kept_of(workspace: Workspace) -> list[bytes]:
-    recall = workspace.recall
-    return [kept.sealed for kept in (*recall._young.values(), *recall._old.values())]
+    return [kept.sealed for kept in workspace.recall._kept.values() if isinstance(kept, Kept)]
 
 
 def test_what_is_kept_of_a_block_opens_with_its_readers_root_alone(
@@ -174,12 +184,84 @@ def test_nothing_of_an_erased_block_stays_in_memory(workspace: Workspace, alice:
     assert not kept_of(workspace)
 
 
-def test_what_is_kept_of_blocks_has_a_bound(workspace: Workspace, alice: Vault) -> None:
-    workspace.recall = Recall(60_000)
-    for number in range(30):
-        alice.block(alice.create_block(label=f"oak {number}", value="x" * 1000).id)
-    assert 2 < len(kept_of(workspace)) < 25
-    assert len(alice.blocks()) == 30
+def test_what_is_kept_of_blocks_has_a_bound_and_what_went_is_read_anew(
+    workspace: Workspace, alice: Vault
+) -> None:
+    workspace.recall = Recall(30_000)
+    agent = alice.create_agent({"name": "scout"}).id
+    blocks = {
+        alice.create_block(label=f"oak {number}", value=f"{number} ".ljust(1000)).id: number
+        for number in range(12)
+    }
+    for block in blocks:
+        alice.attach(agent, block)  # whom a block's grants are to is kept within the same bound
+    for _ in range(2):
+        for block, number in blocks.items():
+            found = alice.block(block)
+            assert (found.value.strip(), found.agent_ids) == (str(number), [agent])
+    kept = workspace.recall._kept
+    assert 1 < len(kept_of(workspace)) < 6
+    assert 15_000 < kept.weight <= kept.limit == 30_000
+    assert len(alice.blocks()) == 12
+
+
+def test_the_bytes_that_are_counted_are_those_that_are_taken(workspace: Workspace, alice: Vault) -> None:
+    """By Python's own count: what becomes free when all is forgotten."""
+    blocks = [alice.create_block(label=f"oak {number}", value="x" * 1000).id for number in range(40)]
+    agents = [alice.create_agent({"name": f"agent {number}"}).id for number in range(10)]
+    workspace.recall.clear()
+    workspace.geneses.clear()
+    workspace._identities.clear()
+    tracemalloc.start()
+    try:
+        for block in blocks:
+            alice.block(block)
+        for agent in agents:
+            alice.attach(agent, blocks[0])
+        store = workspace.store
+        assert isinstance(store, SqliteStore)
+        store._rows.forget(store._rows.length)  # which shares rows with what is kept of blocks
+        for name in ("recall._kept", "geneses", "_identities"):
+            kept: Recent[object, object] = attrgetter(name)(workspace)
+            counted = kept.weight
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            kept.clear()
+            gc.collect()
+            taken = before - tracemalloc.get_traced_memory()[0]
+            assert 0.6 < taken / counted < 1.3, (name, taken, counted)
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_was_asked_for_last_stays() -> None:
+    kept: Recent[int, bytes] = Recent(20_000)
+    for number in range(500):
+        kept.put(number, bytes(1_000), 1_000)
+        assert kept.get(0) == bytes(1_000) and kept.weight <= 20_000
+    assert {number for number in range(500) if kept.get(number)} == {0, *range(485, 500)}
+    kept.put(0, bytes(9_000), 9_000)
+    kept.put(0, bytes(3_000), 3_000)
+    assert kept.weight == sum(len(value) + ENTRY for value in kept.values()) <= 20_000
+    kept.put(0, bytes(10_000), 10_000)  # more than half of all
+    assert kept.get(0) is None and len(kept) > 3
+
+
+def test_a_table_of_digests_has_what_was_added_last_and_nothing_else() -> None:
+    digests = [sha256(b"%d" % number).digest() for number in range(3_000)]
+    table = Digests(256)
+    for number, digest in enumerate(digests):
+        assert digest not in table
+        table.add(digest)
+        table.add(digest)
+        assert digest in table
+        assert (
+            digests[max(0, number - 1)] in table
+        )  # two share a place: one more displaces neither of the last
+    assert 200 < sum(digest in table for digest in digests) <= 256
+    assert len(table._table) == 256 * 32
+    table.clear()
+    assert not any(digest in table for digest in digests)
 
 
 def test_a_key_that_was_never_committed_is_not_kept(workspace: Workspace, alice: Vault, bob: Vault) -> None:

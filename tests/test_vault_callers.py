@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -25,7 +28,7 @@ from tallystone.store.tables import PRINCIPAL, TOKEN, WORKSPACE
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.plan import WS
 from tallystone.vault.replies import Repeated
-from tallystone.vault.types import Credentials
+from tallystone.vault.types import Block, Credentials
 
 # -- tokens -----------------------------------------------------------------------------------------------------
 
@@ -252,6 +255,64 @@ def test_a_retried_request_gets_the_first_answer_and_does_nothing_again(
     assert post(1) != first
     assert workspace.purge() > 0
     assert workspace.verify().findings == []
+
+
+def test_of_equal_first_requests_at_once_each_is_done_and_none_twice(
+    workspace: Workspace, tmp_path: Path, alice: Vault, alice_credentials: Credentials
+) -> None:
+    """Thirty agents that create a block with the same default body, through two servers on one store."""
+    others, start, rendered = 30, Barrier(30), []
+
+    def post(number: int, server: Workspace) -> str:
+        vault = server.vault(alice_credentials.token)
+
+        def render(block: Block) -> bytes:
+            rendered.append(number)
+            return block.id.encode()
+
+        start.wait()
+        assert vault.once(b"k" * 32, 0, render) is None
+        return vault.create_block(label="l").id
+
+    with Workspace.open(tmp_path / "data") as second, ThreadPoolExecutor(others) as pool:
+        made = set(pool.map(post, range(others), [workspace, second] * (others // 2)))
+    assert len(made) == others and made == {block.id for block in alice.blocks()}
+    assert len(rendered) == others  # none had to run again
+    assert workspace.vault(alice_credentials.token).once(b"k" * 32, 1, lambda _: b"") in {
+        one.encode() for one in made
+    }
+    assert workspace.verify().findings == []
+
+
+def test_of_a_request_and_its_retry_in_two_processes_one_is_done_whoever_comes_first(
+    workspace: Workspace, alice_credentials: Credentials
+) -> None:
+    def begin(attempt: int) -> Callable[[], str]:
+        vault = workspace.vault(alice_credentials.token)
+        assert vault.once(b"k" * 32, attempt, lambda block: block.id.encode()) is None
+
+        def finish() -> str:
+            try:
+                return vault.create_block(label="l").id
+            except Repeated as repeated:
+                return repeated.answer.decode()
+
+        return finish
+
+    def told(attempt: int) -> str:
+        answer = workspace.vault(alice_credentials.token).once(b"k" * 32, attempt, lambda _: b"")
+        return (answer or b"").decode()
+
+    first, retry = begin(0), begin(1)
+    made = retry()
+    assert first() == made == told(1)  # overtaken: its own retry was done, so it is not
+    another = begin(0)()  # it began after that was answered: another request, which its retry is told of
+    assert another != made and told(1) == another and told(0) == ""
+    now = workspace.clock()
+    workspace.clock = lambda: now + 121
+    first, retry = begin(0), begin(2)
+    assert first() == retry() == told(2)
+    assert len(workspace.vault(alice_credentials.token).blocks()) == 3
 
 
 # -- the log ----------------------------------------------------------------------------------------------------

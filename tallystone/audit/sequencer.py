@@ -9,6 +9,7 @@ from contextlib import suppress
 from hashlib import sha256
 
 from tallystone.audit.checkpoint import Checkpoint, open_checkpoint, origin_of, sign_checkpoint
+from tallystone.audit.following import follow
 from tallystone.audit.leaf import ROWS, Leaf, encode_manifest, key_hash, row_hash
 from tallystone.audit.logkeys import LOG_KEY, keys_in
 from tallystone.audit.merkle import Frontier, leaf_hash
@@ -16,7 +17,7 @@ from tallystone.audit.restored import RESTORE, branch_of
 from tallystone.audit.tree import kept
 from tallystone.crypto import Signer
 from tallystone.errors import Invalid, Tampered
-from tallystone.store.protocol import Event, Put, RowChange, Sequencer
+from tallystone.store.protocol import Event, Followed, Grown, Head, Put, RowChange, Sequencer
 from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, WORKSPACE, WS, Row
 
 _LOG_TABLES = frozenset({LOG_LEAF.name, LOG_MANIFEST.name, LOG_NODE.name, LOG_HEAD.name})
@@ -94,6 +95,14 @@ class LogSequencer(Sequencer):
             _, size, packed, _ = self._written
             assert isinstance(size, int) and isinstance(packed, bytes)  # as `sequence` has put them
             self._seen = size, packed
+
+    def follow(self, before: Head, after: Head, grown: Sequence[Grown]) -> Followed | None:
+        """See `Sequencer.follow`."""
+        return follow(before, after, grown)
+
+    def name(self, key: Row) -> bytes:
+        """See `Sequencer.name`."""
+        return key_hash(key)
 
     def nodes_of(self, leaves: Iterator[Row]) -> Iterator[Put]:
         """See `Sequencer.nodes_of`. Whether the leaves are those that were signed is for the check to say."""

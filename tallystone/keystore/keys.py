@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered, Unauthenticated
@@ -93,12 +94,39 @@ def new_root(pin: bytes) -> Root:
     return Root(crypto.random_bytes(), crypto.random_bytes(), pin)
 
 
+_CARRIED = ("locate", "seal", "own", "recall")
+_CARRIED_TO_ACT = ("act", "sign")
+
+
 class Keys:
     """A principal's keys, as far as its caller's token reaches. Each is derived when first used."""
 
     def __init__(self, principal: str, root: Root) -> None:
         self.principal = principal
         self.root = root
+        self._shelves: dict[str, bytes] = {}
+
+    def carry(self) -> list[Any]:
+        """Both halves of the root, and what most requests derive of them: for whoever seals it, and opens it by `of`.
+        All of it is secret. The root's nest is not in it."""
+        names = _CARRIED + _CARRIED_TO_ACT if self.can_act else _CARRIED
+        shelves = {kind: self.shelf(kind) for kind in ("block", "role")}
+        return [
+            self.root.read,
+            self.root.act,
+            self.root.pin,
+            shelves,
+            *(getattr(self, name) for name in names),
+        ]
+
+    @classmethod
+    def of(cls, principal: str, carried: list[Any], nest: Nest | None) -> Keys:
+        """What `carry` gave, with the nest that the root has."""
+        read, act, pin, shelves, *derived = carried
+        keys = cls(principal, Root(read, act, pin, nest))
+        keys._shelves = shelves
+        keys.__dict__.update(zip(_CARRIED + _CARRIED_TO_ACT, derived, strict=False))
+        return keys
 
     def __repr__(self) -> str:
         return f"Keys({self.principal}, {self.root!r})"
@@ -179,7 +207,10 @@ class Keys:
 
     def shelf(self, kind: str) -> bytes:
         """The id (32 bytes) of this principal's shelf for one kind of thing. Unlinkable to the principal."""
-        return crypto.mac(self.locate, crypto.pae("shelf", kind))
+        known = self._shelves.get(kind)
+        if known is None:
+            known = self._shelves[kind] = crypto.mac(self.locate, crypto.pae("shelf", kind))
+        return known
 
     def locator(self, identity: str) -> bytes:
         """The blinded address (32 bytes) of a thing on this principal's shelf."""

@@ -10,6 +10,7 @@ from tallystone.keystore import codes
 from tallystone.keystore.keys import SCOPES, Root, ShredKeyOf
 
 _PREFIX = "tally"
+_RECALL = crypto.purpose("token/recall")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Token:
     def reply_key(self) -> bytes:
         """Addresses and seals the answers kept for this token's retried requests: no other token replays them."""
         return crypto.derive(self.secret, "token/reply")
+
+    def recall_key(self) -> bytes:
+        """Names and seals what a process keeps of what this token opens (ADR 0040)."""
+        return crypto.derive_for(self.secret, _RECALL)
 
     def opening_key(self) -> bytes:
         """The key of the row that seals the principal's root."""

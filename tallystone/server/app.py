@@ -40,7 +40,7 @@ from tallystone.server.senders import Network, sender
 from tallystone.server.status import Status
 from tallystone.server.threads import Threads
 from tallystone.server.traces import Traces
-from tallystone.vault import Workspace
+from tallystone.vault import Vault, Workspace
 from tallystone.vault.awaiting import Owed, no_witness, owing, too_late
 
 MAX_BODY = 10 * 1024 * 1024
@@ -293,9 +293,15 @@ class App:
     ) -> Answer | Later:
         """In a thread or a fiber: open the caller's vault, run the route."""
         try:
-            vault = self._workspace.vault(token)
+            visit = self._workspace.visit(token)
         except Unauthenticated as error:
             raise _Stranger(error) from None
+        with visit as caller:
+            return self._served(Vault(caller), found, request, body, retry)
+
+    def _served(
+        self, vault: Vault, found: Match, request: Request, body: bytes, retry: Retry | None
+    ) -> Answer | Later:
         request.leaves = vault.leaves
         if self._rates is not None and (wait := self._rates.wait(vault.principal_id)):
             raise rate_limited(wait)

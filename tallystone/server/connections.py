@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tallystone.server import errors
+from tallystone.server.http1 import Http1
 
 QUEUE = 2048
 """Connections that wait to be accepted."""
@@ -32,6 +32,24 @@ SPARE = 256
 """Connections beyond the bound that are told why they are not served. Those beyond are cut off."""
 
 
+def event_loop() -> str:
+    """What runs the server, as uvicorn calls it: uvloop where it is installed, else Python's own."""
+    try:
+        import uvloop  # noqa: F401  # whether it is there is all that is asked
+    except ImportError:
+        return "asyncio"
+    return "uvloop"
+
+
+def backlog(loop: str, *, shared: bool) -> int:
+    """What to give uvicorn for a listening socket, which several processes may share.
+
+    asyncio also takes it for how many connections are accepted at a time: one process that takes all that wait leaves
+    the others idle. uvloop accepts them one by one, and would make the queue that all share as short as is said here.
+    """
+    return 1 if shared and loop == "asyncio" else QUEUE
+
+
 class Connection(Protocol):
     """What is looked at of uvicorn's connections."""
 
@@ -40,10 +58,10 @@ class Connection(Protocol):
     timeout_keep_alive_task: asyncio.TimerHandle | None
 
 
-def bounded(most: int) -> type[H11Protocol]:
-    """uvicorn's connections, of which at most so many are served at once."""
+def bounded(most: int) -> type[Http1]:
+    """Connections of which at most so many are served at once."""
 
-    class Bounded(H11Protocol):
+    class Bounded(Http1):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrower, as uvicorn's own
             super().connection_made(transport)
             if len(self.connections) > most:

@@ -44,6 +44,16 @@ class Refusal(TallystoneError):
         self.headers = dict(headers or {})
 
 
+def bad_request() -> Refusal:
+    """400: the bytes are no request, or one that two servers could understand in two ways."""
+    return Refusal(
+        400,
+        "bad_request",
+        "this is no valid HTTP/1.1 request",
+        hint="the connection is closed; check what writes the request",
+    )
+
+
 def unknown_path() -> Refusal:
     """404: no route has this path."""
     return Refusal(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tallystone.errors import Invalid
 from tallystone.server.app import App
-from tallystone.server.connections import HEAD_SECONDS, QUEUE, allow_files
+from tallystone.server.connections import HEAD_SECONDS, QUEUE, allow_files, event_loop
 
 if TYPE_CHECKING:
     from tallystone.server.settings import Settings
@@ -37,7 +37,16 @@ def serve(app: App, settings: Settings, bound: socket.socket, lifeline: int | No
     """Serve until SIGINT or SIGTERM, or until `lifeline` can be read; see `server.run`."""
     logging.getLogger("_granian").setLevel(logging.CRITICAL)  # its lines may quote what a client sent
     allow_files(settings.connections + settings.listeners + 512)
-    asyncio.run(_serve(app, settings, bound, lifeline))
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        runner.run(_serve(app, settings, bound, lifeline))
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if event_loop() == "asyncio":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
 
 
 async def _serve(app: App, settings: Settings, bound: socket.socket, lifeline: int | None) -> None:

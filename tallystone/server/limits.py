@@ -42,13 +42,23 @@ class Gone(Exception):
 def check_head(raw_path: bytes, query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
     """Raises `Refusal` for a path (414) or headers (431) beyond the bounds."""
     if len(raw_path) + len(query) > MAX_TARGET:
-        raise Refusal(
-            414, "target_too_long", f"path and query are longer than {MAX_TARGET} bytes", hint="shorten them"
-        )
+        raise target_too_long()
     if sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS:
-        raise Refusal(
-            431, "headers_too_large", f"the headers are larger than {MAX_HEADERS} bytes", hint="send fewer"
-        )
+        raise headers_too_large()
+
+
+def target_too_long() -> Refusal:
+    """414: path and query are longer than the bound."""
+    return Refusal(
+        414, "target_too_long", f"path and query are longer than {MAX_TARGET} bytes", hint="shorten them"
+    )
+
+
+def headers_too_large() -> Refusal:
+    """431: the headers are larger than the bound."""
+    return Refusal(
+        431, "headers_too_large", f"the headers are larger than {MAX_HEADERS} bytes", hint="send fewer"
+    )
 
 
 async def read_body(

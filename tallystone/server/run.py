@@ -25,9 +25,8 @@ from tallystone.letta.model_layer import ModelLayer
 from tallystone.server import http_granian
 from tallystone.server.app import App
 from tallystone.server.auth import Turnstile
-from tallystone.server.connections import QUEUE, Sweep, allow_files, bounded
+from tallystone.server.connections import QUEUE, Sweep, allow_files, backlog, bounded, event_loop
 from tallystone.server.duty import housekeeping, on_duty
-from tallystone.server.limits import MAX_HEADERS, MAX_TARGET
 from tallystone.server.logs import configure
 from tallystone.server.metrics import Metrics, Readers, prepare
 from tallystone.server.models import model_config
@@ -275,23 +274,21 @@ def _application(
 
 
 def _uvicorn(app: App, settings: Settings, lifeline: int | None = None) -> _Server:
-    tls = certificate(settings)
+    tls, loop = certificate(settings), event_loop()
     config = uvicorn.Config(
         app,
         http=bounded(settings.connections),
         ws="none",
-        loop="asyncio",
+        loop=loop,
         interface="asgi3",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=2 * (MAX_HEADERS + MAX_TARGET),
         timeout_graceful_shutdown=settings.grace,
         timeout_keep_alive=75,
-        # Also how many connections are accepted at a time: one that takes all that wait leaves the others idle.
-        backlog=QUEUE if lifeline is None else 1,
+        backlog=backlog(loop, shared=lifeline is not None),
         ssl_context_factory=None if tls is None else lambda *_: tls.context,
     )
     allow_files(settings.connections + settings.listeners + 512)

@@ -1,83 +1,81 @@
 """Rows that a process has read before, kept so that a view need not ask the database for them again.
 
-Every commit makes the log longer, so the log's length names a state of the database. The cache is exact for one
-length: it takes over what this process commits, row by row, and forgets everything when the log has grown by anybody
-else's doing. A view asks for the length it was opened at, and gets a row only if that has not changed since; so an
-answer from here is the one that the view itself would have given. Kept are rows as they lie in the database: no key
-that opens one, and nothing that was opened.
+Every commit makes the log longer, so the log's head names a state of the database. What is kept is exact for one head.
+It takes over what this process commits, row by row; what others have committed is read from the log, which names the
+rows that each commit changed: those are forgotten, and everything if the log does not lead from the one head to the
+other. A view says at which head it was opened, and takes a kept row only if that has not changed since; so an answer
+from here is the one that the view itself would have given. Kept are rows as they lie in the database: no key that opens
+one, and nothing that was opened (ADR 0031, 0041).
 
-    length   0 … 41        42 (we write row a)     43 (a read: a leaf, no rows)    44 (somebody else)
-    a        since 12 →    since 42                                                forgotten
-    b        since 12                                                              forgotten
+    leaves   0 … 41        42 (we write row a)     43 (a read: a leaf, no rows)    44 (somebody else writes a)
+    a        since 12 →    since 42                since 42                        forgotten
+    b        since 12      since 12                since 12                        since 12
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Any
 
-from tallystone.store.protocol import RowChange
+from tallystone.kept import ROWS
+from tallystone.store.protocol import Grown, Head, RowChange, Sequencer
 from tallystone.store.tables import Row
 
-BYTES = 12 * 1024 * 1024
-"""Of memory that the kept rows may take, about: half for those that were asked for lately, half for those before."""
 LARGEST = 128 * 1024
 """Bytes of a row, or of the rows of one scan, beyond which it is not kept."""
+FAR = 256
+"""Leaves of others that are read at most to learn what changed; beyond that, everything is forgotten."""
 _OVERHEAD = 250
-_REMEMBERED_COMMITS = 256
+_REMEMBERED = 256
 _MANY = 1024
 
 Place = tuple[Any, ...]
 """What is asked for: (table, key), or (table, prefix, order, after, limit) of a scan."""
-_Entry = tuple[int, Any, int]
+Entry = tuple[int, Any, int]
 """Since which length of the log this is the answer, the answer, how many bytes it takes."""
+_Name = tuple[str, bytes]
 
 
-class RowCache:
-    """Rows and scans, each with the length of the log since which it is so. Safe to use from several threads."""
+class Kept:
+    """Rows and scans of one log, each with the length since which it is so. Safe to use from several threads."""
 
-    def __init__(self, limit: int = BYTES) -> None:
-        self.committing = Lock()
-        """Held by whoever commits, until the cache knows of it."""
-        self.length = -1
-        """Of the log, where the cache is exact. -1: nothing is known."""
-        self._limit = limit // 2
+    def __init__(self, head: Head, limit: int, name: Callable[[Row], bytes], born: float = 0.0) -> None:
+        self.head = head
+        """Where what is kept is exact."""
+        self.mark = 0
+        """For the store to note up to where in its database it has seen everything."""
+        self.born = born
+        self.young: dict[Place, Entry] = {}
+        """What was asked for lately. Look here first: an entry holds at its length and all later ones."""
+        self._limit = limit // 2  # for those that were asked for lately; as much for those before
         self._lock = Lock()
-        self._young: dict[Place, _Entry] = {}
-        self._old: dict[Place, _Entry] = {}
+        self._old: dict[Place, Entry] = {}
         self._weight = 0
-        self._scans: dict[Place, set[Place]] = {}
-        self._changed: deque[tuple[int, frozenset[Place]]] = deque()
-        self._forgotten = -1  # up to this length we do not know any more which rows changed
+        self._scans: dict[str, dict[Place, set[Place]]] = {}
+        self._heads = {head[0]: head[1]}  # that were passed lately
+        self._changed: deque[tuple[int, frozenset[Place], frozenset[_Name]]] = deque()
+        self._forgotten = head[0]  # up to this length we do not know any more which rows changed
+        self._name = name
+        self._names: dict[_Name, Place] | None = None  # of every row, once somebody else has changed some
 
-    def __repr__(self) -> str:
-        return f"RowCache({len(self._young) + len(self._old)} answers at {self.length})"
+    def __len__(self) -> int:
+        return len(self.young) + len(self._old)
 
-    def join(self, length: int) -> None:
-        """Before a view at this length of the log asks. If somebody else has made the log longer, all is forgotten."""
-        if length > self.length:
-            with self.committing:  # ours may be durable, and not told yet
-                if length > self.length:
-                    self.forget(length)
+    def passed(self, head: Head) -> bool:
+        """Whether the log has had this head, as far as it is remembered."""
+        return self._heads.get(head[0]) == head[1]
 
-    def forget(self, length: int) -> None:
-        """Start anew at this length of the log."""
-        with self._lock:
-            self._young, self._old, self._weight = {}, {}, 0
-            self._scans.clear()
-            self._changed.clear()
-            self._forgotten = self.length = length
-
-    def find(self, place: Place, length: int) -> _Entry | None:
+    def find(self, place: Place, length: int) -> Entry | None:
         """The answer that holds at this length, if it is known; it stands second in what is returned."""
-        entry = self._young.get(place)
+        entry = self.young.get(place)
         if entry is None:
             entry = self._old.get(place)
             if entry is None:
                 return None
-            self._keep(place, entry)
+            self._renew(place, entry)
         return entry if entry[0] <= length else None
 
     def tell(self, place: Place, answer: Row | list[Row] | None, length: int) -> None:
@@ -85,73 +83,180 @@ class RowCache:
         weight = _OVERHEAD
         rows = (answer,) if isinstance(answer, tuple) else answer or ()
         for row in rows:
-            weight += sum(len(cell) + 40 for cell in row if isinstance(cell, (bytes, str))) + 100
+            weight += _weight(row)
         if weight > LARGEST:
             return
-        touched = (place[0], place[1])
+        touched, scan = (place[0], place[1]), len(place) > 2
+        name = (place[0], self._name(place[1])) if self._names is not None and not scan else None
         with self._lock:
-            if length < self._forgotten or length > self.length:
+            if length < self._forgotten or length > self.head[0]:
                 return
-            for since, places in reversed(self._changed):
+            for since, places, names in reversed(self._changed):
                 if since <= length:
                     break
-                if touched in places:
+                if touched in places or (names and self._concerns(names, place)):
                     return
-            if len(place) > 2:
-                self._scans.setdefault(touched, set()).add(place)
+            if scan:
+                self._scans.setdefault(place[0], {}).setdefault(touched, set()).add(place)
+            elif self._names is not None:
+                self._names[name or (place[0], self._name(place[1]))] = place
             self._insert(place, (length, answer, weight))
 
-    def committed(self, before: int, length: int, changes: Iterable[RowChange]) -> None:
-        """Take over what this process has committed: the log grew from `before`, and these rows changed."""
-        if before != self.length:
-            self.forget(length)
-            return
+    def _concerns(self, names: frozenset[_Name], place: Place) -> bool:
+        if len(place) > 2:
+            return any(table == place[0] for table, _ in names)
+        return (place[0], self._name(place[1])) in names
+
+    def committed(self, head: Head, changes: Iterable[RowChange]) -> None:
+        """Take over what this process has committed: the log has this head now, and these rows changed."""
         changes = list(changes)
+        length = head[0]
         with self._lock:
-            self.length = length
+            self._advance([head])
             if not changes:
                 return
             if len(changes) > _MANY:
-                self._young, self._old, self._weight = {}, {}, 0
-                self._scans.clear()
-                self._changed.clear()
-                self._forgotten = length
+                self._drop_all()
                 return
             places: set[Place] = set()
             for table, key, row in changes:
                 place = (table.name, key)
+                scans = self._scans.get(table.name)
                 for cut in range(len(key) + 1):
                     prefix = (table.name, key[:cut])
                     places.add(prefix)
-                    for scan in self._scans.pop(prefix, ()):
+                    for scan in scans.pop(prefix, ()) if scans else ():
                         self._drop(scan)
                 if self._drop(place):
-                    weight = _OVERHEAD + sum(len(c) + 40 for c in row or () if isinstance(c, (bytes, str)))
+                    weight = _OVERHEAD + _weight(row or ())
                     if weight <= LARGEST:
                         self._insert(place, (length, row, weight))
-            self._changed.append((length, frozenset(places)))
-            if len(self._changed) > _REMEMBERED_COMMITS:
-                self._forgotten = max(self._forgotten, self._changed.popleft()[0])
+            self._remember(length, frozenset(places), frozenset())
 
-    def _keep(self, place: Place, entry: _Entry) -> None:
+    def followed(self, heads: list[Head], changed: set[_Name]) -> None:
+        """Others have committed: the log has passed these heads, and these rows are not what they were."""
+        with self._lock:
+            self._advance(heads)
+            if not changed:
+                return
+            if len(changed) > _MANY or (self._names is None and len(self) > _MANY):
+                self._drop_all()
+            if self._names is None:
+                rows = [place for place in (*self.young, *self._old) if len(place) == 2]
+                self._names = {(place[0], self._name(place[1])): place for place in rows}
+            for name in changed:
+                place = self._names.pop(name, None)
+                if place is not None:
+                    self._drop(place)
+                # The key of a row is not known, so any scan of its table may have another answer.
+                for scans in self._scans.pop(name[0], {}).values():
+                    for scan in scans:
+                        self._drop(scan)
+            self._remember(heads[-1][0], frozenset(), frozenset(changed))
+
+    def _advance(self, heads: list[Head]) -> None:
+        self._heads.update(heads)
+        for size in list(self._heads)[: max(len(self._heads) - _REMEMBERED, 0)]:
+            del self._heads[size]
+        self.head = heads[-1]
+
+    def _remember(self, length: int, places: frozenset[Place], names: frozenset[_Name]) -> None:
+        self._changed.append((length, places, names))
+        if len(self._changed) > _REMEMBERED:
+            self._forgotten = max(self._forgotten, self._changed.popleft()[0])
+
+    def _renew(self, place: Place, entry: Entry) -> None:
         """Count an old answer among the young ones, if it still is the answer."""
         with self._lock:
-            if self._old.get(place) is entry:
+            if self._old.get(place) is entry and place not in self.young:
                 self._insert(place, entry)
 
-    def _insert(self, place: Place, entry: _Entry) -> None:
-        before = self._young.get(place)
+    def _insert(self, place: Place, entry: Entry) -> None:
+        before = self.young.get(place)
         self._weight += entry[2] - (before[2] if before is not None else 0)
-        self._young[place] = entry
+        self.young[place] = entry
         if self._weight > self._limit:
-            self._old, self._young, self._weight = self._young, {}, 0
-            # Scans are found by their prefix to be dropped: those that are gone need not be.
-            self._scans = {
-                prefix: left for prefix, scans in self._scans.items() if (left := scans & self._old.keys())
-            }
+            self._old, self.young, self._weight = self.young, {}, 0
+            # Scans and rows are found by their names to be dropped: those that are gone need not be.
+            there = self._old.keys()
+            for table, scans in self._scans.items():
+                self._scans[table] = {
+                    prefix: left for prefix, places in scans.items() if (left := places & there)
+                }
+            if self._names is not None:
+                self._names = {name: one for name, one in self._names.items() if one in there}
 
     def _drop(self, place: Place) -> bool:
-        young, old = self._young.pop(place, None), self._old.pop(place, None)
+        young, old = self.young.pop(place, None), self._old.pop(place, None)
         if young is not None:
             self._weight -= young[2]
         return young is not None or old is not None
+
+    def _drop_all(self) -> None:
+        self.young, self._old, self._weight = {}, {}, 0
+        self._scans.clear()
+        self._changed.clear()
+        self._forgotten = self.head[0]
+        if self._names is not None:
+            self._names = {}
+
+
+def _weight(row: Row) -> int:
+    return sum(len(cell) + 40 for cell in row if isinstance(cell, (bytes, str))) + 100
+
+
+class RowCache:
+    """What a store keeps for its views and its writer. `kept` is one log's; after a rollback or an edit past the log it
+    is another, and views that are still open go on with what was theirs."""
+
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        limit: int = ROWS,
+        *,
+        age: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`age`: seconds after which nothing is kept across a commit of others."""
+        self.committing = Lock()
+        """Held by whoever commits, until the cache knows of it."""
+        self._sequencer = sequencer
+        self._limit = limit
+        self._age = age
+        self._clock = clock
+        self.kept = self._new((-1, b""))
+
+    def __repr__(self) -> str:
+        return f"RowCache({len(self.kept)} answers at {self.kept.head[0]})"
+
+    def restart(self, head: Head = (-1, b"")) -> Kept:
+        """Forget everything, and begin anew at this head; without one, nothing is kept until a view brings one."""
+        kept = self.kept = self._new(head)
+        return kept
+
+    def _new(self, head: Head) -> Kept:
+        return Kept(head, self._limit, self._sequencer.name, self._clock())
+
+    def follow(self, head: Head, read: Callable[[int], Sequence[Grown]]) -> Kept:
+        """What is kept, at this head: somebody has made the log longer, or it is another log. `read` gives the leaves
+        from a number on, at least `FAR` and one more if there are. To be called with `committing` held."""
+        kept = self.kept
+        if kept.head == head or (head[0] < kept.head[0] and kept.passed(head)):
+            return kept
+        begun = kept.head[0]
+        if 0 <= begun < head[0] <= begun + FAR and self._clock() - kept.born <= self._age:
+            found = self._sequencer.follow(kept.head, head, read(begun))
+            if found is not None:
+                kept.followed(*found)
+                return kept
+        return self.restart(head)
+
+    def committed(self, before: Head | None, head: Head, changes: Iterable[RowChange]) -> Kept:
+        """This process has committed: the log has grown from one head to another, and these rows changed. To be called
+        with `committing` held."""
+        kept = self.kept
+        if kept.head == before:
+            kept.committed(head, changes)
+        elif kept.head != head and not kept.passed(head):  # else a view has followed it already
+            kept = self.restart(head)
+        return kept

@@ -22,6 +22,9 @@ __all__ = [
     "Delete",
     "Event",
     "Expect",
+    "Followed",
+    "Grown",
+    "Head",
     "Put",
     "Row",
     "RowChange",
@@ -68,6 +71,13 @@ class Event:
 Change: TypeAlias = Put | Delete
 RowChange: TypeAlias = tuple[Table, Row, Row | None]
 """What a change did: the table, the full key, and the row now there (None: none)."""
+
+Head: TypeAlias = tuple[int, bytes]
+"""Which state of the log this is: how many leaves it has, and the frontier, which is over all of them."""
+Grown: TypeAlias = tuple[Cell, Cell, Cell]
+"""A leaf that was added: its number, the leaf, and the manifest beside it or None."""
+Followed: TypeAlias = tuple[list[Head], set[tuple[str, bytes]]]
+"""The heads that a log has passed, and the rows that changed meanwhile: table, and the key's name."""
 
 
 @dataclass(slots=True)
@@ -129,6 +139,16 @@ class Sequencer(Protocol):
 
     def durable(self) -> None:
         """What was composed last is durable: a head without it is a rollback from now on."""
+        ...
+
+    def follow(self, before: Head, after: Head, grown: Sequence[Grown]) -> Followed | None:
+        """What has happened between two heads of the log, by the leaves that there are between. None if these leaves
+        do not make one of the other, or do not say which rows they changed.
+        """
+        ...
+
+    def name(self, key: Row) -> bytes:
+        """What `follow` calls the row with this full key of its table."""
         ...
 
     def nodes_of(self, leaves: Iterator[Row]) -> Iterator[Put]:

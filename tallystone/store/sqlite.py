@@ -21,21 +21,24 @@ from tallystone.errors import StoreError, Tampered
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
 from tallystone.store._file import prepare_file
-from tallystone.store._rows import RowCache
+from tallystone.store._rows import Kept, RowCache
 from tallystone.store._schema import NODES_SINCE, migrate, migrations, newer_format
 from tallystone.store._scrub import empty_wal
 from tallystone.store._settling import conflict, settle
-from tallystone.store._snapshot import Reader, SqliteSnapshot
+from tallystone.store._snapshot import Reader, SqliteSnapshot, grown
 from tallystone.store._statements import STATEMENTS, put_statement
-from tallystone.store.protocol import Batch, CommitObserver, Sequencer
+from tallystone.store.protocol import Batch, CommitObserver, Head, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
 
 BUSY_SECONDS = 10.0
 """How long we wait for another process before `StoreError` with code `busy`."""
 
+AGE = 2.0
+"""Seconds after which nothing that was read is kept across a commit of another process: an edit of the file might hide
+behind such commits, whose number SQLite does not tell."""
+
 _IDLE_READERS = 64  # more than a server has threads: opening one costs a hundred reads
 _FETCH = 256
-_SIZE = LOG_HEAD.all_columns.index("size")
 _GET_HEAD = STATEMENTS[LOG_HEAD.name].get
 _GET_LEAF = STATEMENTS[LOG_LEAF.name].get
 
@@ -67,7 +70,7 @@ class SqliteStore:
         self._pid = os.getpid()
         self._closed = False
         self._readers: deque[Reader] = deque()
-        self._rows = RowCache()
+        self._rows = RowCache(sequencer, age=AGE)
         self._written: tuple[int, int] | None = (
             None  # the log's length, and SQLite's count of others' changes
         )
@@ -244,10 +247,12 @@ class SqliteStore:
             connection = self._writer = self._connect()
         execute = connection.execute
         execute("BEGIN IMMEDIATE")
-        head: Row | None = execute(_GET_HEAD, (WS,)).fetchone()
-        size = 0 if head is None else head[_SIZE]
-        assert isinstance(size, int)
-        if self._is_edited(execute, size):
+        row: Row | None = execute(_GET_HEAD, (WS,)).fetchone()
+        head: Head | None = None if row is None else _state(row)
+        size = 0 if head is None else head[0]
+        edited, alone = self._look(execute, size)
+        kept = self._follow(connection, head)
+        if edited:
             for ticket in group:
                 ticket.error = conflict() if ticket.batch.expects else None
             group = [ticket for ticket in group if ticket.error is None]
@@ -258,11 +263,11 @@ class SqliteStore:
             )
         # Settled in memory first, then every row is written once, many to a statement: each statement gives up the
         # interpreter lock, and getting it back among busy threads costs more than the statement.
-        events, changes = settle(group, size, partial(self._find, execute, size))
+        events, changes = settle(group, size, partial(self._find, execute, kept, size, alone))
         if not events and not changes:
             execute("ROLLBACK")
             return
-        log = self._sequencer.sequence(head, events, changes)
+        log = self._sequencer.sequence(row, events, changes)
         puts: dict[str, list[Row]] = {}
         for table, key, row in changes:
             if row is None:
@@ -273,34 +278,49 @@ class SqliteStore:
             puts.setdefault(put.table.name, []).append(put.row)
         for name, rows in puts.items():
             _put_all(execute, name, rows)
-        length = next((put.row[_SIZE] for put in log if put.table is LOG_HEAD), size)
+        after = next(_state(put.row) for put in log if put.table is LOG_HEAD)
         with self._rows.committing:
             execute("COMMIT")
             self._sequencer.durable()
-            self._rows.committed(size, length, changes)
+            self._rows.committed(head, after, changes)
             if self._written is not None:
-                self._written = length, self._written[1]
+                self._written = after[0], self._written[1]
 
-    def _is_edited(self, execute: _Execute, size: int) -> bool:
-        """Whether rows have changed since this writer last wrote, and the log does not tell of it: then somebody edits
-        the file, and what was read before is no answer any more."""
+    def _look(self, execute: _Execute, size: int) -> tuple[bool, bool]:
+        """(whether rows have changed since this writer last wrote, and the log does not tell of it: then somebody edits
+        the file, and what was read before is no answer any more; whether nobody else has written since)."""
         (edits,) = execute("PRAGMA data_version", ()).fetchone()
-        if (
-            self._written is None or edits != self._written[1]
-        ):  # another process wrote, perhaps a later version
+        alone = self._written is not None and edits == self._written[1]
+        if not alone:  # another process wrote, perhaps a later version
             (number,) = execute("SELECT max(number) FROM schema_version", ()).fetchone()
             if number > max(migrations()):
                 raise newer_format(number)
-        edited = self._written is not None and edits != self._written[1] and size == self._written[0]
+        edited = self._written is not None and not alone and size == self._written[0]
         if edited:
-            self._rows.forget(size)
+            self._rows.restart()
         self._written = size, edits
-        return edited
+        return edited, alone
 
-    def _find(self, execute: _Execute, size: int, table: Table, key: Row) -> Row | None:
-        """A row as it is, for a writer: nobody else changes it meanwhile."""
-        kept = self._rows.find((table.name, key), size) if size == self._rows.length else None
-        row: Row | None = kept[1] if kept is not None else execute(STATEMENTS[table.name].get, key).fetchone()
+    def _follow(self, connection: sqlite3.Connection, head: Head | None) -> Kept:
+        """What was read before, at the head that this commit goes on from."""
+        kept = self._rows.kept
+        if kept.head != head:
+            with self._rows.committing:
+                kept = self._rows.follow(head or (0, b""), partial(grown, connection))
+        return kept
+
+    def _find(
+        self, execute: _Execute, kept: Kept, size: int, alone: bool, table: Table, key: Row
+    ) -> Row | None:
+        """A row as it is, for a writer: nobody else changes it meanwhile. If others have written since we did, an edit
+        may hide among what they wrote: then the file is asked, and what does not agree with it is forgotten."""
+        found = kept.find((table.name, key), size) if kept.head[0] == size else None
+        if found is not None and alone:
+            row: Row | None = found[1]
+            return row
+        row = execute(STATEMENTS[table.name].get, key).fetchone()
+        if found is not None and found[1] != row:
+            self._rows.restart()
         return row
 
     def _roll_back(self) -> None:
@@ -314,6 +334,12 @@ class SqliteStore:
             # The next write begins with a new connection; SQLite drops the transaction with this one.
             self._writer = self._written = None
             connection.close()
+
+
+def _state(row: Row) -> Head:
+    _, size, packed, _ = row
+    assert isinstance(size, int) and isinstance(packed, bytes)
+    return size, packed
 
 
 def _put_all(execute: _Execute, name: str, rows: list[Row]) -> None:

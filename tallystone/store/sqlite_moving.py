@@ -16,7 +16,6 @@ from urllib.parse import quote
 from tallystone.errors import StoreError
 from tallystone.store._failure import translate
 from tallystone.store._file import prepare_file
-from tallystone.store._rows import RowCache
 from tallystone.store._schema import (
     UNFINISHED,
     check_current,
@@ -81,7 +80,7 @@ class SqliteSource:
 
     def snapshot(self) -> SqliteSnapshot:
         """See `Source.snapshot`."""
-        return SqliteSnapshot(self._take_reader, self._return_reader, RowCache())
+        return SqliteSnapshot(self._take_reader, self._return_reader, None)
 
     def count(self) -> int:
         """See `Source.count`."""
@@ -172,7 +171,7 @@ class SqliteTarget:
 
     def snapshot(self) -> SqliteSnapshot:
         """See `Target.snapshot`."""
-        return _CopySnapshot(self._take_reader, self._return_reader, RowCache())
+        return _CopySnapshot(self._take_reader, self._return_reader, None)
 
     def append(self, table: Table, rows: list[Row]) -> None:
         """See `Target.append`."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tallystone import crypto, policy
+from tallystone import policy
 from tallystone.errors import (
     Conflict,
     Denied,
@@ -24,14 +24,14 @@ from tallystone.errors import (
     Unauthenticated,
     Unwitnessed,
 )
-from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
+from tallystone.keystore import Identity, Keys, Token, open_seed
 from tallystone.statements import Signed, issue
 from tallystone.store.protocol import Row
-from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, SHELF, TOKEN
+from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, TOKEN
 from tallystone.vault.audit_levels import must_wait
 from tallystone.vault.awaiting import must_be_cosigned
 from tallystone.vault.events import seal_event
-from tallystone.vault.plan import WS, Plan
+from tallystone.vault.plan import WS, Plan, View
 from tallystone.vault.replies import Repeated, Reply
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ class Caller:
         self.token: Token | None = None  # of whoever came by one: a new root is sealed in it
         self.progress: Callable[[int, int], None] | None = None  # told how far a long change of keys is
         self._generation: int | None = None  # which of the principal's roots these keys are of
+        self.views: list[
+            View
+        ] = []  # that in which the token was looked at, for the first operation of a request
 
     def __repr__(self) -> str:
         return f"Caller({self.id})"
@@ -115,6 +118,7 @@ class Caller:
         agent = Caller(self.workspace, keys, self._token_row, self.reply_key, under=self)
         agent.reply = self.reply
         agent.leaves = self.leaves
+        agent.views = self.views
         return agent
 
     def twin(self) -> Caller:
@@ -164,8 +168,7 @@ class Caller:
         with guard:
             for _ in range(ATTEMPTS):
                 try:
-                    with self.workspace.store.snapshot() as snapshot:
-                        plan = Plan(snapshot, self.workspace.recall.find)
+                    with self._view(fresh=lock is not None) as plan:
                         self.check(plan)
                         if reply is not None:
                             known = reply.find(plan, self.workspace.now())
@@ -188,6 +191,16 @@ class Caller:
                     self.workspace.shred(plan)
                     return result, witnessed
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
+
+    def _view(self, *, fresh: bool) -> View:
+        """That of the request, for its first operation, and for each other a new one. `fresh`: who has waited for
+        others since then looks at what they left."""
+        view = self.views.pop() if self.views else None
+        if view is not None and not fresh:
+            return view
+        if view is not None:
+            view.close()
+        return View(self.workspace.store.snapshot(), self.workspace.recall.find)
 
     def _again(
         self, error: TallystoneError, plan: Plan | None, collected: set[tuple[str, bytes]], *, audit: bool
@@ -219,7 +232,7 @@ class Caller:
     def check(self, plan: Plan) -> None:
         """What must hold at the moment of the commit: the token, and the standing of everyone it acts for."""
         row = plan.need(TOKEN, self.kid)
-        if row is not None and row != self._token_row:
+        if row is not None and row is not self._token_row and row != self._token_row:
             raise _renewed(self.id)
         if row is None:
             raise Unauthenticated("the token was revoked", hint="ask its owner for a new one", code="revoked")
@@ -233,6 +246,9 @@ class Caller:
     def standing(self, plan: Plan) -> Identity:
         """This principal's identity, held to be the current one by the commit, as is its sponsor's if it is an agent.
         Raises `Unauthenticated` unless both are active."""
+        known = plan.standing.get(self)
+        if known is not None and not plan.changes:
+            return known
         identity = self.current(plan, self.id)
         if not identity.active:
             raise _inactive(self.id, identity)
@@ -241,6 +257,7 @@ class Caller:
             sponsor = self.current(plan, identity.record.sponsor)
             if not sponsor.active:
                 raise _inactive(f"the sponsor of {self.id}", sponsor)
+        plan.standing[self] = identity
         return identity
 
     def _check_root(self, plan: Plan, identity: Identity) -> None:
@@ -360,40 +377,3 @@ def _inactive(who: str, identity: Identity) -> Unauthenticated:
     return Unauthenticated(
         f"{who} is {identity.record.status}", hint="ask whoever sponsors it", code="inactive"
     )
-
-
-def authenticate(workspace: Workspace, token: Token) -> Caller:
-    """The caller that a token opens. Raises `Unauthenticated`, alike for unknown, wrong, revoked and expired ones."""
-    with workspace.store.snapshot() as snapshot:
-        plan = Plan(snapshot)
-        row = plan.get(TOKEN, token.kid)
-        # The same work whether or not the row exists, so that time says nothing about which kids do.
-        stored = bytes(row[6]) if row else bytes(32)
-        known = crypto.equal(token.verifier, stored) and row is not None
-        expires = row[5] if row else None
-        if not known or row is None or (isinstance(expires, int) and workspace.now() >= expires):
-            raise Unauthenticated(
-                "this token opens nothing here",
-                hint="it may be mistyped, revoked, expired, or of another server",
-            )
-        principal, scope, created = str(row[2]), str(row[3]), int(row[4])
-        root = open_root(token, bytes(row[7]), principal, scope, created, expires, workspace.shreds.get)
-        keys = Keys(principal, root)
-        if keys.can_act:
-            # A root is the principal's if it opens the principal's seed: else whoever inserts rows could make a token
-            # that is recognised as anybody, though it opens nothing of theirs.
-            identity = plan.get(IDENTITY, principal)
-            if identity is None:
-                raise Tampered("a principal's keys are not there")
-            # Each of the two opens under one key only: that this one did is remembered by their hash.
-            mark = crypto.sha256(crypto.pae("seed", principal, bytes(row[7]), bytes(identity[2])))
-            if mark not in workspace.trusted:
-                open_seed(keys, "sign", bytes(identity[2]))
-                workspace.trust(mark)
-        caller = Caller(workspace, keys, row, token.reply_key)
-        caller.token = token
-        workspace.check_record(plan, root.pin)
-        caller.standing(plan)
-        caller.has_mail = bool(snapshot.scan(INBOX, (WS, principal), limit=1))
-        caller.has_roles = bool(snapshot.scan(SHELF, (WS, keys.shelf("role")), limit=1))  # `shelves.ROLES`
-        return caller

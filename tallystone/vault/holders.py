@@ -3,7 +3,8 @@
 Each grant's recipient lies sealed in a row of its own. So a process keeps, for each block, {leaf digest: recipient},
 sealed under a key that follows from the block's own: between requests it can open none of it (design §6), and who opens
 the block by keys of its own reads one ciphertext, and the rows of the grants that are new. The policy's root fixes the
-leaves, and a leaf its recipient: what was kept for a leaf holds for as long as that is live.
+leaves, and a leaf its recipient: what was kept for a leaf holds for as long as that is live. The cells lie beside the
+blocks that `recall` keeps, within the same bound.
 """
 
 from __future__ import annotations
@@ -16,38 +17,12 @@ from tallystone.errors import Tampered
 if TYPE_CHECKING:
     from tallystone.vault.opening import Opened
 
-BYTES = 8 << 20
-"""What a process keeps of them, at most."""
-
-
-class Holders:
-    """Sealed cells, by what they are of: bounded, and forgotten all at once."""
-
-    def __init__(self) -> None:
-        self._cells: dict[bytes, bytes] = {}
-        self._size = 0
-
-    def __repr__(self) -> str:
-        return f"Holders({len(self._cells)} blocks)"
-
-    def get(self, mark: bytes) -> bytes | None:
-        """A cell that was kept."""
-        return self._cells.get(mark)
-
-    def put(self, mark: bytes, sealed: bytes) -> None:
-        """Keep a cell, in place of the one before; of all others if there is no room for one more."""
-        self._size += len(sealed) - len(self._cells.get(mark, b""))
-        if self._size > BYTES:
-            self._cells, self._size = {}, len(sealed)
-        if len(sealed) <= BYTES:
-            self._cells[mark] = sealed
-
 
 def holders_of(opened: Opened) -> list[str]:
     """Whom the live grants are to, by their numbers. Raises `Tampered`."""
     if not opened.leaves():  # which are held against the policy's root
         return []
-    kept, epoch = opened.caller.workspace.holders, opened.keys.number
+    epoch = opened.keys.number
     known = _kept(opened, epoch)
     same = known is not None
     if known is None and epoch > 1:
@@ -58,7 +33,7 @@ def holders_of(opened: Opened) -> list[str]:
     if not same or found != known:
         mark, key, context = _place(opened, epoch)
         flat = [part for pair in found.items() for part in pair]
-        kept.put(mark, crypto.seal(key, context, _cbor.encode(flat)))
+        opened.caller.workspace.recall.keep_cell(mark, crypto.seal(key, context, _cbor.encode(flat)))
     return list(found.values())
 
 
@@ -76,7 +51,7 @@ def _place(opened: Opened, epoch: int) -> tuple[bytes, bytes, bytes]:
 def _kept(opened: Opened, epoch: int) -> dict[bytes, str] | None:
     """{leaf digest: recipient} as this process kept it under an epoch's key, whatever is live by now."""
     mark, key, context = _place(opened, epoch)
-    sealed = opened.caller.workspace.holders.get(mark)
+    sealed = opened.caller.workspace.recall.cell(mark)
     if sealed is None:
         return None
     flat = _cbor.decode(crypto.open_sealed(key, context, sealed))

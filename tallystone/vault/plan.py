@@ -7,13 +7,21 @@ runs again on fresh rows. A check made while planning is only a hint: the commit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
+from tallystone.keystore import Identity
 from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
 
 WS = 1
 """The number of the workspace inside its store; the first part of every key."""
+
+_UNREAD: Any = object()
+
+Dependence = tuple[tuple[str, Row], Table, Row | None]
+"""The name of a table and a full key in it, the table, and the row that lay there."""
 
 
 class Plan:
@@ -25,6 +33,7 @@ class Plan:
         self.recall = recall
         self.reports = False  # it tells of what was done elsewhere: its answer is kept without changes
         self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
+        self.standing: dict[Any, Identity] = {}  # of a caller its identity, once it was found to stand
         self.filing: dict[bytes, tuple[bytes, bytes]] = {}  # of a K_grant its `events.grant_keys`
         self.noted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}  # see `note`
         self._expects: dict[tuple[str, Row], Expect] = {}
@@ -36,26 +45,25 @@ class Plan:
 
     # A snapshot never changes, so what it said once is what it would say again.
 
-    def _stored(self, table: Table, key: Row) -> Row | None:
-        place = table.name, key
-        if place not in self._gets:
-            self._gets[place] = self.snapshot.get(table, key)
-        return self._gets[place]
-
     def _scanned(self, table: Table, prefix: Row, after: int | None) -> list[Row]:
         place = table.name, prefix, after
-        if place not in self._scans:
-            self._scans[place] = self.snapshot.scan(table, prefix, after=after)
-        return self._scans[place]
+        found = self._scans.get(place)
+        if found is None:
+            found = self._scans[place] = self.snapshot.scan(table, prefix, after=after)
+        return found
 
     def get(self, table: Table, *key: int | bytes | str) -> Row | None:
         """A row as this plan would leave it: its own changes first, then the store."""
         full = (WS, *key)
+        place = table.name, full
         if self._changes:
-            change = self._changes.get((table.name, full))
+            change = self._changes.get(place)
             if change is not None:
                 return change.row if isinstance(change, Put) else None
-        return self._stored(table, full)
+        row: Row | None = self._gets.get(place, _UNREAD)
+        if row is _UNREAD:
+            row = self._gets[place] = self.snapshot.get(table, full)
+        return row
 
     def peek(self, table: Table, *key: int | bytes | str) -> Row | None:
         """Like `get`, for rows that are looked at once: this plan does not keep them, so memory does not grow."""
@@ -67,9 +75,30 @@ class Plan:
     def need(self, table: Table, *key: int | bytes | str) -> Row | None:
         """Like `get`, and the commit fails unless the row is still exactly this (or still absent)."""
         full = (WS, *key)
-        if (table.name, full) not in self._expects:
-            self._expects[table.name, full] = Expect(table, full, self._stored(table, full))
-        return self.get(table, *key)
+        place = table.name, full
+        expected = self._expects.get(place)
+        if expected is None:
+            row: Row | None = self._gets.get(place, _UNREAD)
+            if row is _UNREAD:
+                row = self._gets[place] = self.snapshot.get(table, full)
+            self._expects[place] = Expect(table, full, row)
+        else:
+            row = expected.row
+        return row if not self._changes else self.get(table, *key)
+
+    def stands(self, known: Iterable[Dependence]) -> bool:
+        """Whether each of these rows is, as this plan would leave it, what it was."""
+        gets, snapshot, changes = self._gets, self.snapshot, self._changes
+        for place, table, before in known:
+            if changes and place in changes:
+                row = self.get(table, *place[1][1:])
+            else:
+                row = gets.get(place, _UNREAD)
+                if row is _UNREAD:
+                    row = gets[place] = snapshot.get(table, place[1])
+            if row is not before and row != before:
+                return False
+        return True
 
     def rows(self, table: Table, *prefix: int | bytes | str, after: int | None = None) -> list[Row]:
         """The rows below a key prefix, with this plan's changes, in key order; with `after`, only those whose next
@@ -142,3 +171,29 @@ class Plan:
     def batch(self) -> Batch:
         """What the store is asked to do."""
         return Batch(list(self._expects.values()), list(self._changes.values()), list(self._events))
+
+
+class View:
+    """A snapshot and the plan that reads it. Closed by whoever enters it, and by `close` if nobody does."""
+
+    __slots__ = ("_context", "plan")
+
+    def __init__(
+        self, context: AbstractContextManager[Snapshot], recall: Callable[[Any, Row], Any] = lambda *_: None
+    ) -> None:
+        self._context: AbstractContextManager[Snapshot] | None = context
+        self.plan = Plan(context.__enter__(), recall)
+
+    def __enter__(self) -> Plan:
+        return self.plan
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        context, self._context = self._context, None
+        if context is not None:
+            context.__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """End the view, if it was not ended before."""
+        self.__exit__(None, None, None)

@@ -17,7 +17,7 @@ from tallystone import crypto
 from tallystone.audit.accounted import accounted
 from tallystone.audit.checkpoint import origin_of
 from tallystone.errors import Conflict
-from tallystone.store.protocol import Batch, Delete, Snapshot
+from tallystone.store.protocol import Batch, Change, Delete, Snapshot
 from tallystone.store.tables import (
     BLOCK,
     CALENDAR,
@@ -123,18 +123,16 @@ def _accounted_for(workspace: Workspace, snapshot: Snapshot) -> list[_Due]:
 
 
 def _drop_waiting(workspace: Workspace) -> int:
-    now = workspace.now()
+    """Remove answers and invitations that wait no longer."""
+    now, keys = workspace.now(), list[tuple[Table, Row]]()
     with workspace.store.snapshot() as snapshot:
-        plan = Plan(snapshot)
-        for row in plan.rows(REPLY):
-            if int(row[3]) <= now:
-                plan.delete(REPLY, row[1])
-        for row in plan.rows(INVITE):
-            if int(row[2]) <= now:
-                plan.delete(INVITE, row[1])
-    if plan.changes:
-        workspace.store.commit(plan.batch())
-    return len(plan.batch().changes)
+        for table, until in ((REPLY, 3), (INVITE, 2)):
+            # Of each row the key alone: minutes of answers, each as large as a block, would not go back to the system.
+            keys += [(table, row[:2]) for row in snapshot.rows(table) if int(row[until] or 0) <= now]
+    for place in range(0, len(keys), AT_ONCE):
+        ended: list[Change] = [Delete(table, key) for table, key in keys[place : place + AT_ONCE]]
+        workspace.store.commit(Batch([], ended, []))
+    return len(keys)
 
 
 def _work_off(workspace: Workspace, due: list[_Due]) -> int:

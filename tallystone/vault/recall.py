@@ -13,10 +13,10 @@ on more than rows: a day that ends, clearance, a role.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from tallystone import _cbor, crypto
+from tallystone.kept import BLOCKS, Recent, weight_of
 from tallystone.keystore import Keys
 from tallystone.policy import Head
 from tallystone.statements import Version
@@ -30,13 +30,11 @@ from tallystone.vault.records import ACCEPTED, EpochKeys, Held, unshelve
 if TYPE_CHECKING:
     from tallystone.vault.opening import Opened
 
-BYTES = 12 * 1024 * 1024
-"""Of memory that is kept at most, about: half for what was asked for lately, half for before."""
 LARGEST = 64 * 1024
 """Bytes of one block beyond which it is not kept: opening it is not what costs most then."""
 GRANTS = 256
 """Live grants beyond which a block is not kept."""
-_OVERHEAD = 1500
+_OVERHEAD = 700
 
 _HELD = (
     "block", "storage", "grant", "key", "owner", "kind", "state", "position", "leaf", "admin_public", "subject",
@@ -94,24 +92,16 @@ class Recalled:
 class Recall:
     """What is kept, by the blinded address on a principal's shelf. Safe to use from several threads."""
 
-    def __init__(self, limit: int = BYTES) -> None:
-        self._limit = limit // 2
-        self._lock = Lock()
-        self._young: dict[tuple[Any, ...], Kept] = {}
-        self._old: dict[tuple[Any, ...], Kept] = {}
-        self._weight = 0
+    def __init__(self, limit: int = BLOCKS) -> None:
+        self._kept: Recent[Any, Any] = Recent(limit)  # blocks by place, cells by mark
 
     def __repr__(self) -> str:
-        return f"Recall({len(self._young) + len(self._old)} blocks)"
+        return f"Recall({self._kept!r})"
 
     def find(self, keys: Keys, row: Row) -> Held | None:
         """What is on a shelf in this row, with all that is kept of it, if it was opened before by these keys."""
         place = (row[1], row[2], keys.can_act)
-        kept = self._young.get(place)
-        if kept is None:
-            kept = self._old.get(place)
-            if kept is not None:
-                self._insert(place, kept)
+        kept: Kept | None = self._kept.get(place)
         if kept is None or kept.shelved != row:
             return None
         whole = _cbor.own(crypto.open_sealed(keys.recall, crypto.pae("recall", row[1], row[2]), kept.sealed))
@@ -171,20 +161,21 @@ class Recall:
             return
         sealed = crypto.seal(keys.recall, crypto.pae("recall", shelved[1], shelved[2]), whole)
         rows = tuple((table, key, plan.get(table, *key)) for table, key in wanted)
-        self._insert((shelved[1], shelved[2], keys.can_act), Kept(shelved, rows, ledger, sealed))
+        kept = Kept(shelved, rows, ledger, sealed)
+        self._kept.put((shelved[1], shelved[2], keys.can_act), kept, _weight(kept))
+
+    def cell(self, mark: bytes) -> bytes | None:
+        """A sealed cell that was kept under this mark (see `holders`)."""
+        found: bytes | None = self._kept.get(mark)
+        return found
+
+    def keep_cell(self, mark: bytes, sealed: bytes) -> None:
+        """Keep a cell, in place of the one before."""
+        self._kept.put(mark, sealed, 2 * len(mark) + len(sealed))
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self._young, self._old, self._weight = {}, {}, 0
-
-    def _insert(self, place: tuple[Any, ...], kept: Kept) -> None:
-        with self._lock:
-            before = self._young.get(place)
-            self._young[place] = kept
-            self._weight += _weight(kept) - (_weight(before) if before is not None else 0)
-            if self._weight > self._limit:
-                self._old, self._young, self._weight = self._young, {}, 0
+        self._kept.clear()
 
 
 def _as_shelved(held: Held) -> bool:
@@ -195,9 +186,9 @@ def _as_shelved(held: Held) -> bool:
 
 
 def _weight(kept: Kept) -> int:
-    rows: list[Row | None] = [kept.shelved, *(row for _, _, row in kept.rows), *kept.ledger]
-    cells = sum(len(cell) for row in rows for cell in row or () if isinstance(cell, bytes))
-    return _OVERHEAD + len(kept.sealed) + cells
+    """Bytes: also of rows that the store keeps as well, and shares with this."""
+    rows = [kept.shelved, *(row for _, _, row in kept.rows if row is not None), *kept.ledger]
+    return _OVERHEAD + len(kept.sealed) + sum(map(weight_of, rows))
 
 
 def newest(opened: Opened) -> tuple[Version, bytes]:

@@ -3,6 +3,14 @@
 A client that lost an answer sends the same POST again. The first answer is kept for two minutes in the same
 transaction as what it reports, at an address that only the caller can derive. It is sealed under the caller's key and
 that of the day on which it expires: once the day's key is destroyed, no backup with it opens for anybody.
+
+First attempts and retries keep theirs at two addresses. Equal first attempts are different requests: none asks what the
+others kept, so however many come at once, none has to run again. A retry asks for both addresses, and a first attempt
+for what retries kept: of a request and its own retry, in whichever process, one is done and both are told of it.
+
+    who              must find unchanged when it commits    writes
+    first attempt    a retry's answer                       its own, and removes the retry's, of an earlier request
+    retry            both                                   a retry's, unless it found one
 """
 
 from __future__ import annotations
@@ -47,9 +55,11 @@ class Reply:
         self.render = render
         self._secret = secret
         self._days = days
-        self._address = crypto.mac(secret, crypto.pae("reply", key))
+        self._first = crypto.mac(secret, crypto.pae("reply", key))
+        self._retried = crypto.mac(secret, crypto.pae("reply", "retry", key))
         self._first_seen: Row | None = None
         self._looked = False
+        self._found: Row | None = None
         self.witnessed = False
         """Whether the answer that was found may be told only when a witness has seen what it tells of."""
 
@@ -57,31 +67,33 @@ class Reply:
         """The answer that was given to an equal request within the window, or None; so it stays until the commit.
 
         A retry takes any. A first attempt takes only one that its own retry got meanwhile, by overtaking it: an equal
-        request that was answered before this one began is another request.
+        request that was answered before this one began, or that is no retry, is another request.
         """
-        row = plan.need(REPLY, self._address)
+        retried = plan.need(REPLY, self._retried)
         if not self._looked:
-            self._looked, self._first_seen = True, row
-        if row is None or row[3] <= now:
-            return None
-        if not self.attempt and (row == self._first_seen or not row[2]):
-            return None
-        return self._open(row)
+            self._looked, self._first_seen = True, retried
+        if self.attempt:
+            found = [retried, plan.need(REPLY, self._first)]  # at most one of them counts: see `keep`
+        else:
+            found = [retried] if retried != self._first_seen else []
+        self._found = next((row for row in found if row is not None and row[3] > now), None)
+        return None if self._found is None else self._open(self._found)
 
     def confirmed(self, plan: Plan) -> Batch:
         """The row of the answer that was found, to be written as it is. What can be read may be on a database's primary
         alone (its wait for the standby was cut short); once this is durable, what the answer tells of is."""
-        batch = plan.batch()
-        row = plan.get(REPLY, self._address)
-        assert row is not None  # `find` has read it
-        return Batch(batch.expects, [Put(REPLY, row)])
+        assert self._found is not None  # `find` has found it
+        return Batch(plan.batch().expects, [Put(REPLY, self._found)])
 
     def keep(self, plan: Plan, result: Any, now: int, *, witnessed: bool = False) -> None:
         """Queue the answer to be kept with the plan's own changes."""
         expires = now + WINDOW
+        address = self._retried if self.attempt else self._first
         key = _key(self._secret, self._days.make(expires // DAY))
-        context = crypto.pae(_WITNESSED if witnessed else _PLAIN, self._address, self.attempt, expires)
-        plan.put(REPLY, self._address, self.attempt, expires, crypto.seal(key, context, self.render(result)))
+        context = crypto.pae(_WITNESSED if witnessed else _PLAIN, address, self.attempt, expires)
+        plan.put(REPLY, address, self.attempt, expires, crypto.seal(key, context, self.render(result)))
+        if not self.attempt and plan.get(REPLY, self._retried) is not None:
+            plan.delete(REPLY, self._retried)
 
     def _open(self, row: Row) -> bytes:
         sealed, day = bytes(row[4]), self._days.get(int(row[3]) // DAY)
@@ -95,7 +107,7 @@ class Reply:
         keys = ([_key(self._secret, day)] if day else []) + [self._secret]
         for key, purpose in product(keys, (_PLAIN, _WITNESSED)):
             try:
-                answer = crypto.open_sealed(key, crypto.pae(purpose, self._address, row[2], row[3]), sealed)
+                answer = crypto.open_sealed(key, crypto.pae(purpose, row[1], row[2], row[3]), sealed)
             except Tampered:
                 continue
             self.witnessed = purpose == _WITNESSED

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -27,19 +29,21 @@ from tallystone.audit.logkeys import LogKeys
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.audit.verify import Report, verify
 from tallystone.errors import Conflict, NotFound, StoreError, Tampered
+from tallystone.kept import GENESES, IDENTITIES, VERDICTS, Digests, Recent, weight_of
 from tallystone.keystore import Identity, Keys, check_principal, parse_token
 from tallystone.statements import Genesis, PrincipalRecord, Signed, WorkspaceRecord, signature_pairs
 from tallystone.store.opening import locate, make_store, open_store
 from tallystone.store.protocol import Row, Store
 from tallystone.store.tables import CHARTER, PRINCIPAL, SHRED, WORKSPACE
 from tallystone.vault import accounts, auditing, invitations, purging, recovery
+from tallystone.vault.authentication import Visit, authenticate
 from tallystone.vault.awaiting import Awaited
-from tallystone.vault.caller import Caller, authenticate
+from tallystone.vault.caller import Caller
 from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
 from tallystone.vault.daykeys import DAYS, DayKeys
-from tallystone.vault.holders import Holders
 from tallystone.vault.logkey import KEY_FOLDER, log_keys, make_log_key, read_log_key, seeds, settle
+from tallystone.vault.opened_tokens import OpenedTokens
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.publishing import PublicLog
@@ -52,10 +56,8 @@ from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
 from tallystone.waiting import Turns
 
-REMEMBERED = 65_536
-"""Verdicts (on principals, on policy statements) that a process keeps."""
-GENESES = 16_384
-"""First statements of blocks that a process keeps."""
+_RECORD, _GENESIS = 1000, 550
+"""Bytes that a principal's verified record takes beyond its rows, and a block's first statement."""
 
 
 class Workspace:
@@ -86,13 +88,13 @@ class Workspace:
         self.log_public = log_public
         self.log = PublicLog(self, cosigned)
         self.recall = Recall()
-        self.trusted: set[bytes] = set()
-        self.geneses: dict[str, Genesis] = {}
-        self.holders = Holders()
+        self.trusted = Digests(VERDICTS)
+        self.geneses: Recent[str, Genesis] = Recent(GENESES)
+        self.tokens = OpenedTokens()
         self.clock: Callable[[], float] = time.time
         self.signed = signed
         self._stripes = Stripes()
-        self._identities: dict[str, tuple[list[Row], Identity]] = {}
+        self._identities: Recent[str, tuple[list[Row], Identity]] = Recent(IDENTITIES)
         self._charter: tuple[list[Row], CharterView] | None = None
         self._position = 0
         self._position_lock = Lock()
@@ -169,6 +171,11 @@ class Workspace:
     def vault(self, token: str) -> Vault:
         """What the holder of `token` can do. Raises `Unauthenticated`."""
         return Vault(self.caller(token))
+
+    def visit(self, token: str) -> Visit:
+        """The same for one request: a `with` block whose caller opens no second view for its first operation. Raises
+        `Unauthenticated`."""
+        return Visit(self, parse_token(token))
 
     def recover(self, kit_text: str) -> Credentials:
         """A new token from a recovery kit alone. Raises `Invalid` or `Unauthenticated`."""
@@ -267,9 +274,7 @@ class Workspace:
         identity = check_principal(
             principal, chain, self.id, pin, lambda _: self.identity(plan, sponsor, pin)
         )
-        if len(self._identities) >= REMEMBERED:
-            self._identities.clear()
-        self._identities[principal] = (rows, identity)
+        self._identities.put(principal, (rows, identity), _RECORD * len(rows) + 3 * sum(map(weight_of, rows)))
         return identity
 
     def charter(self, plan: Plan, pin: bytes) -> CharterView:
@@ -283,15 +288,16 @@ class Workspace:
 
     def trust(self, verdict: bytes) -> None:
         """Remember that a policy statement was verified: a hash, which is no secret."""
-        if len(self.trusted) >= REMEMBERED:
-            self.trusted.clear()
         self.trusted.add(verdict)
 
     def remember(self, block: str, genesis: Genesis) -> None:
         """Keep a block's first statement, once verified: it holds no key and nothing of the content."""
-        if len(self.geneses) >= GENESES:
-            self.geneses.clear()
-        self.geneses[block] = genesis
+        # Many blocks are alike: the same owner, the same settings. What is equal is kept once.
+        settings = {sys.intern(name): value for name, value in genesis.settings.items()}
+        kept = replace(
+            genesis, kind=sys.intern(genesis.kind), owner=sys.intern(genesis.owner), settings=settings
+        )
+        self.geneses.put(block, kept, _GENESIS)
 
     # -- what belongs to no block -------------------------------------------------------------------------------
 
@@ -331,6 +337,7 @@ class Workspace:
         next purge, and nothing can be read meanwhile: the rows are gone."""
         if slots := [bytes(row[1]) for row in plan.written(SHRED)]:
             self.recall.clear()  # nor does it stay in memory
+            self.tokens.clear()
             with suppress(StoreError):
                 self.shreds.destroy(slots)
 

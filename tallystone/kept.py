@@ -1,0 +1,130 @@
+"""What a process keeps from one request to the next, and how much of it: bounds, and two ways of keeping them.
+
+None of it opens anything (ADR 0031): rows as they lie in the database, hashes of verdicts, public records, and
+ciphertext under keys that the next request brings. All of it can go at any time; then the next request does again what
+had been done before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from threading import Lock
+from typing import Generic, TypeVar
+
+MIB = 1024 * 1024
+
+ROWS = 12 * MIB
+"""Rows as they lie in a SQLite database: those of 1,000 blocks of 1 KB, twice over (`store._rows`)."""
+BLOCKS = 10 * MIB
+"""Blocks sealed again for who opened them, and whom their grants are to: some 1,400 of 1 KB (`vault.recall`)."""
+IDENTITIES = 4 * MIB
+"""Verified records of principals: some 700."""
+GENESES = 2 * MIB
+"""First statements of blocks: some 2,500."""
+SIGNATURES = 32_768
+"""Signatures that were verified, each by a hash of 32 bytes: 1 MiB from the start (`crypto.verify_once`)."""
+VERDICTS = 32_768
+"""Other verdicts of a workspace, alike."""
+
+ENTRY = 250
+"""Bytes that an entry of `Recent` takes beside its value: of its key, of a tuple, of two tables."""
+
+_CELL = 40
+_PLACES = 2
+_SIZE = 32
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+def weight_of(row: Sequence[int | str | bytes | None]) -> int:
+    """Bytes that a row takes: those of its cells, and of Python's objects."""
+    return _CELL * (len(row) + 1) + sum([len(cell) for cell in row if isinstance(cell, bytes | str)])
+
+
+class Recent(Generic[Key, Value]):
+    """What was asked for last, as much of it as fits into `limit` bytes. Safe to use from several threads.
+
+    Whoever puts something in says what it weighs: of Python's objects, twice to thrice the bytes that they hold.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.weight = 0
+        """Bytes, at most `limit`."""
+        self._lock = Lock()
+        self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"Recent({len(self)} entries, {self.weight} bytes)"
+
+    def get(self, key: Key) -> Value | None:
+        """What was kept under this key."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry[0]
+
+    def put(self, key: Key, value: Value, weight: int) -> None:
+        """Keep this under its key, in place of what was there; what was not asked for the longest goes for it. What is
+        heavier than half of all is not kept."""
+        weight += ENTRY
+        with self._lock:
+            before = self._entries.pop(key, None)
+            if before is not None:
+                self.weight -= before[1]
+            if weight > self.limit // 2:
+                return
+            self._entries[key] = value, weight
+            self.weight += weight
+            while self.weight > self.limit:
+                _, (_, gone) = self._entries.popitem(last=False)
+                self.weight -= gone
+
+    def values(self) -> list[Value]:
+        """All that is kept, the oldest first."""
+        with self._lock:
+            return [value for value, _ in self._entries.values()]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self.weight = 0
+
+
+class Digests:
+    """A set of SHA-256 digests in a table of fixed size: a new one takes the place of one that came there before.
+
+    A set of Python's takes five times as much, and grows for as long as there are new ones. Safe to use from several
+    threads, without a lock: a place is read, and written, in one step of the interpreter.
+    """
+
+    def __init__(self, count: int) -> None:
+        """For `count` digests of 32 bytes."""
+        self._pairs = count // _PLACES
+        self._table = bytearray(self._pairs * _PLACES * _SIZE)  # no digest is 32 zeros
+
+    def __repr__(self) -> str:
+        return f"Digests({self._pairs * _PLACES})"
+
+    def __contains__(self, digest: bytes) -> bool:
+        table, place = self._table, hash(digest) % self._pairs * (_PLACES * _SIZE)
+        return table[place : place + _SIZE] == digest or table[place + _SIZE : place + 2 * _SIZE] == digest
+
+    def add(self, digest: bytes) -> None:
+        """Keep a digest of 32 bytes, in place of the older of the two that share its place."""
+        table, place = self._table, hash(digest) % self._pairs * (_PLACES * _SIZE)
+        before = table[place : place + _SIZE]
+        if before != digest:
+            table[place : place + 2 * _SIZE] = digest + before
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._table[:] = bytes(len(self._table))
