@@ -220,7 +220,7 @@ def test_the_bytes_that_are_counted_are_those_that_are_taken(workspace: Workspac
             alice.attach(agent, blocks[0])
         store = workspace.store
         assert isinstance(store, SqliteStore)
-        store._rows.forget(store._rows.length)  # which shares rows with what is kept of blocks
+        store._rows.restart()  # which shares rows with what is kept of blocks
         for name in ("recall._kept", "geneses", "_identities"):
             kept: Recent[object, object] = attrgetter(name)(workspace)
             counted = kept.weight
