@@ -1,13 +1,14 @@
-"""What keys, signatures and the log cost: our server and a plaintext twin (`bench/twin.py`), asked in turns.
+"""What keys, signatures and the log cost: our server and two plaintext twins (`bench/twin.py`), asked in turns.
 
     python -m bench overhead                                5 pairs of 3 seconds of each operation, 32 connections
     python -m bench overhead --operations retrieve --pairs 9 --seconds 5
     python -m bench overhead --write docs                   also writes overhead.json there
 
-Both servers run from the beginning to the end, on as many blocks of the same content; each pair asks one, then the
-other, in changing order, so that what else the machine does falls on both. The ratio is that of their rates, pair by
-pair: its median, the lowest and the highest. Beside it stands the processor time that each server took for a request,
-which is steadier on a busy machine. After that, ours once more under a profiler: where its time goes.
+All run from the beginning to the end, on as many blocks of the same content; each round asks one after the other, in
+changing order, so that what else the machine does falls on all. One twin runs its work in threads, as Starlette does;
+the other in fibers, as ours does. The ratios are those of our rate to theirs, round by round: the median, the lowest
+and the highest. Beside them stands the processor time that each server took for a request, which is steadier on a
+busy machine. After that, ours once more under a profiler: where its time goes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tallystone.vault import Workspace
 TARGETS = {"retrieve": 0.6, "update": 0.5, "list": 0.3}
 """What the ratio of the rates should be at least, at 32 connections."""
 MEASURED = ("retrieve", "update", "list", "create")
-SIDES = ("ours", "twin")
+SIDES = ("ours", "twin", "fibers")
 
 
 def _ours(folder: str, ready: Any) -> None:
@@ -89,18 +90,24 @@ def compare(
     whole = {side: Played() for side in SIDES}
     client = 0.0
     for number in range(given.pairs):
-        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+        first = number % len(SIDES)
+        for side in SIDES[first:] + SIDES[:first]:
             played, each = sides[side].ask(generators, operation, given)
             rates[side].append(played.rate(operation))
             spent[side].append(each * 1000)
             whole[side].add(played)
             client = max(client, played.cpu / (played.seconds + given.warm))
-    ratios = sorted(ours / other for ours, other in zip(rates["ours"], rates["twin"], strict=True))
+    ratios, bare = (
+        sorted(ours / other for ours, other in zip(rates["ours"], rates[twin], strict=True))
+        for twin in ("twin", "fibers")
+    )
     costs = sorted(other / ours for ours, other in zip(spent["ours"], spent["twin"], strict=True))
     found: dict[str, Any] = {
         "operation": operation,
         "ratio": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],
+        "fibers_ratio": round(statistics.median(bare), 3),
+        "fibers_ratios": [round(ratio, 3) for ratio in bare],
         "cpu_ratio": round(statistics.median(costs), 3),
         "cpu_ratios": [round(ratio, 3) for ratio in costs],
         "client_busy": round(client, 2),
@@ -123,7 +130,8 @@ def line(found: dict[str, Any]) -> str:
     return (
         f"{TITLES[found['operation']]:24} {ours['per_second']:8.1f}/s ours {other['per_second']:8.1f}/s twin  ratio"
         f" {found['ratio']:.2f} ({found['ratios'][0]:.2f} to {found['ratios'][-1]:.2f}"
-        f"{f'; target {target}' if target else ''})  processor {ours['cpu_ms']:.2f} ms, {other['cpu_ms']:.2f} ms:"
+        f"{f'; target {target}' if target else ''}), to {found['fibers']['per_second']:.1f}/s on fibers"
+        f" {found['fibers_ratio']:.2f}  processor {ours['cpu_ms']:.2f} ms, {other['cpu_ms']:.2f} ms:"
         f" ratio {found['cpu_ratio']:.2f}; generator {found['client_busy']:.0%} of a core"
     )
 
@@ -170,12 +178,15 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
                 ids += add_blocks(workspace, owner.token, values[start : start + BATCH])
         shutil.copytree(folder / "ours", folder / "profiled")
         scene, token = Scene(blocks=ids, run="new"), owner.token
-        other = Scene(blocks=twin.make(folder / "twin", token, values), run="new")
+        others = {
+            side: Scene(blocks=twin.make(folder / side, token, values), run="new") for side in SIDES[1:]
+        }
         described = machine.described(folder)
         with ExitStack() as both:
             sides = {
                 "ours": Side(both, _ours, folder / "ours", token, scene),
-                "twin": Side(both, twin.main, folder / "twin", token, other),
+                "twin": Side(both, twin.main, folder / "twin", token, others["twin"]),
+                "fibers": Side(both, twin.on_fibers, folder / "fibers", token, others["fibers"]),
             }
             for side in sides.values():
                 side.show_all()

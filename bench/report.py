@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.curve import Line, draw
-from bench.overhead import TARGETS
+from bench.overhead import SIDES, TARGETS
 from bench.rooms import ROOMS
 from bench.scripts import TITLES
 
@@ -98,9 +98,11 @@ def overhead(docs: Path) -> str:
             f"{one['twin']['per_second']:,.0f}",
             f"**{one['ratio']:.2f}** ({_span(one['ratios'])})",
             TARGETS.get(one["operation"], ""),
-            f"{one['ours']['cpu_ms']:.2f} / {one['twin']['cpu_ms']:.2f}",
-            f"{one['ours']['p50_ms']:.1f} / {one['twin']['p50_ms']:.1f}",
-            f"{one['ours']['p99_ms']:.1f} / {one['twin']['p99_ms']:.1f}",
+            f"{one['fibers']['per_second']:,.0f}",
+            f"**{one['fibers_ratio']:.2f}** ({_span(one['fibers_ratios'])})",
+            " / ".join(f"{one[side]['cpu_ms']:.2f}" for side in SIDES),
+            " / ".join(f"{one[side]['p50_ms']:.1f}" for side in SIDES),
+            " / ".join(f"{one[side]['p99_ms']:.1f}" for side in SIDES),
         )
         for one in found["rows"]
     ]
@@ -110,7 +112,9 @@ def overhead(docs: Path) -> str:
         "twin",
         "ratio (spread)",
         "aim",
-        "processor ms, ours / twin",
+        "twin on fibers",
+        "ratio",
+        "processor ms, ours / twin / on fibers",
         "p50 ms",
         "p99 ms",
     )

@@ -1,10 +1,11 @@
 """The plaintext twin: what one would write with the same libraries without sealing, signatures and a log.
 
 Starlette with its own routes, msgspec, one SQLite table with an index for lists, requests in the same number of
-threads. Commits are grouped by the same queue and as durable (WAL, `synchronous = FULL`), and the HTTP server around it
-is ours, with its settings: `main` puts the twin in the place of our application. It serves creating, reading, listing
-and updating blocks, answers with the same fields, and knows its callers by the hash of their token. Nothing else of
-ours is in it: no agents, no history, no answers kept for retries. So it errs on the fast side.
+threads, as Starlette runs what is synchronous; or, as a second twin, in the fibers that ours runs in. Commits are
+grouped by the same queue and as durable (WAL, `synchronous = FULL`), and the HTTP server around it is ours, with its
+settings: `main` puts the twin in the place of our application. It serves creating, reading, listing and updating
+blocks, answers with the same fields, and knows its callers by the hash of their token. Nothing else of ours is in it:
+no agents, no history, no answers kept for retries. So it errs on the fast side.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from starlette.types import Receive, Scope, Send
 
 from tallystone.server import run
 from tallystone.server.app import THREADS
+from tallystone.server.fibers import Fibers
 from tallystone.server.settings import Settings
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.vault import Workspace
@@ -246,8 +248,9 @@ def _row(owner: str, fields: Fields) -> tuple[Any, ...]:
 class Twin:
     """The ASGI application, with what our server calls on its own."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, fibers: bool) -> None:
         self._store = PlainStore(folder / DATABASE)
+        self._fibers = Fibers() if fibers else None
         self._threads = threads
         self._limiter: anyio.CapacityLimiter | None = None
         self.ready = True
@@ -273,6 +276,8 @@ class Twin:
 
     async def close(self) -> None:
         """End it."""
+        if self._fibers is not None:
+            self._fibers.close()
         self._store.close()
 
     async def _retrieve(self, request: Request) -> Response:
@@ -312,15 +317,20 @@ class Twin:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme != "Bearer":
             raise Refused(401, "no token")
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(self._threads)
-        found = await anyio.to_thread.run_sync(lambda: use(token, work), limiter=self._limiter)
+        found = await self._run(lambda: use(token, work))
         headers = {"cache-control": "no-store"}
         if isinstance(found, list):
             content = msgspec.json.encode([shown(row) for row in found])
         else:
             content, headers["etag"] = msgspec.json.encode(shown(found)), f'"{found[3]}"'
         return Response(content, headers=headers, media_type="application/json")
+
+    async def _run(self, work: Callable[[], Any]) -> Any:
+        if self._fibers is not None:
+            return await self._fibers.run(work)
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(self._threads)
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
 
 def _find(connection: sqlite3.Connection, owner: str, block: str) -> tuple[Any, ...]:
@@ -368,12 +378,17 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return Response(msgspec.json.encode({"detail": str(error)}), 422, media_type="application/json")
 
 
-def main(folder: str, ready: Connection) -> None:
+def on_fibers(folder: str, ready: Connection) -> None:
+    """`main`, with requests run as ours are."""
+    main(folder, ready, fibers=True)
+
+
+def main(folder: str, ready: Connection, *, fibers: bool = False) -> None:
     """Serve the twin in `folder` until SIGTERM; `ready` is told the URL. For a process of its own: from here on, our
     server in this process has the twin in place of our application, over a workspace that nobody uses."""
 
     def instead(workspace: Workspace, *, threads: int = THREADS, **_: object) -> Twin:
-        return Twin(Path(folder), threads)
+        return Twin(Path(folder), threads, fibers)
 
     setattr(run, "App", instead)  # noqa: B010 -- as text: mypy minds a class that is replaced
     unused = Path(folder) / "unused"
