@@ -20,6 +20,7 @@ from tallystone.vault.former import kem_seeds
 from tallystone.vault.ledger import Ledger, Letter, admin_public, handed_openly, owner_info, renewed
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing, nest_of
 from tallystone.vault.plan import Plan
+from tallystone.vault.recall import Recalled
 from tallystone.vault.records import EpochKeys, Held, open_chain_key, shelve, unwrap_epoch
 from tallystone.waiting import PLACE
 
@@ -40,11 +41,9 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
     if known is not None:
         return _entered(known, what, shown)
     if held.recalled is not None:
-        if not held.via and held.recalled.stands(plan):
-            if row.shred is not None and caller.workspace.shreds.get(row.shred) is None:
-                raise missing(what, shown or held.block)
-            plan.memo.setdefault("opened", {})[held.block] = held.key
-            return held.recalled.resume(Opened(caller, plan, held, row, held.recalled.keys))
+        recalled = enter_again(caller, plan, held)
+        if recalled is not None:
+            return recalled.open(caller, plan, held, row)
         held = replace(held, recalled=None)
     if int(wrap[3]) != row.epoch:
         raise Tampered("a grant's key is of another epoch than its block")
@@ -104,6 +103,19 @@ def note_opened(opened: Opened, wrap: Row) -> None:
     """Remember for `again` what was opened with this wrap."""
     place = _place(opened.caller, opened.held.storage, opened.held.grant)
     opened.plan.blocks[place] = opened, wrap, opened.held
+
+
+def enter_again(caller: Caller, plan: Plan, held: Held) -> Recalled | None:
+    """What the process kept of a block, if all that was asked when it was opened still holds in this plan; None if it
+    must be asked again."""
+    known = held.recalled
+    if known is None or held.via or not plan.stands(known.kept.rows):
+        return None
+    _, _, found = known.kept.rows[1]
+    if found is None or (found[7] is not None and caller.workspace.shreds.get(found[7], plan.pools) is None):
+        return None
+    plan.memo.setdefault("opened", {})[held.block] = held.key
+    return known
 
 
 def _admitted(opened: Opened) -> bool:
