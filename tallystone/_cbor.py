@@ -21,6 +21,8 @@ DEPTH_LIMIT = 128
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
 _CELLS = frozenset((int, bytes, str, type(None)))
 _ALIEN, _PLAIN, _UNSORTED = 0, 1, 2
+_ORDERED: set[tuple[str, ...]] = set()
+"""Keys of maps that `in_order` has put in order: fields of ours, never what somebody stores."""
 
 
 def encode(value: Any) -> bytes:
@@ -70,8 +72,10 @@ def own(data: bytes) -> Any:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The keys of a map (ASCII) in canonical order: a map that is made so is encoded fastest."""
-    return sorted(names, key=lambda name: (len(name), name))
+    """The keys (ASCII) of a map of our own in canonical order: a map that is made so is encoded fastest."""
+    ordered = sorted(names, key=lambda name: (len(name), name))
+    _ORDERED.add(tuple(ordered))
+    return ordered
 
 
 def unpack(data: bytes, what: str, *types: type | tuple[type, ...]) -> Any:
@@ -110,7 +114,7 @@ def _look(value: Any, most: int = sys.maxsize) -> int:
             elif kind is list or kind is tuple:
                 below += one
             elif kind is dict:
-                if found == _PLAIN and not _is_sorted(one):
+                if found == _PLAIN and tuple(one) not in _ORDERED and not _is_sorted(one):
                     found = _UNSORTED
                 if found == _UNSORTED:
                     below += one

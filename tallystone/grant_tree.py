@@ -23,7 +23,7 @@ def _node(left: bytes, right: bytes) -> bytes:
 def grants_root(leaves: Mapping[int, bytes]) -> bytes:
     """The root (32 bytes) over {grant number: leaf digest}."""
     level = {place: digest for place, digest in leaves.items() if digest != EMPTY}
-    for depth in range(TREE_DEPTH):
+    for depth in range(TREE_DEPTH if level else 0):
         if len(level) == 1:  # as it is higher up for few grants, and everywhere for one
             return _alone(*level.popitem(), TREE_DEPTH - depth)
         level = _above(level)

@@ -165,11 +165,15 @@ class Plan:
         asked each time."""
         place = (work, *parts)
         if place not in self.known:
-            if len(self.known) >= ONCE:
-                self.known.clear()
-            self.known[place] = work(*parts)
+            self.remember(place, work(*parts))
         found: T = self.known[place]
         return found
+
+    def remember(self, place: tuple[Any, ...], outcome: Any) -> None:
+        """Have `once` answer so; not for ever, if this plan works out many."""
+        if len(self.known) >= ONCE:
+            self.known.clear()
+        self.known[place] = outcome
 
     def note(self, block: str, settings: Mapping[str, Any]) -> None:
         """Remember that this plan shows or changes a block with these settings; the last ones are what it leaves."""

@@ -245,7 +245,7 @@ def add_version(
     content = Content(signed, body, standing.leaf, standing.proof, tuple(opened.evidence()))
     sealed = seal_content(content_key, opened.id, number, content)
     wrap = wrap_content_key(opened.keys.dek, opened.id, number, content_key)
-    plan.known[open_version, opened.keys.dek, opened.id, number, wrap, sealed] = content, version
+    plan.remember((open_version, opened.keys.dek, opened.id, number, wrap, sealed), (content, version))
     plan.put(VERSION, row.storage, number, row.epoch, wrap, sealed)
     opened.row = replace(row, version=number)
     opened.row.write(plan)
@@ -296,7 +296,7 @@ def add_link(
     )
     signed = caller.sign(plan, kind, link.encode())
     sealed = seal_statement(opened.keys.chain, opened.id, link.number, signed)
-    plan.known[open_statement, opened.keys.chain, opened.id, link.number, sealed] = signed
+    plan.remember((open_statement, opened.keys.chain, opened.id, link.number, sealed), signed)
     plan.put(CHAIN, opened.row.storage, link.number, opened.row.epoch, sealed)
     # Asked before it is written: a link that readers refuse would close the block for everybody.
     today, party_of = caller.workspace.today(), partial(caller.party, plan)
