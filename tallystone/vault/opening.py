@@ -234,7 +234,7 @@ class Opened:
 
     def _founded(self, signed: Signed) -> Genesis:
         """The genesis in a statement, verified."""
-        genesis = Genesis.decode(signed.body)
+        genesis: Genesis = self.plan.once(Genesis.decode, signed.body)
         if signed.type != "genesis" or identifier("block", signed.digest) != self.id:
             raise Tampered("a block's genesis does not make its id")
         if genesis.owner != self.held.owner and not self.held.since:
