@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 MIB = 1024 * 1024
 
-ROWS = 12 * MIB
-"""Rows as they lie in a SQLite database: those of 1,000 blocks of 1 KB, twice over (`store._rows`)."""
+ROWS = 8 * MIB
+"""Rows as they lie in the database: those of 1,000 blocks of 1 KB, and half as much again (`store._rows`)."""
 PAGES_OF_READER, PAGES_OF_WRITER = MIB // 2, 2 * MIB
 """Of a SQLite file, as its library keeps them for each connection that reads, and for the one that writes. Whatever is
 committed ends what the readers have, so more would serve a single long answer alone."""
