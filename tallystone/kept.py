@@ -18,6 +18,8 @@ ROWS = 12 * MIB
 """Rows as they lie in a SQLite database: those of 1,000 blocks of 1 KB, twice over (`store._rows`)."""
 BLOCKS = 10 * MIB
 """Blocks sealed again for who opened them, and whom their grants are to: some 1,400 of 1 KB (`vault.recall`)."""
+TOKENS = 2 * MIB
+"""Tokens that were opened, sealed again for who brings them: some 1,000 (`vault.opened_tokens`)."""
 IDENTITIES = 4 * MIB
 """Verified records of principals: some 700."""
 GENESES = 2 * MIB

@@ -125,9 +125,7 @@ def test_what_is_kept_of_a_block_opens_with_its_readers_root_alone(
         assert held is not None and held.origin is not None
         row = held.origin[1]
         found = workspace.recall.find(caller.keys, row)
-        assert (
-            found is not None and found.recalled is not None and found.recalled.newest[0]["value"] == SECRET
-        )
+        assert found is not None and found.recalled is not None and found.recalled.payload["value"] == SECRET
         with pytest.raises(Tampered):
             workspace.recall.find(bob._caller.keys, row)
     kept = kept_of(workspace)

@@ -22,12 +22,14 @@ from typing import Any
 
 from tallystone.kept import ROWS
 from tallystone.store.protocol import Grown, Head, RowChange, Sequencer
-from tallystone.store.tables import Row
+from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, Row
 
 LARGEST = 128 * 1024
 """Bytes of a row, or of the rows of one scan, beyond which it is not kept."""
 FAR = 256
 """Leaves of others that are read at most to learn what changed; beyond that, everything is forgotten."""
+LOG = frozenset(table.name for table in (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG_NODE, LOG_HEAD))
+"""Tables whose rows are always asked for: they grow with each commit, and no operation reads them twice."""
 _OVERHEAD = 250
 _REMEMBERED = 256
 _MANY = 1024
@@ -94,7 +96,7 @@ class Kept:
             for since, places, names in reversed(self._changed):
                 if since <= length:
                     break
-                if touched in places or (names and self._concerns(names, place)):
+                if self._concerns(places, names, place):
                     return
             if scan:
                 self._scans.setdefault(place[0], {}).setdefault(touched, set()).add(place)
@@ -102,10 +104,14 @@ class Kept:
                 self._names[name or (place[0], self._name(place[1]))] = place
             self._insert(place, (length, answer, weight))
 
-    def _concerns(self, names: frozenset[_Name], place: Place) -> bool:
+    def _concerns(self, places: frozenset[Place], names: frozenset[_Name], place: Place) -> bool:
+        """Whether this answer may be another after a change of these rows."""
+        table, key = place[:2]
         if len(place) > 2:
-            return any(table == place[0] for table, _ in names)
-        return (place[0], self._name(place[1])) in names
+            return any(of == table and one[: len(key)] == key for of, one in places) or any(
+                of == table for of, _ in names
+            )
+        return place in places or (bool(names) and (table, self._name(key)) in names)
 
     def committed(self, head: Head, changes: Iterable[RowChange]) -> None:
         """Take over what this process has committed: the log has this head now, and these rows changed."""
@@ -120,12 +126,12 @@ class Kept:
                 return
             places: set[Place] = set()
             for table, key, row in changes:
-                place = (table.name, key)
-                scans = self._scans.get(table.name)
-                for cut in range(len(key) + 1):
-                    prefix = (table.name, key[:cut])
-                    places.add(prefix)
-                    for scan in scans.pop(prefix, ()) if scans else ():
+                name = table.name
+                place = (name, key)
+                places.add(place)
+                scans = self._scans.get(name)
+                for cut in range(len(key) + 1) if scans else ():
+                    for scan in self._scans[name].pop((name, key[:cut]), ()):
                         self._drop(scan)
                 if self._drop(place):
                     weight = _OVERHEAD + _weight(row or ())
