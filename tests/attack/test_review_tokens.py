@@ -309,10 +309,14 @@ def test_a_read_only_token_changes_no_row_through_any_call(
     assert methods - tried == {"acting_as", "once", "known"}
     for vault in (reader, reader.acting_as(agent), workspace.vault(bob.agent_token(agent, scope="read"))):
         before = everything()
-        for number, call in enumerate(calls):
-            with suppress(TallystoneError):
-                call(vault)
-            assert everything() == before, f"call {number} {call.__code__.co_names} by {vault}"
+        for first in range(
+            0, len(calls), 8
+        ):  # all rows are looked at after each eight: nothing takes a change back
+            some = calls[first : first + 8]
+            for call in some:
+                with suppress(TallystoneError):
+                    call(vault)
+            assert everything() == before, f"one of {[call.__code__.co_names for call in some]} by {vault}"
 
 
 # -- who is told what -------------------------------------------------------------------------------------------
