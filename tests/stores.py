@@ -37,6 +37,7 @@ ON_BOTH = {
     "test_letta_blocks",
     "test_linearizable",
     "test_log_mutations",
+    "test_many_writers",
     "test_moving",
     "test_postgresql",
     "test_review_races",
