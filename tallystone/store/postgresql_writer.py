@@ -155,11 +155,15 @@ class Writer:
             return None
         log = self._sequencer.sequence(head, events, changes)
         try:
-            writes = [
-                statements.delete(table, key) if row is None else statements.put(table, row)
-                for table, key, row in changes
-            ]
-            writes += [statements.put(put.table, put.row) for put in log]
+            writes = [statements.delete(table, key) for table, key, row in changes if row is None]
+            puts: dict[str, list[Row]] = {}
+            for table, _, row in changes:
+                if row is not None:
+                    puts.setdefault(table.name, []).append(row)
+            for put in log:
+                puts.setdefault(put.table.name, []).append(put.row)
+            for name, rows in puts.items():
+                writes += statements.put_all(name, rows)
         except Unstorable:
             raise refused() from None
         return _Composed(

@@ -27,7 +27,7 @@ from tallystone.store._schema import NODES_SINCE, migrate, migrations, newer_for
 from tallystone.store._scrub import empty_wal
 from tallystone.store._settling import Committing, Find, GroupWriter, conflict, settle
 from tallystone.store._snapshot import Reader, SqliteSnapshot, grown
-from tallystone.store._statements import STATEMENTS, put_statement
+from tallystone.store._statements import STATEMENTS, put_statements
 from tallystone.store.protocol import Batch, Head, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
 
@@ -46,7 +46,6 @@ _FETCH = 256
 _GET_HEAD = STATEMENTS[LOG_HEAD.name].get
 _GET_LEAF = STATEMENTS[LOG_LEAF.name].get
 
-_ROWS_A_STATEMENT = (64, 16, 4, 1)
 _Execute: TypeAlias = Callable[[str, tuple[Cell, ...]], sqlite3.Cursor]
 
 
@@ -348,9 +347,5 @@ def _state(row: Row) -> Head:
 
 
 def _put_all(execute: _Execute, name: str, rows: list[Row]) -> None:
-    done = 0
-    while done < len(rows):
-        # Few different counts, so that the connection's cache holds every statement, prepared.
-        count = next(step for step in _ROWS_A_STATEMENT if step <= len(rows) - done)
-        execute(put_statement(name, count), tuple(chain.from_iterable(rows[done : done + count])))
-        done += count
+    for statement, some in put_statements(name, rows):
+        execute(statement, tuple(chain.from_iterable(some)))
