@@ -31,7 +31,7 @@ FAR = 256
 LOG = frozenset(table.name for table in (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG_NODE, LOG_HEAD))
 """Tables whose rows are always asked for: they grow with each commit, and no operation reads them twice."""
 _OVERHEAD = 250
-_REMEMBERED = 256
+_REMEMBERED, _REMEMBERED_PLACES = 256, 8192
 _MANY = 1024
 
 Place = tuple[Any, ...]
@@ -59,6 +59,7 @@ class Kept:
         self._scans: dict[str, dict[Place, set[Place]]] = {}
         self._heads = {head[0]: head[1]}  # that were passed lately
         self._changed: deque[tuple[int, frozenset[Place], frozenset[_Name]]] = deque()
+        self._places = 0  # in `_changed`
         self._forgotten = head[0]  # up to this length we do not know any more which rows changed
         self._name = name
         self._names: dict[_Name, Place] | None = None  # of every row, once somebody else has changed some
@@ -168,8 +169,11 @@ class Kept:
 
     def _remember(self, length: int, places: frozenset[Place], names: frozenset[_Name]) -> None:
         self._changed.append((length, places, names))
-        if len(self._changed) > _REMEMBERED:
-            self._forgotten = max(self._forgotten, self._changed.popleft()[0])
+        self._places += len(places) + len(names)
+        while len(self._changed) > _REMEMBERED or self._places > _REMEMBERED_PLACES:
+            known, *gone = self._changed.popleft()
+            self._forgotten = max(self._forgotten, known)
+            self._places -= sum(map(len, gone))
 
     def _renew(self, place: Place, entry: Entry) -> None:
         """Count an old answer among the young ones, if it still is the answer."""
@@ -202,6 +206,7 @@ class Kept:
         self.young, self._old, self._weight = {}, {}, 0
         self._scans.clear()
         self._changed.clear()
+        self._places = 0
         self._forgotten = self.head[0]
         if self._names is not None:
             self._names = {}

@@ -270,14 +270,12 @@ def encode(kinds: Sequence[str], cells: Sequence[Cell]) -> list[bytes | None]:
         for kind, cell in zip(kinds, cells, strict=False):
             if cell is None:
                 out.append(None)
-            elif kind == BLOB and isinstance(cell, bytes):
-                out.append(cell)
+            elif kind == BLOB and isinstance(cell, (bytes, bytearray, memoryview)):
+                out.append(bytes(cell))
             elif kind == INTEGER and isinstance(cell, int):
                 out.append(_pack(cell))
             elif kind == TEXT and isinstance(cell, str) and "\0" not in cell:
                 out.append(cell.encode())
-            elif kind == BLOB and isinstance(cell, bytearray | memoryview):
-                out.append(bytes(cell))
             else:
                 raise Unstorable
     except (struct.error, UnicodeEncodeError):

@@ -19,6 +19,7 @@ from typing import TypeAlias
 from urllib.parse import quote
 
 from tallystone.errors import StoreError, Tampered
+from tallystone.kept import PAGES_OF_READER, PAGES_OF_WRITER
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
 from tallystone.store._file import prepare_file
@@ -158,6 +159,8 @@ class SqliteStore(Committing):
             # Nothing in a stored schema may call functions, and sorting never spills to another file.
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA temp_store = MEMORY")
+            pages = PAGES_OF_READER if reader else PAGES_OF_WRITER
+            connection.execute(f"PRAGMA cache_size = -{pages // 1024}")  # a negative number counts KiB
             if reader:
                 connection.execute("PRAGMA query_only = ON")
             else:
