@@ -33,6 +33,7 @@ ON_BOTH = {
     "test_crash",
     "test_failover",
     "test_feed",
+    "test_kept_by_many",
     "test_letta_blocks",
     "test_linearizable",
     "test_log_mutations",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl
 
@@ -26,9 +27,14 @@ _ETAG = re.compile(r'(?:W/)?"(\d{1,18})"|(\d{1,18})')
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
+@cache
+def _id_of(kind: str) -> re.Pattern[str]:
+    return re.compile(f"{kind}-{_UUID}")
+
+
 def check_id(kind: str, text: str) -> str:
     """`text` if it is an id of this kind (`block`, `agent`, `tool`). Raises `Invalid` (422) otherwise."""
-    if not re.fullmatch(f"{kind}-{_UUID}", text):
+    if not _id_of(kind).fullmatch(text):
         raise Invalid(
             f"this is no {kind} id: it should match '{kind}-<uuid4>'",
             hint=f"pass the id as it was returned, in lower case: {kind}-xxxxxxxx-xxxx-4xxx-xxxx-xxxxxxxxxxxx",
@@ -88,11 +94,13 @@ class Query:
     """The query parameters: repeated keys are lists, the last of a repeated scalar counts, NULs are removed."""
 
     def __init__(self, raw: str) -> None:
+        self._values: dict[str, list[str]] = {}
+        if not raw:
+            return
         try:
             pairs = parse_qsl(raw, keep_blank_values=True, max_num_fields=1000)
         except ValueError as error:
             raise Invalid("the query has too many parameters", hint="send fewer than 1000") from error
-        self._values: dict[str, list[str]] = {}
         for name, value in pairs:
             self._values.setdefault(name, []).append(value.replace("\0", ""))
 

@@ -95,12 +95,18 @@ _ECHOED = (
 
 def stamp(moment: datetime) -> str:
     """RFC 3339 in UTC, with `Z`."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return f"{moment.isoformat()[:-6]}Z"
 
 
 def etag(block: Block) -> str:
     """The entity tag of a block's current version."""
     return f'"{block.version}"'
+
+
+def _extra(extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: extra.get(name, default) for name, default in _BLOCK_DEFAULTS.items()}
 
 
 def block_json(block: Block) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def block_json(block: Block) -> dict[str, Any]:
         "metadata": block.metadata,
         "tags": list(block.tags),
         "read_only": block.read_only,
-        **{name: block.extra.get(name, default) for name, default in _BLOCK_DEFAULTS.items()},
+        **(_BLOCK_DEFAULTS if not block.extra else _extra(block.extra)),
         "created_by_id": block.created_by,
         "last_updated_by_id": block.updated_by,
         "agent_ids": list(block.agent_ids),

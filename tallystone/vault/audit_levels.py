@@ -34,9 +34,10 @@ def audit_number(word: str) -> int:
 def audit_level(settings: Mapping[str, Any], charter: CharterView) -> int:
     """What holds for a block with these settings. A number that a later version may have signed counts as the highest
     that this one knows."""
-    asked = charter.audit_of(settings.get("sensitivity", 0))
     own: int = settings.get("audit_level", DURABLE)
-    return min(max(own, audit_number(asked)), WITNESSED)
+    if charter.audit:
+        own = max(own, audit_number(charter.audit_of(settings.get("sensitivity", 0))))
+    return min(own, WITNESSED)
 
 
 def must_wait(caller: Caller, plan: Plan) -> bool:
@@ -51,10 +52,11 @@ def must_be_witnessed(plan: Plan, charter: CharterView, *, possible: bool) -> bo
     """Whether the answer has to wait for a witness: if any block asked for that when the plan began, or will when it is
     done. Raises `Unwitnessed` (`no_witness`) if none is asked here (`possible`), and a block still wants one: nothing
     is committed then. An owner who takes the level away from a block is not kept from it."""
-    pairs = plan.noted.values()
-    before, after = (
-        any(audit_level(pair[place], charter) >= WITNESSED for pair in pairs) for place in (0, 1)
-    )
+    before = after = False
+    for first, last in plan.noted.values():
+        level = audit_level(last, charter)
+        after = after or level >= WITNESSED
+        before = before or (level if first is last else audit_level(first, charter)) >= WITNESSED
     if after and not possible:
         raise no_witness()
     return possible and (before or after)

@@ -35,7 +35,7 @@ from tallystone.vault.records import OFFERED, SALT, Held
 from tallystone.vault.rotating import change_keys, heal, rotate_if_due
 from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, position_of, walk
 from tallystone.vault.types import DEFAULT_LIMIT, Block
-from tallystone.vault.views import block_view
+from tallystone.vault.views import block_view, view_again
 from tallystone.vault.writing import FirstGrant, add_link, add_version, create_block, destroy, mark_day
 
 Edit = Callable[[Block], Mapping[str, Any]]
@@ -112,7 +112,8 @@ def look(
     caller: Caller, plan: Plan, held: Held, *, agents: bool = True, viewer: Caller | None = None
 ) -> Block:
     """Open, verify and show one block; `viewer` is who will see it, if that is not who opens it."""
-    return show(open_block(caller, plan, held), agents=agents, viewer=viewer)
+    block = view_again(caller, plan, held, agents=agents, viewer=viewer)
+    return show(open_block(caller, plan, held), agents=agents, viewer=viewer) if block is None else block
 
 
 def show(opened: Opened, *, agents: bool = True, viewer: Caller | None = None) -> Block:
@@ -128,9 +129,11 @@ def read_block(caller: Caller, block_id: str) -> Block:
 
     def action(plan: Plan) -> Block:
         held = find_block(caller, plan, block_id)
-        opened = open_block(caller, plan, held)
-        rotate_if_due(opened)
-        block = show(opened)
+        block = view_again(caller, plan, held)
+        if block is None:
+            opened = open_block(caller, plan, held)
+            rotate_if_due(opened)
+            block = show(opened)
         caller.event(plan, "read", held.key, block=block_id, version=block.version)
         return block
 

@@ -18,6 +18,7 @@ from tallystone.vault.former import kem_seeds
 from tallystone.vault.ledger import Ledger, Letter, admin_public, handed_openly, owner_info, renewed
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing, nest_of
 from tallystone.vault.plan import Plan
+from tallystone.vault.recall import Recalled
 from tallystone.vault.records import EpochKeys, Held, open_chain_key, shelve, unwrap_epoch
 from tallystone.waiting import PLACE
 
@@ -35,11 +36,9 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
         raise missing(what, shown or held.block)
     row = BlockRow.of(found)
     if held.recalled is not None:
-        if not held.via and held.recalled.stands(plan):
-            if row.shred is not None and caller.workspace.shreds.get(row.shred) is None:
-                raise missing(what, shown or held.block)
-            plan.memo.setdefault("opened", {})[held.block] = held.key
-            return held.recalled.resume(Opened(caller, plan, held, row, held.recalled.keys))
+        recalled = enter_again(caller, plan, held)
+        if recalled is not None:
+            return recalled.open(caller, plan, held, row)
         held = replace(held, recalled=None)
     if int(wrap[3]) != row.epoch:
         raise Tampered("a grant's key is of another epoch than its block")
@@ -74,6 +73,19 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
     if not _admitted(opened):
         raise missing(what, shown or held.block)
     return opened
+
+
+def enter_again(caller: Caller, plan: Plan, held: Held) -> Recalled | None:
+    """What the process kept of a block, if all that was asked when it was opened still holds in this plan; None if it
+    must be asked again."""
+    known = held.recalled
+    if known is None or held.via or not plan.stands(known.kept.rows):
+        return None
+    _, _, found = known.kept.rows[1]
+    if found is None or (found[7] is not None and caller.workspace.shreds.get(found[7], plan.pools) is None):
+        return None
+    plan.memo.setdefault("opened", {})[held.block] = held.key
+    return known
 
 
 def _admitted(opened: Opened) -> bool:

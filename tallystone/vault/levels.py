@@ -23,7 +23,12 @@ def level(caller: Caller, plan: Plan, word: str) -> int:
 
 def level_name(caller: Caller, plan: Plan, number: int) -> str:
     """The name of a level; `level-<number>` for one that no charter has named, whoever signed such a number."""
-    levels = caller.workspace.charter(plan, caller.keys.root.pin).levels  # shown, not decided by
+    return _name_of(
+        caller.workspace.charter(plan, caller.keys.root.pin).levels, number
+    )  # shown, not decided by
+
+
+def _name_of(levels: tuple[str, ...], number: int) -> str:
     return levels[number] if 0 <= number < len(levels) else f"level-{number}"
 
 
@@ -37,7 +42,8 @@ def trusts_members(caller: Caller, plan: Plan) -> bool:
     return charter(caller, plan).trust
 
 
-def audit_name(caller: Caller, plan: Plan, settings: Mapping[str, Any]) -> str:
-    """The audit level that holds for a block with these settings."""
+def names(caller: Caller, plan: Plan, settings: Mapping[str, Any]) -> tuple[str, str]:
+    """The names of the sensitivity of a block with these settings, and of the audit level that holds for it."""
     charter_now = caller.workspace.charter(plan, caller.keys.root.pin)
-    return NAMES[audit_level(settings, charter_now)]
+    named = _name_of(charter_now.levels, settings.get("sensitivity", 0))
+    return named, NAMES[audit_level(settings, charter_now)]

@@ -12,18 +12,17 @@ asks: the token's row, the principal's sealed seeds, the records of everybody wh
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from threading import Lock
 
 from tallystone import _cbor, crypto
+from tallystone.kept import TOKENS, Recent, weight_of
 from tallystone.keystore import Identity, Keys, Nest, Token
 from tallystone.keystore.keys import ShredKeyOf
 from tallystone.statements import Signed
 from tallystone.store.protocol import Row
 
-MOST = 2048
-"""Tokens that are kept, about: half of those that were brought lately, half of those before. Up to 1.5 KB each."""
-
 _PLACE, _SEAL, _CONTEXT = b"place", b"seal", b"tallystone/token"
+_PERSON = 2500
+"""Bytes of an identity that nothing else keeps by then: half of them, since most are kept with all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +41,15 @@ class KeptToken:
 class OpenedTokens:
     """What is kept, by a hash under the token's secret. Safe to use from several threads."""
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most // 2
-        self._lock = Lock()
-        self._young: dict[bytes, KeptToken] = {}
-        self._old: dict[bytes, KeptToken] = {}
+    def __init__(self, limit: int = TOKENS) -> None:
+        self._kept: Recent[bytes, KeptToken] = Recent(limit)
 
     def __repr__(self) -> str:
-        return f"OpenedTokens({len(self._young) + len(self._old)})"
+        return f"OpenedTokens({self._kept!r})"
 
     def find(self, secret: bytes) -> KeptToken | None:
         """What is kept for the token with this `recall_key`."""
-        place = crypto.mac(secret, _PLACE)
-        kept = self._young.get(place)
-        if kept is None:
-            kept = self._old.get(place)
-            if kept is not None:
-                self._insert(place, kept)
-        return kept
+        return self._kept.get(crypto.mac(secret, _PLACE))
 
     def open(self, secret: bytes, kept: KeptToken, shred_key_of: ShredKeyOf) -> Keys | None:
         """The keys that were kept. None if what the root is nested in is gone. Raises `StoreError`."""
@@ -87,15 +77,9 @@ class OpenedTokens:
         sealed_under = crypto.mac(secret, _SEAL + (nest.key if nest is not None else b""))
         sealed = crypto.seal(sealed_under, _CONTEXT, _cbor.own_bytes(keys.carry()))
         kept = KeptToken(row, seeds, people, word, nest.slot if nest is not None else None, sealed)
-        self._insert(crypto.mac(secret, _PLACE), kept)
+        weight = len(sealed) + weight_of(row) + weight_of(seeds or ()) + _PERSON
+        self._kept.put(crypto.mac(secret, _PLACE), kept, weight)
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self._young, self._old = {}, {}
-
-    def _insert(self, place: bytes, kept: KeptToken) -> None:
-        with self._lock:
-            self._young[place] = kept
-            if len(self._young) > self._most:
-                self._old, self._young = self._young, {}
+        self._kept.clear()

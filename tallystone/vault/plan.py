@@ -7,13 +7,14 @@ runs again on fresh rows. A check made while planning is only a hint: the commit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
 from tallystone.keystore import Identity
 from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
+from tallystone.vault.types import CharterView
 
 WS = 1
 """The number of the workspace inside its store; the first part of every key."""
@@ -34,6 +35,8 @@ class Plan:
         self.reports = False  # it tells of what was done elsewhere: its answer is kept without changes
         self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
         self.standing: dict[Any, Identity] = {}  # of a caller its identity, once it was found to stand
+        self.pools: dict[bytes, bytes] = {}  # of shred keys, read for this plan: see `ShredKeys.get`
+        self.charter: CharterView | None = None  # as the rows say that this plan reads
         self.filing: dict[bytes, tuple[bytes, bytes]] = {}  # of a K_grant its `events.grant_keys`
         self.noted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}  # see `note`
         self._expects: dict[tuple[str, Row], Expect] = {}
@@ -86,8 +89,9 @@ class Plan:
             row = expected.row
         return row if not self._changes else self.get(table, *key)
 
-    def stands(self, known: Iterable[Dependence]) -> bool:
-        """Whether each of these rows is, as this plan would leave it, what it was."""
+    def stands(self, known: Sequence[Dependence]) -> bool:
+        """Whether each of these rows is what it was, as this plan would leave it; the commit asks for the first of them
+        again."""
         gets, snapshot, changes = self._gets, self.snapshot, self._changes
         for place, table, before in known:
             if changes and place in changes:
@@ -98,7 +102,16 @@ class Plan:
                     row = gets[place] = snapshot.get(table, place[1])
             if row is not before and row != before:
                 return False
+        place, table, _ = known[0]
+        if place not in self._expects:
+            self.need(table, *place[1][1:])
         return True
+
+    def lists(self, known: list[Row], table: Table, *prefix: int | bytes | str) -> bool:
+        """Whether `rows` gives just these."""
+        if self._changes:
+            return self.rows(table, *prefix) == known
+        return self._scanned(table, (WS, *prefix), None) == known
 
     def rows(self, table: Table, *prefix: int | bytes | str, after: int | None = None) -> list[Row]:
         """The rows below a key prefix, with this plan's changes, in key order; with `after`, only those whose next
@@ -139,7 +152,8 @@ class Plan:
 
     def note(self, block: str, settings: Mapping[str, Any]) -> None:
         """Remember that this plan shows or changes a block with these settings; the last ones are what it leaves."""
-        self.noted[block] = (self.noted.get(block, (settings,))[0], settings)
+        known = self.noted.get(block)
+        self.noted[block] = (settings if known is None else known[0], settings)
 
     def event(self, kind: str, detail: bytes) -> None:
         """Queue one log leaf."""

@@ -12,7 +12,7 @@ on more than rows: a day that ends, clearance, a role.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tallystone import _cbor, crypto
@@ -24,68 +24,78 @@ from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, SHELF, VERSION, Table
 from tallystone.vault.events import grant_keys
 from tallystone.vault.holders import holders_of
-from tallystone.vault.plan import Plan
-from tallystone.vault.records import ACCEPTED, EpochKeys, Held, unshelve
+from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened
+from tallystone.vault.plan import WS, Dependence, Plan
+from tallystone.vault.records import ACCEPTED, EpochKeys, Held, rights_of, unshelve
 
 if TYPE_CHECKING:
-    from tallystone.vault.opening import Opened
+    from tallystone.vault.caller import Caller
 
 LARGEST = 64 * 1024
 """Bytes of one block beyond which it is not kept: opening it is not what costs most then."""
 GRANTS = 256
 """Live grants beyond which a block is not kept."""
-_OVERHEAD = 700
+_OVERHEAD = 1100
 
 _HELD = (
     "block", "storage", "grant", "key", "owner", "kind", "state", "position", "leaf", "admin_public", "subject",
     "extra", "root_read", "admin", "root_act",
 )  # fmt: skip
 _HEAD = (
-    "block", "number", "digest", "owner", "grants", "next_grant", "settings", "epoch", "version", "version_digest",
-    "admin", "due",
+    "block", "number", "digest", "owner", "grants", "next_grant", "epoch", "version", "version_digest", "admin", "due",
 )  # fmt: skip
-
-Dependence = tuple[Table, tuple[Any, ...], Row | None]
-"""A table, a key in it, and the row that lay there."""
+"""Beside the settings, which readers ask for as well."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One block for one principal: its shelf row, the other rows that it was made from, and the ciphertext."""
+    """One block for one principal: its shelf row, the other rows that it was made from (the wrap's first, the block's
+    second), the rows of its grants, and the ciphertext with what that is bound to."""
 
     shelved: Row
     rows: tuple[Dependence, ...]
     ledger: list[Row]
+    context: bytes
     sealed: bytes
 
 
-@dataclass(frozen=True)
 class Recalled:
-    """A `Kept`, opened for one request. Whether its rows still are those is asked by `stands`."""
+    """A `Kept`, opened for one request. Whether its rows still are those is asked by `entering.enter_again`.
 
-    kept: Kept = field(repr=False)
-    keys: EpochKeys
-    head: Head = field(repr=False)
-    newest: tuple[dict[str, Any], Version, bytes] = field(repr=False)
-    recipients: list[str] = field(repr=False)
-    filing: tuple[bytes, bytes] = field(repr=False)
+    What a reader is shown is at hand; what a writer needs besides is decoded when it is asked for.
+    """
 
-    def stands(self, plan: Plan) -> bool:
-        """Whether each row that this was made from is the same in this plan. The commit asks for the wrap again."""
-        _, wrap, _ = self.kept.rows[0]
-        plan.need(GRANT_WRAP, *wrap)
-        return all(plan.get(table, *key) == row for table, key, row in self.kept.rows)
+    __slots__ = ("_rest", "due", "filing", "kept", "payload", "recipients", "settings", "shown")
 
-    def resume(self, opened: Opened) -> Opened:
+    def __init__(self, kept: Kept, parts: list[Any]) -> None:
+        self.kept = kept
+        self.payload: dict[str, Any]
+        self.settings: dict[str, Any]
+        self.shown: list[Any]
+        """Version, time (ms), writer, under whom, owner, first owner, mutable, append-only, rights."""
+        self.recipients: list[str]
+        self.due: bool
+        self.filing: tuple[bytes, bytes]
+        _, self.payload, self.settings, self.shown, self.recipients, self.due, filing, self._rest = parts
+        self.filing = (filing[0], filing[1])
+
+    def __repr__(self) -> str:
+        return "Recalled()"
+
+    def open(self, caller: Caller, plan: Plan, held: Held, row: BlockRow) -> Opened:
         """The block, opened with what stands, where it was left."""
-        opened.know(self.head)
-        opened.verified = self.newest
-        opened.plan.filing[opened.held.key] = self.filing
+        epoch, head, version, digest = _cbor.own(self._rest)
+        known = Head.__new__(Head)
+        known.__dict__.update(zip(_HEAD, head, strict=True), settings=self.settings)
+        opened = Opened(caller, plan, held, row, EpochKeys(*epoch))
+        opened.know(known)
+        opened.verified = self.payload, Version.of(version), digest
+        plan.filing[held.key] = self.filing
         return opened
 
     def granted(self, plan: Plan) -> list[str] | None:
         """Whom the live grants are to, in order; None if they are others by now."""
-        same = plan.rows(LEDGER, self.kept.rows[0][1][0]) == self.kept.ledger
+        same = plan.lists(self.kept.ledger, LEDGER, self.kept.rows[0][0][1][1])
         return self.recipients if same else None
 
 
@@ -100,24 +110,24 @@ class Recall:
 
     def find(self, keys: Keys, row: Row) -> Held | None:
         """What is on a shelf in this row, with all that is kept of it, if it was opened before by these keys."""
-        place = (row[1], row[2], keys.can_act)
-        kept: Kept | None = self._kept.get(place)
-        if kept is None or kept.shelved != row:
+        kept = self.kept(keys, row)
+        if kept is None:
             return None
-        whole = _cbor.own(crypto.open_sealed(keys.recall, crypto.pae("recall", row[1], row[2]), kept.sealed))
-        shelved, epoch, head, payload, version, digest, granted, filing = whole
+        parts = _cbor.own(crypto.open_sealed(keys.recall, kept.context, kept.sealed))
         held = Held.__new__(Held)
-        held.__dict__.update(zip(_HELD, shelved, strict=True))
-        known = Head.__new__(Head)
-        known.__dict__.update(zip(_HEAD, head, strict=True))
         held.__dict__.update(
+            zip(_HELD, parts[0], strict=True),
             via=(),
             origin=(keys, row),
-            recalled=Recalled(
-                kept, EpochKeys(*epoch), known, (payload, Version.of(version), digest), granted, tuple(filing)
-            ),
+            recalled=Recalled(kept, parts),
         )
         return held
+
+    def kept(self, keys: Keys, row: Row) -> Kept | None:
+        """What is kept of what is on a shelf in this row, still sealed, if these keys opened just this row before."""
+        place = (row[1], row[2], keys.can_act)
+        kept: Kept | None = self._kept.get(place)
+        return None if kept is None or kept.shelved != row else kept
 
     def keep(self, opened: Opened, verified: tuple[dict[str, Any], Version, bytes]) -> None:
         """Note an opened block with its newest version, both verified, as this plan would leave them."""
@@ -126,6 +136,7 @@ class Recall:
         if (
             origin is None
             or held.via
+            or held.kind != "block"
             or held.state != ACCEPTED
             or held.position != origin[1][3]
             or row.day is not None
@@ -150,18 +161,26 @@ class Recall:
         ]
         if held.leaf:
             wanted.append((LEDGER, (row.storage, held.grant)))
-        epoch = opened.keys
-        whole = _cbor.own_bytes([
-            [getattr(held, name) for name in _HELD],
+        (payload, version, digest), epoch, genesis = verified, opened.keys, opened.genesis()
+        due = head.due or bool(row.flags & FLAG_ROTATE)
+        rest = [
             [epoch.number, epoch.dek, epoch.history, epoch.chain],
-            [getattr(head, name) for name in _HEAD],
-            verified[0], verified[1].__dict__, verified[2], recipients(opened), list(grant_keys(held.key)),
+            [getattr(head, name) for name in _HEAD], version.__dict__, digest,
+        ]  # fmt: skip
+        shown = [
+            version.number, version.time, version.writer, version.under, head.owner, genesis.owner, genesis.mutable,
+            genesis.append_only, rights_of(held),
+        ]  # fmt: skip
+        whole = _cbor.own_bytes([
+            [getattr(held, name) for name in _HELD], payload, settings, shown, recipients(opened),
+            due, list(grant_keys(held.key)), _cbor.own_bytes(rest),
         ])  # fmt: skip
         if len(whole) > LARGEST:
             return
-        sealed = crypto.seal(keys.recall, crypto.pae("recall", shelved[1], shelved[2]), whole)
-        rows = tuple((table, key, plan.get(table, *key)) for table, key in wanted)
-        kept = Kept(shelved, rows, ledger, sealed)
+        context = crypto.pae("recall", shelved[1], shelved[2])
+        sealed = crypto.seal(keys.recall, context, whole)
+        rows = tuple(((table.name, (WS, *key)), table, plan.get(table, *key)) for table, key in wanted)
+        kept = Kept(shelved, rows, ledger, context, sealed)
         self._kept.put((shelved[1], shelved[2], keys.can_act), kept, _weight(kept))
 
     def cell(self, mark: bytes) -> bytes | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
 from tallystone.keystore import Keys
-from tallystone.statements import Leaf, Signed
+from tallystone.statements import SHARE, WRITE, Leaf, Signed
 
 if TYPE_CHECKING:
     from tallystone.vault.recall import Recalled
@@ -253,6 +253,14 @@ class Held:
     def own_leaf(self) -> Leaf | None:
         """The grant's leaf; none for the owner."""
         return Leaf.decode(self.leaf) if self.leaf else None
+
+
+def rights_of(held: Held) -> str:
+    """`owner`, `read`, `write`, `share` or `write+share`."""
+    leaf = held.own_leaf
+    if leaf is None:
+        return "owner"
+    return "+".join(name for bit, name in ((WRITE, "write"), (SHARE, "share")) if leaf.rights & bit) or "read"
 
 
 def shelve(keys: Keys, shelf: bytes, locator: bytes, held: Held) -> tuple[bytes, bytes]:

@@ -60,24 +60,39 @@ class ShredKeys:
             self._next += 1
             return self._pool + (self._next - 1).to_bytes(_NUMBER, "big")
 
-    def get(self, slot: bytes) -> bytes | None:
+    def get(self, slot: bytes, pools: dict[bytes, bytes] | None = None) -> bytes | None:
         """The key (32 bytes) in a slot, or None if it was destroyed or never was. Raises `StoreError` when it is there
-        and cannot be read."""
+        and cannot be read.
+
+        With `pools`, a map that lives as long as one view, each file is read once for all of its keys: who lists blocks
+        looks at one moment.
+        """
         if len(slot) != SLOT_SIZE:
             return None
-        try:
-            handle = os.open(self._prefix + slot[:_NAME].hex(), _READING)
-            try:
-                key = os.pread(handle, crypto.KEY_SIZE, _offset(slot))
-            finally:
-                os.close(handle)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _failure("read", error.strerror or "it cannot be read") from error
+        pool, offset = slot[:_NAME], _offset(slot)
+        if pools is None:
+            key = self._read(pool, offset, crypto.KEY_SIZE)
+        else:
+            keys = pools.get(pool)
+            if keys is None:
+                keys = pools[pool] = self._read(pool, 0, MOST_SLOTS * crypto.KEY_SIZE)
+            key = keys[offset : offset + crypto.KEY_SIZE]
         if key and len(key) != crypto.KEY_SIZE:
             raise _failure("read", "it does not have its length")
         return None if key in (b"", _ZERO) else key
+
+    def _read(self, pool: bytes, offset: int, size: int) -> bytes:
+        """Bytes of a pool; none if there is no such pool."""
+        try:
+            handle = os.open(self._prefix + pool.hex(), _READING)
+            try:
+                return os.pread(handle, size, offset)
+            finally:
+                os.close(handle)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise _failure("read", error.strerror or "it cannot be read") from error
 
     def destroy(self, slots: Iterable[bytes]) -> None:
         """Overwrite the keys in these slots, durably; those that are gone stay so. A pool in which nothing is left is

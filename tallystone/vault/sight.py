@@ -23,9 +23,8 @@ from tallystone.vault.levels import trusts_members
 from tallystone.vault.opening import Opened, missing
 from tallystone.vault.passages import find_block, lookup, reached, walk_blocks
 from tallystone.vault.plan import WS, Plan
-from tallystone.vault.records import OFFERED, Held
+from tallystone.vault.records import OFFERED, Held, rights_of
 from tallystone.vault.shelves import BLOCKS, ROLES
-from tallystone.vault.views import rights_of
 
 T = TypeVar("T")
 Name = tuple[str, bytes]
@@ -189,7 +188,7 @@ def _shape(opened: Opened) -> bytes:
     """A digest of what a list shows of a block beside its content. The grants of others are no part of it."""
     settings = [opened.head.settings.get(name) for name in _SHOWN]
     way = [step.opened.held.subject for step in opened.held.via]
-    return crypto.sha256(_cbor.encode([rights_of(opened), opened.held.owner, settings, way]))[:16]
+    return crypto.sha256(_cbor.encode([rights_of(opened.held), opened.held.owner, settings, way]))[:16]
 
 
 def _own_rows(caller: Caller, plan: Plan) -> Iterator[tuple[Name, Row | None]]:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from tallystone.statements import SHARE, WRITE, Version
+from tallystone.statements import Version
 from tallystone.vault.caller import Caller
+from tallystone.vault.entering import enter_again
 from tallystone.vault.keeping import ALL
-from tallystone.vault.levels import audit_name, level_name
+from tallystone.vault.levels import names
 from tallystone.vault.opening import Opened
+from tallystone.vault.plan import Plan
 from tallystone.vault.recall import recipients
+from tallystone.vault.records import Held, rights_of
 from tallystone.vault.shelves import AGENTS, find
 from tallystone.vault.types import Agent, Block, ExternalTool
 
@@ -39,28 +42,17 @@ def day_number(day: date | None) -> int | None:
     return None if day is None else (day - date(1970, 1, 1)).days
 
 
-def rights_of(opened: Opened) -> str:
-    """`owner`, `read`, `write`, `share` or `write+share`."""
-    leaf = opened.held.own_leaf
-    if leaf is None:
-        return "owner"
-    held = [name for bit, name in ((WRITE, "write"), (SHARE, "share")) if leaf.rights & bit]
-    return "+".join(held) or "read"
-
-
 def agent_ids(opened: Opened, viewer: Caller) -> list[str]:
     """Agents with a live grant: all of them for the owner, else those that the viewer sponsors, or is."""
-    owns = opened.head.owner == viewer.id
-    return [
-        recipient
-        for recipient in recipients(opened)
-        if recipient.startswith("agent-")
-        and (
-            owns
-            or recipient in (viewer.id, opened.caller.id)
-            or find(opened.plan, viewer.keys, AGENTS, recipient) is not None
-        )
-    ]
+    return _agents(opened.plan, recipients(opened), opened.head.owner, viewer, opened.caller)
+
+
+def _agents(plan: Plan, holders: list[str], owner: str, viewer: Caller, opener: Caller) -> list[str]:
+    agents = [one for one in holders if one.startswith("agent-")]
+    if owner == viewer.id:
+        return agents
+    here = (viewer.id, opener.id)
+    return [one for one in agents if one in here or find(plan, viewer.keys, AGENTS, one) is not None]
 
 
 def block_view(
@@ -73,6 +65,7 @@ def block_view(
 ) -> Block:
     """The block as its caller sees it, or as `viewer` does for whom it was opened."""
     settings, genesis, allowed = opened.head.settings, opened.genesis(), opened.head.settings.get("allowed")
+    sensitivity, audit_level = names(opened.caller, opened.plan, settings)
     leaf = opened.held.own_leaf
     return Block(
         id=opened.id,
@@ -92,19 +85,73 @@ def block_view(
         created_by=genesis.owner,
         updated_by=version.writer,
         updated_under=version.under or None,
-        rights=rights_of(opened),
+        rights=rights_of(opened.held),
         agent_ids=agent_ids(opened, viewer or opened.caller) if agents else [],
         position=opened.held.position,
         offered=opened.held.state == "offered",
-        sensitivity=level_name(opened.caller, opened.plan, settings.get("sensitivity", 0)),
+        sensitivity=sensitivity,
         allowed=None if allowed is None else list(allowed),
         expires=last_day(settings.get("expires")),
         keep=settings.get("keep", ALL),
-        audit_level=audit_name(opened.caller, opened.plan, settings),
+        audit_level=audit_level,
         mutable=genesis.mutable,
         append_only=genesis.append_only,
         through=leaf.recipient if opened.held.via and leaf is not None else "",
     )
+
+
+def view_again(
+    caller: Caller, plan: Plan, held: Held, *, agents: bool = True, viewer: Caller | None = None
+) -> Block | None:
+    """What `block_view` makes of a block, from what the process kept of it; None if that does not hold any more, or the
+    block's keys are due to change."""
+    if caller.under is not None:
+        caller.standing(plan)
+    known = enter_again(caller, plan, held)
+    if known is None or known.due:
+        return None
+    holders = known.granted(plan) if agents else []
+    if holders is None:
+        return None
+    payload, settings = known.payload, known.settings
+    number, time, writer, under, owner, creator, mutable, append_only, rights = known.shown
+    plan.note(held.block, settings)
+    plan.filing[held.key] = known.filing
+    sensitivity, audit_level = names(caller, plan, settings)
+    block = Block.__new__(Block)
+    # As `Block(…)` would, which for a frozen class sets field by field and takes three times as long.
+    block.__dict__.update(
+        id=held.block,
+        label=payload["label"],
+        value=payload["value"],
+        description=payload["description"],
+        limit=settings["limit"],
+        read_only=settings["read_only"],
+        locked=settings["locked"],
+        tags=payload["tags"],
+        metadata=payload["metadata"],
+        extra=payload["extra"],
+        version=number,
+        created_at=when(payload["created"]),
+        updated_at=when(time),
+        owner=held.owner,
+        created_by=creator,
+        updated_by=writer,
+        updated_under=under or None,
+        rights=rights,
+        agent_ids=_agents(plan, holders, owner, viewer or caller, caller) if holders else [],
+        position=held.position,
+        offered=False,
+        sensitivity=sensitivity,
+        allowed=settings.get("allowed"),
+        expires=None,
+        keep=settings.get("keep", ALL),
+        audit_level=audit_level,
+        mutable=mutable,
+        append_only=append_only,
+        through="",
+    )
+    return block
 
 
 def agent_view(

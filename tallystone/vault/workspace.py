@@ -173,8 +173,7 @@ class Workspace:
         return Vault(self.caller(token))
 
     def visit(self, token: str) -> Visit:
-        """The same for one request: a `with` block whose caller opens no second view for its first operation. Raises
-        `Unauthenticated`."""
+        """The same caller for one request, which looks at one view. Raises `Unauthenticated`."""
         return Visit(self, parse_token(token))
 
     def recover(self, kit_text: str) -> Credentials:
@@ -279,12 +278,13 @@ class Workspace:
 
     def charter(self, plan: Plan, pin: bytes) -> CharterView:
         """The workspace's own rules. The verdict on their rows is remembered. Raises `Tampered`."""
-        rows = plan.rows(CHARTER)
-        known = self._charter
-        if known is None or known[0] != rows:
-            known = rows, check_charter(rows, self.id, self.identity(plan, self.record.root, pin))
-            self._charter = known
-        return known[1]
+        if plan.charter is None or plan.changes:
+            rows, known = plan.rows(CHARTER), self._charter
+            if known is None or known[0] != rows:
+                known = rows, check_charter(rows, self.id, self.identity(plan, self.record.root, pin))
+                self._charter = known
+            plan.charter = known[1]
+        return plan.charter
 
     def trust(self, verdict: bytes) -> None:
         """Remember that a policy statement was verified: a hash, which is no secret."""
