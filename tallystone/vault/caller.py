@@ -47,6 +47,7 @@ CONCERNED = 8
 """Blocks whose owners are told of one refusal: of those that were opened first."""
 _REFUSALS = (Denied, Locked, NotFound, Unauthenticated, Unwitnessed, Tampered)
 """What is logged whenever it ends an operation."""
+_UNGUARDED = nullcontext()
 
 
 class KeysChanged(Locked):
@@ -163,7 +164,7 @@ class Caller:
     ) -> tuple[T, bool]:
         """The result, and whether a witness must have seen it before it is told."""
         collected: set[tuple[str, bytes]] = set()
-        guard: Any = self.workspace.lock_for(lock) if lock else nullcontext()
+        guard: Any = self.workspace.lock_for(lock) if lock else _UNGUARDED
         plan: Plan | None = None
         with guard:
             for _ in range(ATTEMPTS):
@@ -231,6 +232,8 @@ class Caller:
 
     def check(self, plan: Plan) -> None:
         """What must hold at the moment of the commit: the token, and the standing of everyone it acts for."""
+        if self in plan.standing and not plan.changes:
+            return  # it was asked in this view when the token was looked at
         row = plan.need(TOKEN, self.kid)
         if row is not None and row is not self._token_row and row != self._token_row:
             raise _renewed(self.id)
@@ -356,13 +359,8 @@ class Caller:
 
     def event(self, plan: Plan, kind: str, *grants: bytes, **content: Any) -> None:
         """Queue an event about the blocks with these K_grants; about none of them, it is the auditor's to open."""
-        detail = {
-            "actor": self.id,
-            "under": self.under.id if self.under else "",
-            "kid": self.kid,
-            "kind": kind,
-            **content,
-        }
+        under = self.under.id if self.under is not None else ""
+        detail = {"actor": self.keys.principal, "under": under, "kid": self.kid, "kind": kind, **content}
         auditor = None if grants else self.workspace.auditor_key(plan)
         plan.event(kind, seal_event(detail, self.keys, grants, auditor, plan.filing))
 
