@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 # Tests may be told more, e.g.  make test PYTEST_ARGS="-k audit"
 PYTEST_ARGS ?=
-WORKERS ?= 2
+# One more than two cores have work for: tests wait too, for servers to stop and for events to come.
+WORKERS ?= 3
 BENCH_ARGS ?=
 
 # The user's own uv settings, indexes and Pythons stay out of it; certificates are the machine's, as for pip.
@@ -26,7 +27,7 @@ SUITES := dropin overhead growth sharing feed audit log profile
 
 all:
 	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
-	@echo "make test    lint, strict types, all tests, and those of the store on PostgreSQL too"
+	@echo "make test    lint, strict types, all tests, and those that open a store on PostgreSQL too"
 	@echo "make test-postgresql  all tests on PostgreSQL, some longer"
 	@echo "make bench   the suites dropin, overhead and growth, twenty minutes; alone, with BENCH_ARGS='--help' for their options:"
 	@echo "make bench-dropin    requests a second of a letta-compatible server, ours or another's"
@@ -84,7 +85,7 @@ lint: $(STAMP)
 
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-# The second run is of the modules that tests/stores.py names, on a PostgreSQL server that it starts.
+# The second run is of the modules that open a store (tests/stores.py), on a PostgreSQL server that it starts.
 test: lint
 	@$(PYTEST)
 	@TALLYSTONE_TEST_STORE=postgresql $(PYTEST)

@@ -86,8 +86,9 @@ def _cpu(pid: int) -> float:
 
 
 def memory(*pids: int) -> dict[str, float]:
-    """MB (2²⁰ bytes) of these processes and their descendants: resident, and with shared pages counted once."""
-    rss = pss = 0
+    """MB (2²⁰ bytes) of these processes and their descendants: resident; with each page that several map divided among
+    them (so that all together is what the machine has given); and of pages that nobody else maps."""
+    rss = pss = own = 0
     processes = {one for pid in pids for one in tree(pid)}
     for pid in processes:
         try:
@@ -97,4 +98,15 @@ def memory(*pids: int) -> dict[str, float]:
         sizes = {line.partition(":")[0]: line.split()[1] for line in lines if line.endswith("kB")}
         rss += int(sizes.get("Rss", 0))
         pss += int(sizes.get("Pss", 0))
-    return {"rss_mb": round(rss / 1024, 1), "pss_mb": round(pss / 1024, 1), "processes": len(processes)}
+        own += int(sizes.get("Private_Clean", 0)) + int(sizes.get("Private_Dirty", 0))
+    found = {"rss_mb": rss, "pss_mb": pss, "own_mb": own}
+    return {**{name: round(size / 1024, 1) for name, size in found.items()}, "processes": len(processes)}
+
+
+def age(pid: int) -> float:
+    """Seconds since this process was started; 0 if it is gone."""
+    try:
+        began = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return float(Path("/proc/uptime").read_text().split()[0]) - began / _TICK
+    except OSError:
+        return 0.0

@@ -133,10 +133,11 @@ class Killers:
 
 
 class Memory:
-    """Looks at the server's memory every few seconds."""
+    """Looks at the server's memory every few seconds: of all processes together, of the worker that is not killed, and
+    of the others, each with its age."""
 
     def __init__(self, server: Server, spared: int) -> None:
-        self.seen: list[dict[str, float]] = []
+        self.seen: list[dict[str, Any]] = []
         self._server, self._spared = server, spared
         self._began = time.monotonic()
         self._stop = threading.Event()
@@ -145,17 +146,17 @@ class Memory:
 
     def _run(self) -> None:
         while not self._stop.wait(SAMPLE):
-            total = machine.memory(self._server.pid)
-            one = machine.memory(self._spared)
-            self.seen.append(
-                {
-                    "second": round(time.monotonic() - self._began),
-                    "rss_mb": total["rss_mb"],
-                    "pss_mb": total["pss_mb"],
-                    "spared_rss_mb": one["rss_mb"],
-                    "spared_pss_mb": one["pss_mb"],
-                }
-            )
+            look: dict[str, Any] = {"second": round(time.monotonic() - self._began)}
+            look |= self._of(self._server.pid)
+            look |= {f"spared_{name}": size for name, size in self._of(self._spared).items()}
+            others = [pid for pid in machine.children(self._server.pid) if pid != self._spared]
+            look["others"] = [{"age_s": round(machine.age(pid), 1), **self._of(pid)} for pid in others]
+            self.seen.append(look)
+
+    @staticmethod
+    def _of(pid: int) -> dict[str, float]:
+        sizes = machine.memory(pid)
+        return {name: sizes[name] for name in ("rss_mb", "pss_mb", "own_mb")}
 
     def stop(self) -> None:
         """End."""

@@ -46,8 +46,9 @@ def table(result: dict[str, Any]) -> str:
             f" against {result['checkpoints']} checkpoints from before",
             f"**{len(result['findings'])}**",
         ),
-        ("memory of all workers, MB, after a minute · at the end", _growth(result, "pss_mb")),
-        ("memory of one that was never killed", _growth(result, "spared_pss_mb")),
+        ("memory of all processes, MB, after a minute · at the end", _growth(result, "pss_mb")),
+        ("memory of the worker that was never killed", _growth(result, "spared_pss_mb")),
+        ("of that, pages that it shares with no other process", _growth(result, "spared_own_mb")),
     ]
     lines = ["| | |", "| --- | --- |", *(f"| {name} | {said} |" for name, said in rows)]
     one = result["machine"]
@@ -56,17 +57,37 @@ def table(result: dict[str, Any]) -> str:
         f" Python {one['python']}. Load when it began: {one['load']}. Both database servers and the clients ran on"
         " the same machine."
     )
-    return "\n".join([*lines, "", where])
+    return "\n".join([*lines, "", *_curve(result), where])
 
 
 def growth(result: dict[str, Any], name: str) -> tuple[float, float] | None:
     """MB after a minute and at the end: medians of the looks around each moment. None if there are none."""
     end = result["minutes"] * 60
     around = [
-        [one[name] for one in result["memory"] if abs(one["second"] - moment) <= _NEAR and one[name]]
+        [one[name] for one in result["memory"] if abs(one["second"] - moment) <= _NEAR and one.get(name)]
         for moment in (min(60, end), end)
     ]
     return (statistics.median(around[0]), statistics.median(around[1])) if all(around) else None
+
+
+def _curve(result: dict[str, Any]) -> list[str]:
+    """A line for each minute: of all together and of the worker that was never killed the median of the looks around
+    it, of the other one the last look. Nothing, of a result that does not tell them apart."""
+    lines = ["| minute | all, MB | never killed | its own pages | killed now and then (seconds since) |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for minute in range(1, int(result["minutes"]) + 1):
+        near = [
+            one for one in result["memory"] if abs(one["second"] - minute * 60) <= _NEAR and "others" in one
+        ]
+        if not near:
+            continue
+        sizes = [
+            statistics.median(one[name] for one in near)
+            for name in ("pss_mb", "spared_pss_mb", "spared_own_mb")
+        ]
+        others = ", ".join(f"{one['pss_mb']:.0f} ({one['age_s']:.0f} s)" for one in near[-1]["others"])
+        lines.append(f"| {minute} | {' | '.join(f'{size:.0f}' for size in sizes)} | {others or 'none'} |")
+    return [*lines, ""] if len(lines) > 2 else []
 
 
 def _growth(result: dict[str, Any], name: str) -> str:

@@ -16,14 +16,17 @@ MIB = 1024 * 1024
 
 ROWS = 12 * MIB
 """Rows as they lie in a SQLite database: those of 1,000 blocks of 1 KB, twice over (`store._rows`)."""
+PAGES_OF_READER, PAGES_OF_WRITER = MIB // 2, 2 * MIB
+"""Of a SQLite file, as its library keeps them for each connection that reads, and for the one that writes. Whatever is
+committed ends what the readers have, so more would serve a single long answer alone."""
 BLOCKS = 10 * MIB
 """Blocks sealed again for who opened them, and whom their grants are to: some 1,400 of 1 KB (`vault.recall`)."""
-TOKENS = 2 * MIB
-"""Tokens that were opened, sealed again for who brings them: some 1,000 (`vault.opened_tokens`)."""
+TOKENS = 4 * MIB
+"""Tokens sealed again for who brings them: some 1,000 (`vault.opened_tokens`)."""
 IDENTITIES = 4 * MIB
 """Verified records of principals: some 700."""
-GENESES = 2 * MIB
-"""First statements of blocks: some 2,500."""
+GENESES = MIB
+"""First statements of blocks: some 1,300."""
 SIGNATURES = 32_768
 """Signatures that were verified, each by a hash of 32 bytes: 1 MiB from the start (`crypto.verify_once`)."""
 VERDICTS = 32_768

@@ -87,6 +87,11 @@ class Turns:
         self._held = False
         self._waiting: deque[Gate] = deque()
 
+    @property
+    def taken(self) -> bool:
+        """Whether whoever asks now would wait, as far as one can tell without waiting."""
+        return self._held
+
     def __enter__(self) -> None:
         with self._lock:
             if not self._held:

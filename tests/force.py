@@ -38,5 +38,4 @@ def look_anew(workspace: Workspace) -> None:
     so it goes by what the store says, and not by what it said before somebody edited it."""
     workspace.recall.clear()
     if isinstance(workspace.store, SqliteStore):
-        rows = workspace.store._rows
-        rows.forget(rows.length)
+        workspace.store._rows.restart()

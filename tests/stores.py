@@ -27,31 +27,54 @@ from tallystone.vault import workspace
 
 POSTGRESQL = os.environ.get("TALLYSTONE_TEST_STORE") == "postgresql"
 
-ON_BOTH = {
-    "test_audit_log",
-    "test_concurrency",
-    "test_crash",
-    "test_failover",
-    "test_feed",
-    "test_letta_blocks",
-    "test_linearizable",
-    "test_log_mutations",
-    "test_moving",
-    "test_postgresql",
-    "test_review_races",
-    "test_rotation",
-    "test_server_retries",
-    "test_store",
-    "test_store_failures",
-    "test_vault_blocks",
-    "test_vault_callers",
-    "test_vault_sharing",
-    "test_workers",
+NO_STORE = {
+    "test_age",
+    "test_architecture",
+    "test_bech32",
+    "test_bench",
+    "test_cli_access",
+    "test_crypto",
+    "test_deploy",
+    "test_golden",
+    "test_keystore",
+    "test_lines",
+    "test_memory_tools",
+    "test_merkle",
+    "test_policy",
+    "test_policy_chain",
+    "test_policy_histories",
+    "test_policy_keys",
+    "test_policy_roles",
+    "test_prompt",
+    "test_server_settings",
+    "test_soak",
+    "test_statements",
 }
-"""The modules that `make test` runs on PostgreSQL too: the store's promises, and through the vault and the server what
-races, retries, waits and scans. The rest sees a store only through the protocol that these hold to;
-it has run on SQLite in the same `make test`, and `make test-postgresql` runs it here (TALLYSTONE_TEST_STORE=postgresql
-with TALLYSTONE_TEST_ALL=1)."""
+"""Modules that open no store, or none that this one could be: what they say on SQLite is all that they say.
+`test_bench` starts servers with stores of their own choice."""
+
+ABOVE = (
+    "test_patterns",
+    "test_tutorial_matrices",
+    "test_wire",
+    "test_npm_client",
+    "test_letta_tutorials",
+    "test_turns_bad",
+    "test_turns",
+    "test_tool_servers",
+    "test_agent_messages",
+    "test_model_options",
+    "test_conversations",
+    "test_cli_places",
+    "test_cli_refusals",
+    "test_models",
+    "test_docs",
+    "test_cli_demo",
+)
+"""Modules about what lies above the vault: examples as strangers run them, recorded answers, models and their tools,
+the terminal. Each takes long for what it says of a store, and what it asks of one, a module that runs on both asks too.
+The most expensive first. `make test` leaves them out on PostgreSQL to stay below ten minutes; `make test-postgresql`
+runs them there (TALLYSTONE_TEST_STORE=postgresql with TALLYSTONE_TEST_ALL=1)."""
 _ALL = os.environ.get("TALLYSTONE_TEST_ALL") == "1"
 
 
@@ -65,14 +88,18 @@ postgresql_only = pytest.mark.postgresql_only
 
 def may_hold_tests(path: Path) -> bool:
     """Whether a module may have tests for the store that is at work."""
-    return not POSTGRESQL or _ALL or not path.name.startswith("test_") or path.stem in ON_BOTH
+    return not POSTGRESQL or not path.name.startswith("test_") or _on_both(path)
+
+
+def _on_both(path: Path) -> bool:
+    return _ALL or path.parent.name == "attack" or path.stem not in (*NO_STORE, *ABOVE)
 
 
 def selected(item: pytest.Item) -> bool:
     """Whether a test is for the store that is at work."""
     if not POSTGRESQL:
         return item.get_closest_marker("postgresql_only") is None
-    return _ALL or item.path.stem in ON_BOTH
+    return _on_both(item.path)
 
 
 _SERVER = "TALLYSTONE_TEST_SERVER"

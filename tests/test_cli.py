@@ -22,10 +22,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from stores import sqlite_only
 
 from tallystone.cli.app import run
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
+ABOUT_THE_FILE = {
+    "backup": sqlite_only("a database is backed up with its own tools, as `tallystone backup` says there"),
+    "tampering": sqlite_only("the story edits the file; on PostgreSQL: test_log_mutations.py"),
+}
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _CHANGING = {
@@ -134,7 +139,10 @@ def test_there_are_transcripts() -> None:
     assert TRANSCRIPTS
 
 
-@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=ABOUT_THE_FILE.get(path.stem, ()), id=path.stem) for path in TRANSCRIPTS],
+)
 def test_transcript(path: Path) -> None:
     expected = path.read_text(encoding="utf-8")
     seen = _play(expected)

@@ -14,7 +14,7 @@ import pytest
 from tallystone.errors import NotFound
 from tallystone.vault import Vault, Workspace
 
-TIMES = 50 if os.environ.get("TALLYSTONE_LONG") else 10
+TIMES = 50 if os.environ.get("TALLYSTONE_LONG") else 6
 SEED = int(os.environ.get("TALLYSTONE_SEED", "20261"))
 WRITER = Path(__file__).with_name("crash_writer.py")
 MOST_LINES = 60

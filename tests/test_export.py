@@ -150,6 +150,23 @@ def test_memory_does_not_grow_with_what_is_exported(alice: Vault, monkeypatch: p
     assert peak < total
 
 
+def test_what_takes_long_to_make_is_handed_on_before_it_is_large(
+    alice: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    blocks = Vault.blocks
+
+    def noted(self: Vault, **options: Any) -> Any:
+        begun.append("blocks")
+        return blocks(self, **options)
+
+    monkeypatch.setattr(Vault, "blocks", noted)
+    assert b"README" in next(exporting.export_chunks(alice)) and begun  # soon made, and then at once
+    begun.clear()
+    monkeypatch.setattr(exporting, "PATIENCE", 0.0)
+    assert b"account.jsonl" in next(exporting.export_chunks(alice)) and not begun
+
+
 def test_an_export_comes_over_http_as_it_is_made_and_breaks_off_when_reading_fails(
     fresh_server: Served,  # noqa: F811
     tmp_path: Path,

@@ -17,11 +17,11 @@ from stores import sqlite_only
 
 from tallystone.audit.leaf import key_hash
 from tallystone.errors import NotFound, Tampered
-from tallystone.kept import ENTRY, Digests, Recent
+from tallystone.kept import ENTRY, PAGES_OF_READER, PAGES_OF_WRITER, Digests, Recent
 from tallystone.store._rows import RowCache
 from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
 from tallystone.store.sqlite import SqliteStore
-from tallystone.store.tables import BLOCK, WS
+from tallystone.store.tables import BLOCK, REPLY, WS
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
@@ -104,6 +104,18 @@ def test_what_is_kept_of_rows_has_a_bound() -> None:
     assert len(weights) > 10 and sum(weights) <= 220_000
     scans = [places for table in kept._scans.values() for places in table.values()]
     assert sum(map(len, scans)) <= len(weights) >= len(kept._names or ())
+
+
+def test_what_is_remembered_of_changes_has_a_bound_and_beyond_it_no_older_answer_is_taken() -> None:
+    kept = RowCache(sequencer()).restart((0, b""))
+    for length in range(1, 41):
+        changed = [Put(BLOCK, counter(length, b"%d" % number)) for number in range(500)]
+        kept.committed((length, b""), [(BLOCK, put.row[:2], put.row) for put in changed])
+    assert kept._places == sum(len(places) + len(names) for _, places, names in kept._changed) < 10_000
+    place = ("block", (WS, b"untouched"))
+    for length in (10, 40):
+        kept.tell(place, None, length)
+        assert (kept.find(place, 40) is None) == (length == 10)
 
 
 # -- blocks ------------------------------------------------------------------------------------------------------
@@ -218,7 +230,7 @@ def test_the_bytes_that_are_counted_are_those_that_are_taken(workspace: Workspac
             alice.attach(agent, blocks[0])
         store = workspace.store
         assert isinstance(store, SqliteStore)
-        store._rows.forget(store._rows.length)  # which shares rows with what is kept of blocks
+        store._rows.restart()  # which shares rows with what is kept of blocks
         for name in ("recall._kept", "geneses", "_identities"):
             kept: Recent[object, object] = attrgetter(name)(workspace)
             counted = kept.weight
@@ -287,3 +299,25 @@ def test_a_key_that_was_never_committed_is_not_kept(workspace: Workspace, alice:
     assert bob.block(block.id).value == SECRET
     bob.edit_block(block.id, lambda before: {"value": before.value + "!"})
     assert carol.block(block.id).value == alice.block(block.id).value == SECRET + "!"
+
+
+def test_what_sqlite_keeps_of_the_file_is_bounded_for_each_connection(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store.db") as store:
+        for reader, bound in ((True, PAGES_OF_READER), (False, PAGES_OF_WRITER)):
+            with closing(store._connect(reader=reader)) as connection:
+                assert connection.execute("PRAGMA cache_size").fetchone() == (-bound // 1024,)
+
+
+def test_a_purge_does_not_hold_all_that_it_removes(workspace: Workspace) -> None:
+    answers = [Put(REPLY, (WS, b"%d" % number, 0, 1, bytes(4_000))) for number in range(1_500)]
+    workspace.store.commit(Batch(changes=list(answers)))
+    del answers
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        assert workspace.purge() == 1_500
+        assert tracemalloc.get_traced_memory()[1] - before < 4_000_000  # of 6 MB
+    finally:
+        tracemalloc.stop()
+    with workspace.store.snapshot() as snapshot:
+        assert snapshot.scan(REPLY, (WS,)) == []

@@ -29,8 +29,8 @@ from tallystone.vault import Vault, Workspace
 from tallystone.vault.types import Block
 
 LONG = bool(os.environ.get("TALLYSTONE_LONG"))
-RUNS = {"grants": 560, "roles": 240} if LONG else {"grants": 18, "roles": 8}
-RUNS_OVER_HTTP = {"grants": 140, "roles": 60} if LONG else {"grants": 10, "roles": 4}
+RUNS = {"grants": 560, "roles": 240} if LONG else {"grants": 9, "roles": 4}
+RUNS_OVER_HTTP = {"grants": 140, "roles": 60} if LONG else {"grants": 5, "roles": 2}
 A_TEST = 40
 """Runs in one workspace and one test at most."""
 MORE = 40

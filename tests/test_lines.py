@@ -73,6 +73,12 @@ def test_whatever_stays_stood_where_it_says(before: list[str], after: list[str],
         assert 0 <= clash.start <= clash.end <= len(now)
 
 
+def test_a_clash_that_ends_among_lines_that_are_gone_ends_where_they_were() -> None:
+    merged = take_back([""], ["b", "a", "", ""], ["", "a"])
+    assert merged.lines == ["", "a"]
+    assert merged.clashes == [Clash(0, 2, ())]
+
+
 @given(texts, st.lists(st.uuids().map(str), max_size=4), st.lists(st.uuids().map(str), max_size=4))
 def test_appends_of_others_stay_when_an_append_is_taken_back(
     before: list[str], bad: list[str], good: list[str]

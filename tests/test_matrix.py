@@ -294,7 +294,7 @@ class World:
         return self._http
 
     def open(self) -> World:
-        self._http = httpx.Client(base_url=self.served.url, trust_env=False, verify=AUTHORITIES)
+        self._http = httpx.Client(base_url=self.served.url, trust_env=False, timeout=60, verify=AUTHORITIES)
         return self
 
 

@@ -139,12 +139,12 @@ def test_a_forged_row_of_a_kept_token_is_refused(
 
 
 def test_what_is_kept_of_tokens_has_a_bound(workspace: Workspace, alice: Vault) -> None:
-    workspace.tokens = OpenedTokens(12_000)
+    workspace.tokens = OpenedTokens(20_000)
     tokens = [alice.create_token(scope="read") for _ in range(9)]
     for token in [*tokens, *tokens]:
         with asked(workspace, token) as vault:
             assert vault.principal_id == alice.principal_id
-    assert 0 < len(workspace.tokens._kept) < 9 and workspace.tokens._kept.weight <= 12_000
+    assert 2 < len(workspace.tokens._kept) < 8 and workspace.tokens._kept.weight <= 20_000
 
 
 def test_nothing_of_a_token_stays_in_memory_once_something_is_erased(

@@ -1,7 +1,7 @@
 """Random histories, attackers included, judged by `tallystone.policy` and by a naive second implementation.
 
-Each step of each history must be judged alike. TALLYSTONE_HISTORIES says how many there are (4,800 by default); with
-TALLYSTONE_SEED set, that one alone is told, with every step of it.
+Each step of each history must be judged alike. TALLYSTONE_HISTORIES says how many there are (1,600 by default, 4,800
+with TALLYSTONE_LONG=1); with TALLYSTONE_SEED set, that one alone is told, with every step of it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import pytest
 from policy_attacks import STATEMENTS, WRITINGS
 from policy_histories import STEPS, History
 
-HISTORIES = int(os.environ.get("TALLYSTONE_HISTORIES", "4800"))
-SHARDS, ENOUGH = 8, 300
+LONG = bool(os.environ.get("TALLYSTONE_LONG"))
+HISTORIES = int(os.environ.get("TALLYSTONE_HISTORIES", "4800" if LONG else "1600"))
+SHARDS, ENOUGH = 4, 300
 ALONE = os.environ.get("TALLYSTONE_SEED")
 
 

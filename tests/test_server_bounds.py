@@ -86,9 +86,10 @@ def test_bodies_of_all_requests_together_are_bounded() -> None:
     async def arrive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"x" * 60, "more_body": False}
 
-    assert len(anyio.run(read_body, arrive, {}, 1000, bodies.take)) == 60
+    headers = {"content-length": "60"}
+    assert len(anyio.run(read_body, arrive, headers, 1000, bodies.take)) == 60
     with pytest.raises(Refusal) as caught:
-        anyio.run(read_body, arrive, {}, 1000, bodies.take)
+        anyio.run(read_body, arrive, headers, 1000, bodies.take)
     assert (caught.value.status, caught.value.code) == (503, "overloaded")
 
 

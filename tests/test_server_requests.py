@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import UTC, datetime, timezone
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import httpx
 import letta_client
 import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
 
 from tallystone.errors import (
@@ -22,11 +28,12 @@ from tallystone.errors import (
     Tampered,
     Unauthenticated,
 )
-from tallystone.letta.routes import ROUTES
-from tallystone.server import errors
+from tallystone.letta.routes import ROUTES, Route
+from tallystone.server import errors, logs
 from tallystone.server.auth import Turnstile
 from tallystone.server.errors import Refusal
 from tallystone.server.paths import Match, Paths
+from tallystone.server.request import Headers
 
 BLOCK = "block-123e4567-e89b-42d3-8456-426614174000"
 
@@ -265,6 +272,91 @@ def test_segments_are_decoded_after_the_split() -> None:
     assert _match("PATCH", base + b"attach/b") == ("{block_id}", {"agent_id": "a", "block_id": "b"})
     assert _match("PATCH", base + b"attach%2Fb")[1]["block_label"] == "attach/b"
     assert _match("PATCH", base + b"attach")[1]["block_label"] == "attach"
+
+
+def _fits(template: str, path: bytes) -> dict[str, str] | None:
+    """What a template makes of a path, one segment after the other."""
+    parts = [
+        unquote_to_bytes(part).decode() for part in path.removeprefix(b"/").removesuffix(b"/").split(b"/")
+    ]
+    params = {}
+    segments = template.strip("/").split("/")
+    for at, segment in enumerate(segments):
+        if at >= len(parts):
+            return None
+        if segment.endswith("...}"):
+            rest = "/".join(parts[at:])
+            return {**params, segment[1:-4]: rest} if rest else None
+        if segment.startswith("{"):
+            if not parts[at]:
+                return None
+            params[segment[1:-1]] = parts[at]
+        elif segment != parts[at]:
+            return None
+    return params if len(segments) == len(parts) else None
+
+
+WORDS = sorted({part for route in ROUTES for part in route.path.split("/") if part and "{" not in part})
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(ROUTES),
+    st.lists(st.sampled_from([*WORDS, "a", "%2F", "%C3%A9", "", "."]), max_size=4),
+    st.data(),
+)
+def test_a_path_goes_to_the_first_row_that_it_fits(
+    route: Route, more: list[str], data: st.DataObject
+) -> None:
+    filled = [
+        data.draw(st.sampled_from(["x", *WORDS])) if "{" in part else part
+        for part in route.path.strip("/").split("/")
+    ]
+    path = "/".join(["", *filled, *more]).encode()
+    fitting = [(row, found) for row in ROUTES if (found := _fits(row.path, path)) is not None]
+    match = Paths(ROUTES).match(route.method, path)
+    first = next(((row, found) for row, found in fitting if row.method == route.method), None)
+    if first is not None:
+        assert isinstance(match, Match) and (match.route, match.params) == first
+    else:
+        assert match == (tuple(dict.fromkeys(row.method for row, _ in fitting)) or None)
+
+
+@pytest.mark.parametrize("worker", [None, 3])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_requests_line_is_what_structlog_would_write(
+    form: str, worker: int | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
+    monkeypatch.setattr("tallystone.server.logs.time.time", at.timestamp)
+    monkeypatch.setattr(
+        "structlog.processors.datetime",
+        SimpleNamespace(datetime=SimpleNamespace(now=lambda tz: at), timezone=timezone),
+    )
+    logs.configure(form, "info", worker)
+    try:
+        for method, route, status, seconds in [
+            *((route.method, route.path, 200, 0.00125) for route in ROUTES),
+            ("-", "-", 503, 12.0),
+            ("GET", "/v1/health/", 200, 0.0),
+        ]:
+            logs.log_request(method, route, status, seconds)
+            structlog.get_logger().info(
+                "request", method=method, route=route, status=status, ms=round(seconds * 1000, 1)
+            )
+            ours, theirs = capsys.readouterr().err.splitlines()
+            assert ours == theirs
+        logs.configure(form, "warning", worker)
+        logs.log_request("GET", "/", 200, 0.1)
+        assert capsys.readouterr().err == ""
+    finally:
+        logs.configure()
+
+
+def test_headers_are_read_by_name_and_the_last_of_two_counts() -> None:
+    headers = Headers([(b"a", b"1"), (b"b", b"\xe9"), (b"a", b"2")])
+    assert dict(headers) == {"a": "2", "b": "é"} and len(headers) == 2
+    assert "a" in headers and "c" not in headers and headers.get("c") is None
 
 
 def test_the_log_holds_templates_only(

@@ -22,6 +22,24 @@ def test_memory_is_compared_around_the_first_minute_and_the_last() -> None:
     assert soak_page.growth({"minutes": 10, "memory": []}, "pss_mb") is None
 
 
+def test_a_worker_that_was_killed_meanwhile_is_told_apart_from_the_one_that_was_not() -> None:
+    looks = [
+        {
+            "second": at,
+            "pss_mb": 100,
+            "spared_pss_mb": 40 + at / 60,
+            "spared_own_mb": 30 + at / 60,
+            "others": [{"age_s": float(at % 40), "pss_mb": 25.0}],
+        }
+        for at in range(5, 125, 5)
+    ]
+    assert soak_page._curve({"minutes": 2, "memory": looks})[2:4] == [
+        "| 1 | 100 | 41 | 31 | 25 (35 s) |",
+        "| 2 | 100 | 42 | 32 | 25 (0 s) |",
+    ]
+    assert soak_page._curve({"minutes": 2, "memory": [{"second": 60, "pss_mb": 1}]}) == []
+
+
 def test_the_checker_finds_what_was_lost_and_what_is_there_twice() -> None:
     ledger = Ledger()
     client = Client("http://127.0.0.1:9", "token", 0, ledger, "shared", seed=1)

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from stores import POSTGRESQL
 
 from tallystone.errors import Denied, Invalid, Locked, NotFound, Taken, TallystoneError
 from tallystone.vault import Vault, Workspace
@@ -574,7 +575,7 @@ class Sharing(RuleBasedStateMachine):
 
 
 Sharing.TestCase.settings = settings(
-    max_examples=60 if LONG else 8,
+    max_examples=60 if LONG else 3 if POSTGRESQL else 6,
     stateful_step_count=50 if LONG else 25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -586,7 +587,7 @@ class TestEveryReadAgreesWithTheModel(Sharing.TestCase):  # type: ignore[name-de
     """What pytest collects."""
 
 
-LIVES, STEPS = (40, 120) if LONG else (3, 60)
+LIVES, STEPS = (40, 120) if LONG else (1 if POSTGRESQL else 2, 60)
 
 
 def live(machine: Sharing, chance: random.Random) -> Counter[str]:

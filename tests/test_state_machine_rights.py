@@ -18,12 +18,13 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from stores import POSTGRESQL
 
 from tallystone.errors import NotFound, TallystoneError
 from tallystone.vault import Vault, Workspace
 
 LONG = bool(os.environ.get("TALLYSTONE_LONG"))
-LIVES, STEPS = (60, 150) if LONG else (2, 50)
+LIVES, STEPS = (60, 150) if LONG else (1 if POSTGRESQL else 2, 50)
 USERS = ("alice", "bob", "carol", "dave")
 RIGHTS = ("read", "write", "share", "write+share")
 DAY = 86400

@@ -426,7 +426,7 @@ def test_a_bad_list_is_a_plain_error_and_changes_nothing(tmp_path: Path) -> None
         return made[0] if made and message["method"] == "tools/list" else polite(message["method"])
 
     with Raw(answer) as raw, ScriptedModels() as models:
-        for talking in serving(tmp_path / "data", models, allowed_hosts=(raw.host,), model_timeout=2):
+        for talking in serving(tmp_path / "data", models, allowed_hosts=(raw.host,)):
             client = talking.served.letta()
             server = registered(talking, raw.url)
             act = offered(talking, server)["act"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from tallystone._cbor import decode, encode
+from tallystone._cbor import decode, encode, encode_cells
 from tallystone.audit.merkle import HASH_SIZE
 from tallystone.errors import Tampered
 from tallystone.store.tables import Row
@@ -37,7 +37,7 @@ class Leaf:
 
     def encode(self) -> bytes:
         """The leaf's bytes, which the tree is over."""
-        return encode([_LABEL, self.seq, self.minute, self.kind, self.digest])
+        return encode_cells([_LABEL, self.seq, self.minute, self.kind, self.digest])
 
 
 def decode_leaf(data: bytes) -> Leaf:
@@ -53,12 +53,12 @@ def decode_leaf(data: bytes) -> Leaf:
 
 def key_hash(key: Row) -> bytes:
     """The hash that names a row in a manifest: of its key alone, the table is named beside it."""
-    return sha256(encode(list(key))).digest()
+    return sha256(encode_cells(list(key))).digest()
 
 
 def row_hash(table: str, row: Row) -> bytes:
     """The hash of a whole row. The table is part of it, so a row cannot move to another table."""
-    return sha256(encode([table, *row])).digest()
+    return sha256(encode_cells([table, *row])).digest()
 
 
 def encode_manifest(entries: Iterable[ManifestEntry]) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from tallystone.letta.call import Answer, Call
 from tallystone.letta.paging import page, window
 
 
+@cache  # read from a file, which takes longer than all else of a request for health
 def server_version() -> str:
     """This package's version, or `0` when it runs from a folder that was never installed."""
     try:

@@ -12,23 +12,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import structlog
-from starlette.responses import Response, StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from tallystone.errors import TallystoneError, Unauthenticated
 from tallystone.letta.call import Answer, Call, Plain, Query, Retry
-from tallystone.letta.later import Later, Streamed, Subscribed, UnderWay
+from tallystone.letta.later import Later, UnderWay
 from tallystone.letta.model_layer import ModelLayer
 from tallystone.letta.post import ASK_SECONDS, Outbox, Post
 from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES
 from tallystone.letta.routes_lists import health
 from tallystone.server import errors
+from tallystone.server.answering import respond
 from tallystone.server.auth import Turnstile, bearer
 from tallystone.server.feed import LISTENERS, LISTENERS_EACH, Pump
 from tallystone.server.fibers import Fibers, Lengthy
 from tallystone.server.limits import MAX_BODIES, Bodies, Gone, check_head, read_body
-from tallystone.server.logs import log_crash
+from tallystone.server.logs import log_crash, log_request
 from tallystone.server.metrics import PATH as METRICS
 from tallystone.server.metrics import Metrics, Readers
 from tallystone.server.paths import Match, Paths
@@ -56,7 +55,6 @@ TURN_GRACE = 1.0
 
 T = TypeVar("T")
 _OPEN = frozenset(path.encode() for path in OPEN_PATHS)
-_log = structlog.get_logger("tallystone.server")
 
 
 class App:
@@ -155,25 +153,10 @@ class App:
         if self._metrics is not None:
             seconds = time.perf_counter() - began
             self._metrics.answered(request.template, request.known_method, answer.status, code, seconds)
-        headers = {"cache-control": "no-store", **_named(request.leaves), **answer.headers}
-        if isinstance(answer, Subscribed):
-            response: ASGIApp = self._pump.stream(answer.subscription, headers)
-        elif isinstance(answer, Streamed):
-            response = StreamingResponse(
-                answer.events, answer.status, headers, media_type="text/event-stream"
-            )
-        else:
-            response = Response(answer.content(), answer.status, headers, media_type=answer.media)
-        await response(scope, receive, send)
+        await respond(answer, request.leaves, self._pump, scope, receive, send)
         if request.leaves:
             self._logged()
-        _log.info(
-            "request",
-            method=request.known_method,
-            route=request.template,
-            status=answer.status,
-            ms=round((time.perf_counter() - began) * 1000, 1),
-        )
+        log_request(request.known_method, request.template, answer.status, time.perf_counter() - began)
 
     async def _answer(self, request: Request) -> Answer:
         check_head(request.raw_path, request.query, request.raw_headers)
@@ -368,12 +351,6 @@ class App:
             await asyncio.wait_for(asyncio.wrap_future(awaited.promise(size)), awaited.seconds)
         except TimeoutError:
             raise too_late() from None
-
-
-def _named(leaves: Sequence[int]) -> dict[str, str]:
-    """The header that names what the request has logged, in order: the last is the operation that the answer tells of.
-    A stranger's refusals are not named to it: they would tell how much others do."""
-    return {"x-tallystone-leaf": ", ".join(map(str, leaves))} if leaves else {}
 
 
 class _Stranger(Exception):

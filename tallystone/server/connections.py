@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tallystone.server import errors
+from tallystone.server.answering import plain
 from tallystone.server.http1 import Http1
 
 QUEUE = 2048
@@ -75,7 +75,7 @@ def bounded(most: int) -> type[Http1]:
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     refused = errors.answer(errors.too_many_connections())
     headers = {**refused.headers, "connection": "close", "cache-control": "no-store"}
-    await Response(refused.content(), refused.status, headers, media_type=refused.media)(scope, receive, send)
+    await plain(refused, headers, send)
 
 
 class Sweep:

@@ -36,7 +36,7 @@ class Http1(HttpToolsProtocol):
         self._unparsed = 0  # bytes since the last head, piece of a body or message was at its end
         self._body_left = 0  # of a body whose length the head says
         self._target: list[bytes] = []
-        self._in_head = self._over = False
+        self._over = False
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
@@ -88,7 +88,7 @@ class Http1(HttpToolsProtocol):
         version = self.parser.get_http_version().encode()
         head = [self.parser.get_method(), b" ", *self._target, b" HTTP/", version, b"\r\n"]
         for name, value in self.headers:
-            if name != b"upgrade":
+            if name.lower() != b"upgrade":
                 head += [name, b": ", value, b"\r\n"]
         self.parser = self._new_parser()
         try:
@@ -101,20 +101,14 @@ class Http1(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._target, self.headers = [], []
-        self._in_head = True
-        self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
         self._target.append(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or of a trailer, which is dropped: it came after what the head has decided."""
-        if self._in_head:
-            name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
-            self.headers.append((name, value.strip(b" \t")))
+        """A field of the head, or of a trailer, of which nothing is kept: it came after what the head has decided."""
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """A head is whole. Raises `Refusal` for what httptools takes, and another server could understand otherwise."""
@@ -123,17 +117,18 @@ class Http1(HttpToolsProtocol):
             raise errors.bad_request()
         if self.parser.should_upgrade():
             return  # see `_stay`
-        hosts = 0
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-length":
-                self._body_left = int(value)
-            elif name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
-                raise errors.bad_request()
-        if hosts != 1 and (hosts or version == "1.1"):
+        headers = [(name.lower(), value.strip(b" \t")) for name, value in self.headers]
+        self.headers = []
+        fields = dict(headers)
+        coding = fields.get(b"transfer-encoding")  # twice, or beside a length, it was refused before
+        if coding is not None and (version == "1.0" or coding.lower() != b"chunked"):
             raise errors.bad_request()
-        self._in_head, self._unparsed = False, 0
+        if b"host" not in fields and version == "1.1":
+            raise errors.bad_request()
+        if len(fields) < len(headers) and sum(name == b"host" for name, _ in headers) > 1:
+            raise errors.bad_request()
+        self._body_left = int(fields.get(b"content-length", 0))
+        self._unparsed = 0
         raw_path, _, query = b"".join(self._target).partition(b"?")
         path = raw_path.decode("ascii")
         self.scope = {
@@ -148,7 +143,7 @@ class Http1(HttpToolsProtocol):
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
-            "headers": self.headers,
+            "headers": headers,
             "state": {},
         }
         self.cycle = Exchange(
@@ -160,7 +155,7 @@ class Http1(HttpToolsProtocol):
             access_log=False,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            expect_100_continue=fields.get(b"expect", b"").lower() == b"100-continue",
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
-import anyio
 from starlette.types import Receive
 
 from tallystone.server.errors import Refusal, overloaded, too_large
@@ -43,7 +44,7 @@ def check_head(raw_path: bytes, query: bytes, headers: Sequence[tuple[bytes, byt
     """Raises `Refusal` for a path (414) or headers (431) beyond the bounds."""
     if len(raw_path) + len(query) > MAX_TARGET:
         raise target_too_long()
-    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS:
+    if sum(map(len, chain.from_iterable(headers))) > MAX_HEADERS:
         raise headers_too_large()
 
 
@@ -61,27 +62,40 @@ def headers_too_large() -> Refusal:
     )
 
 
+def has_body(headers: Mapping[str, str]) -> bool:
+    """Whether a body follows the head: what declares none has none (RFC 9112, 6.3)."""
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
 async def read_body(
     receive: Receive, headers: Mapping[str, str], limit: int, take: Callable[[int], None] = lambda _: None
 ) -> bytes:
     """The whole body. Raises `Refusal` as soon as it is known to exceed `limit` (413) or comes too slowly (408), and
     what `take` raises of the bytes that have arrived."""
-    declared = headers.get("content-length", "0")
+    if not has_body(headers):
+        return b""
+    declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read(receive, limit, take)
+    except TimeoutError:
+        raise Refusal(408, "slow_body", "the body took too long to arrive", hint="send it again") from None
+
+
+async def _read(receive: Receive, limit: int, take: Callable[[int], None]) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    with anyio.move_on_after(BODY_SECONDS):
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Gone
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise too_large(limit)
-            take(len(chunk))
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
-    raise Refusal(408, "slow_body", "the body took too long to arrive", hint="send it again")
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit)
+        take(len(chunk))
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)

@@ -4,14 +4,54 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import traceback
 
 import structlog
+
+# Stand where a request's own values come in its line.
+_METHOD, _ROUTE, _STATUS, _MS, _TIME = "@method", "/@route", 987654321, 98765432.5, "@time"
+
+
+class RequestLine:
+    """The line of each request. What of it is the same for all is laid out once, by structlog: it takes longer for one
+    line than some requests take as a whole."""
+
+    def __init__(self, render: structlog.types.Processor, worker: int | None) -> None:
+        event: structlog.types.EventDict = {
+            "method": _METHOD,
+            "route": _ROUTE,
+            "status": _STATUS,
+            "ms": _MS,
+            "event": "request",
+            "level": "info",
+            "timestamp": _TIME,
+        }
+        line = str(render(None, "info", event if worker is None else {**event, "worker": worker}))
+        line = line.replace("%", "%%")
+        for sign, name in ((_METHOD, "method"), (_ROUTE, "route"), (_TIME, "time")):
+            line = line.replace(sign, f"%({name})s")
+        self._layout = line.replace(str(_STATUS), "%(status)d").replace(str(_MS), "%(ms)s")
+        self._second, self._date = -1, ""
+
+    def text(self, method: str, route: str, status: int, seconds: float, now: float) -> str:
+        """The line of a request that took so many `seconds`, at `now` in Unix seconds."""
+        second, micro = divmod(round(now * 1e6), 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        stamp = f"{self._date}.{micro:06d}Z" if micro else f"{self._date}Z"  # as datetime.isoformat does
+        ms = round(seconds * 1000, 1)
+        return self._layout % {"method": method, "route": route, "status": status, "ms": ms, "time": stamp}
+
+
+_request_line: RequestLine | None = None
 
 
 def configure(log_format: str = "text", log_level: str = "info", worker: int | None = None) -> None:
     """Send all log lines of the server to stderr, as text for people or as JSON, one object a line. `worker`: which of
     several processes writes them."""
+    global _request_line
     renderer: structlog.types.Processor
     if log_format == "json":
         renderer = structlog.processors.JSONRenderer()
@@ -25,9 +65,10 @@ def configure(log_format: str = "text", log_level: str = "info", worker: int | N
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(log_level),
-        logger_factory=lambda *_: _Stderr(),
+        logger_factory=lambda *_: _STDERR,
         cache_logger_on_first_use=False,
     )
+    _request_line = RequestLine(renderer, worker) if log_level == "info" else None
     # uvicorn's own lines may quote what a client sent
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
 
@@ -48,6 +89,15 @@ class _Stderr:
         sys.stderr.flush()
 
     log = debug = info = warning = error = critical = msg
+
+
+_STDERR = _Stderr()
+
+
+def log_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Write a request's line, if such lines are written. `method` and `route` are words of ours, not the client's."""
+    if _request_line is not None:
+        _STDERR.msg(_request_line.text(method, route, status, seconds, time.time()))
 
 
 def log_crash(error: BaseException, template: str) -> None:

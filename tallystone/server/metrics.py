@@ -79,6 +79,7 @@ class Metrics:
             collector(self._registry)
             own = None
         made = _Made(library, own)
+        self._answers: dict[tuple[str, str, int], tuple[Any, Any]] = {}
         routes = ["route", "method"]
         self._requests = made.counter("requests", "Requests that were answered.", [*routes, "status"])
         self._seconds = made.histogram(
@@ -106,8 +107,12 @@ class Metrics:
 
     def answered(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
         """Count an answer. `code` is empty if it is no error."""
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route, method).observe(seconds)
+        known = self._answers.get((route, method, status))
+        if known is None:  # few: routes, methods and statuses are ours
+            known = (self._requests.labels(route, method, str(status)), self._seconds.labels(route, method))
+            self._answers[route, method, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
         if code:
             self._refusals.labels(code).inc()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import anyio
 
@@ -17,6 +17,7 @@ from tallystone.letta.call import Retry
 
 WAIT_SECONDS = 50
 """Seconds that a retry waits for the request it repeats; below the 60 that clients wait."""
+_ALONE = nullcontext()
 
 
 def _digest(*parts: bytes) -> bytes:
@@ -53,12 +54,12 @@ class Flights:
     def __init__(self) -> None:
         self._under_way: dict[bytes, set[anyio.Event]] = {}
 
-    @asynccontextmanager
-    async def flight(self, token: str, retry: Retry | None) -> AsyncIterator[None]:
+    def flight(self, token: str, retry: Retry | None) -> AbstractAsyncContextManager[None]:
         """Wait for equal requests if this one is a retry, and let later retries wait for this one."""
-        if retry is None:
-            yield
-            return
+        return _ALONE if retry is None else self._flight(token, retry)
+
+    @asynccontextmanager
+    async def _flight(self, token: str, retry: Retry) -> AsyncIterator[None]:
         key = _digest(token.encode(), retry.key)
         done = anyio.Event()
         if retry.attempt:

@@ -22,7 +22,7 @@ import uvicorn
 
 from tallystone.errors import StoreError
 from tallystone.letta.model_layer import ModelLayer
-from tallystone.server import http_granian
+from tallystone.server import allocator, http_granian
 from tallystone.server.app import App
 from tallystone.server.auth import Turnstile
 from tallystone.server.connections import QUEUE, Sweep, allow_files, backlog, bounded, event_loop
@@ -62,6 +62,7 @@ def serve(workspace: Workspace, settings: Settings, announce: Callable[[str], No
     `announce` is told the URL once the socket is bound (default: printed to stderr). The caller closes the workspace.
     """
     configure(settings.log_format, settings.log_level)
+    allocator.settle()
     with listening(settings.host, settings.port) as bound:
         (announce or _announce)(url_of(settings.host, bound, settings.scheme))
         _serve_on(workspace, settings, bound)
@@ -75,6 +76,7 @@ def serve_many(
     Nothing of the workspace may be open here: what is forked is a process without a store, threads or keys.
     """
     configure(settings.log_format, settings.log_level)
+    allocator.settle()
     # what is wrong with the settings is said once, and not by each process again and again
     configured(settings)
     certificate(settings)

@@ -22,14 +22,16 @@ from typing import Any
 
 from tallystone.kept import ROWS
 from tallystone.store.protocol import Grown, Head, RowChange, Sequencer
-from tallystone.store.tables import Row
+from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, Row
 
 LARGEST = 128 * 1024
 """Bytes of a row, or of the rows of one scan, beyond which it is not kept."""
 FAR = 256
 """Leaves of others that are read at most to learn what changed; beyond that, everything is forgotten."""
+LOG = frozenset(table.name for table in (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG_NODE, LOG_HEAD))
+"""Tables whose rows are always asked for: they grow with each commit, and no operation reads them twice."""
 _OVERHEAD = 250
-_REMEMBERED = 256
+_REMEMBERED, _REMEMBERED_PLACES = 256, 8192
 _MANY = 1024
 
 Place = tuple[Any, ...]
@@ -57,6 +59,7 @@ class Kept:
         self._scans: dict[str, dict[Place, set[Place]]] = {}
         self._heads = {head[0]: head[1]}  # that were passed lately
         self._changed: deque[tuple[int, frozenset[Place], frozenset[_Name]]] = deque()
+        self._places = 0  # in `_changed`
         self._forgotten = head[0]  # up to this length we do not know any more which rows changed
         self._name = name
         self._names: dict[_Name, Place] | None = None  # of every row, once somebody else has changed some
@@ -94,7 +97,7 @@ class Kept:
             for since, places, names in reversed(self._changed):
                 if since <= length:
                     break
-                if touched in places or (names and self._concerns(names, place)):
+                if self._concerns(places, names, place):
                     return
             if scan:
                 self._scans.setdefault(place[0], {}).setdefault(touched, set()).add(place)
@@ -102,10 +105,14 @@ class Kept:
                 self._names[name or (place[0], self._name(place[1]))] = place
             self._insert(place, (length, answer, weight))
 
-    def _concerns(self, names: frozenset[_Name], place: Place) -> bool:
+    def _concerns(self, places: frozenset[Place], names: frozenset[_Name], place: Place) -> bool:
+        """Whether this answer may be another after a change of these rows."""
+        table, key = place[:2]
         if len(place) > 2:
-            return any(table == place[0] for table, _ in names)
-        return (place[0], self._name(place[1])) in names
+            return any(of == table and one[: len(key)] == key for of, one in places) or any(
+                of == table for of, _ in names
+            )
+        return place in places or (bool(names) and (table, self._name(key)) in names)
 
     def committed(self, head: Head, changes: Iterable[RowChange]) -> None:
         """Take over what this process has committed: the log has this head now, and these rows changed."""
@@ -120,12 +127,12 @@ class Kept:
                 return
             places: set[Place] = set()
             for table, key, row in changes:
-                place = (table.name, key)
-                scans = self._scans.get(table.name)
-                for cut in range(len(key) + 1):
-                    prefix = (table.name, key[:cut])
-                    places.add(prefix)
-                    for scan in scans.pop(prefix, ()) if scans else ():
+                name = table.name
+                place = (name, key)
+                places.add(place)
+                scans = self._scans.get(name)
+                for cut in range(len(key) + 1) if scans else ():
+                    for scan in self._scans[name].pop((name, key[:cut]), ()):
                         self._drop(scan)
                 if self._drop(place):
                     weight = _OVERHEAD + _weight(row or ())
@@ -162,8 +169,11 @@ class Kept:
 
     def _remember(self, length: int, places: frozenset[Place], names: frozenset[_Name]) -> None:
         self._changed.append((length, places, names))
-        if len(self._changed) > _REMEMBERED:
-            self._forgotten = max(self._forgotten, self._changed.popleft()[0])
+        self._places += len(places) + len(names)
+        while len(self._changed) > _REMEMBERED or self._places > _REMEMBERED_PLACES:
+            known, *gone = self._changed.popleft()
+            self._forgotten = max(self._forgotten, known)
+            self._places -= sum(map(len, gone))
 
     def _renew(self, place: Place, entry: Entry) -> None:
         """Count an old answer among the young ones, if it still is the answer."""
@@ -196,6 +206,7 @@ class Kept:
         self.young, self._old, self._weight = {}, {}, 0
         self._scans.clear()
         self._changed.clear()
+        self._places = 0
         self._forgotten = self.head[0]
         if self._names is not None:
             self._names = {}

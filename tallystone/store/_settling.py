@@ -38,14 +38,15 @@ def settle(group: list[Ticket], size: int, find: Find) -> tuple[list[Event], lis
         ticket.first = size + len(events)
         events += batch.events
         for change in batch.changes:
-            table = change.table
+            table, cells = change
+            width = len(table.key)
             if isinstance(change, Put):
-                row: Row | None = change.row
-                if len(change.row) != len(table.key) + len(table.columns):
+                row: Row | None = cells
+                if len(cells) != width + len(table.columns):
                     raise StoreError("a row has not as many cells as its table", code="refused")
-                key = change.row[: len(table.key)]
+                key = cells[:width]
             else:
-                row, key = None, change.key
+                row, key = None, cells
             place = (table.name, key)
             known[place] = row
             changed[place] = (table, key, row)
@@ -58,10 +59,12 @@ def conflict() -> Conflict:
 
 
 def _holds(find: Find, known: _Known, expects: list[Expect]) -> bool:
-    for expect in expects:
-        place = (expect.table.name, expect.key)
-        if place not in known:
-            known[place] = find(expect.table, expect.key)
-        if known[place] != expect.row:
+    for table, key, row in expects:
+        place = (table.name, key)
+        if place in known:
+            found = known[place]
+        else:
+            found = known[place] = find(table, key)
+        if found != row:
             return False
     return True

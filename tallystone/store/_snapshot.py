@@ -9,15 +9,12 @@ from types import TracebackType
 
 from tallystone.errors import StoreError
 from tallystone.store._failure import translate
-from tallystone.store._rows import FAR, Kept, RowCache
+from tallystone.store._rows import FAR, LOG, Kept, RowCache
 from tallystone.store._schema import schema_findings
 from tallystone.store._statements import STATEMENTS, scan_statement
 from tallystone.store.protocol import Grown, Head
-from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, Cell, Row, Table
+from tallystone.store.tables import LOG_HEAD, LOG_LEAF, LOG_MANIFEST, Cell, Row, Table
 from tallystone.waiting import PLACE
-
-LOG = frozenset(table.name for table in (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG_NODE, LOG_HEAD))
-"""Tables whose rows are always asked for: they grow with each commit, and no operation reads them twice."""
 
 _FETCH = 256
 _HEAD = f'SELECT "size", "frontier" FROM "{LOG_HEAD.name}" WHERE "ws" = 1'

@@ -18,8 +18,10 @@ import psycopg
 from tallystone.errors import StoreError
 from tallystone.store import postgresql_statements as statements
 from tallystone.store._commits import CommitQueue
+from tallystone.store._rows import LOG, Kept, RowCache
 from tallystone.store._schema import NODES_SINCE
 from tallystone.store.postgresql_failure import LOST, PgError, Unstorable, translate
+from tallystone.store.postgresql_following import join, view_calls, view_state
 from tallystone.store.postgresql_schema import Connection, migrate, schema_findings
 from tallystone.store.postgresql_scrub import vacuum
 from tallystone.store.postgresql_session import Call, Session, connect, decode
@@ -29,6 +31,8 @@ from tallystone.store.tables import Cell, Row, Table
 
 _IDLE_SESSIONS = 32
 _FETCH = 256
+NO_SUCH = ("42P01", "42703")
+"""A table or a column is missing."""
 _READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -45,13 +49,16 @@ class Sessions(Protocol):
 class PostgresqlSnapshot:
     """A `Snapshot` on a session that is ours until the `with` block ends. For one thread at a time."""
 
-    __slots__ = ("_begun", "_cursors", "_session", "_store")
+    __slots__ = ("_begun", "_cursors", "_kept", "_length", "_rows", "_session", "_store")
 
-    def __init__(self, store: Sessions) -> None:
-        self._store = store
+    def __init__(self, store: Sessions, rows: RowCache | None = None) -> None:
+        """`rows`: what the process has read before; without it, every answer is the database's."""
+        self._store, self._rows = store, rows
         self._session: Session | None = None
         self._begun = False
         self._cursors = 0
+        self._kept: Kept | None = None
+        self._length = 0
 
     def __enter__(self) -> PostgresqlSnapshot:
         self._session = self._store._take_session()
@@ -61,17 +68,30 @@ class PostgresqlSnapshot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        session, self._session = self._session, None
+        session, self._session, self._kept = self._session, None, None
         if session is not None:
             self._store._return_session(session)
 
     def get(self, table: Table, key: Row) -> Row | None:
         """See `Snapshot.get`."""
+        if not self._begun:
+            self._open()
+        kept, place = self._kept, (table.name, key)
+        if kept is not None:
+            known = kept.young.get(place)
+            if known is None or known[0] > self._length:
+                known = kept.find(place, self._length)
+            if known is not None:
+                row: Row | None = known[1]
+                return row
         try:
             found = self._run(table, statements.get(table, key))
         except Unstorable:
             return None
-        return found[0] if found else None
+        row = found[0] if found else None
+        if kept is not None and table.name not in LOG:
+            kept.tell(place, row, self._length)
+        return row
 
     def scan(
         self,
@@ -84,10 +104,21 @@ class PostgresqlSnapshot:
         index: str | None = None,
     ) -> list[Row]:
         """See `Snapshot.scan`."""
+        if not self._begun:
+            self._open()
+        kept, place = self._kept, (table.name, prefix, index, reverse, after, limit)
+        if kept is not None:
+            known = kept.find(place, self._length)
+            if known is not None:
+                return list(known[1])
         try:
-            return self._run(table, statements.scan(table, prefix, after, limit, reverse, index))
+            rows = self._run(table, statements.scan(table, prefix, after, limit, reverse, index))
         except Unstorable:
             return []
+        if kept is not None and table.name not in LOG:
+            kept.tell(place, rows, self._length)
+            return list(rows)
+        return rows
 
     def rows(self, table: Table) -> Iterator[Row]:
         """See `Snapshot.rows`."""
@@ -134,13 +165,30 @@ class PostgresqlSnapshot:
 
     def _begin(self, session: Session) -> None:
         try:
-            session.command(_READ)
+            self._join(session)
         except PgError as error:
             if not error.gone:
                 raise
             # It broke while it lay idle, as those beside it will have; nothing was read yet.
-            self._session = self._store._replace_session(session)
-            self._session.command(_READ)
+            session = self._session = self._store._replace_session(session)
+            self._join(session)
+
+    def _join(self, session: Session) -> None:
+        if self._rows is None:
+            session.command(_READ)
+            return
+        try:
+            _, *answers = session.run_all([(_READ.decode(), []), *view_calls(self._rows.kept)])
+        except PgError as error:
+            if error.state not in NO_SUCH:
+                raise
+            # The log check has to say so. Nothing that was kept counts for a database without a log.
+            session.command(b"ROLLBACK")
+            session.command(_READ)
+            return
+        state = view_state(*answers)
+        if state is not None:
+            self._kept, self._length = join(self._rows, state, session), state.head[0]
 
 
 class PostgresqlStore:
@@ -159,7 +207,8 @@ class PostgresqlStore:
         self._pid = os.getpid()
         self._closed = False
         self._idle: deque[Session] = deque()
-        self._writer = Writer(url, sequencer)
+        self._rows = RowCache(sequencer)
+        self._writer = Writer(url, sequencer, self._rows)
         self._commits = CommitQueue(self._writer.write)
         try:
             connection = connect(url)
@@ -181,7 +230,7 @@ class PostgresqlStore:
 
     def snapshot(self) -> PostgresqlSnapshot:
         """See `Store.snapshot`."""
-        return PostgresqlSnapshot(self)
+        return PostgresqlSnapshot(self, self._rows)
 
     def commit(self, batch: Batch) -> int:
         """See `Store.commit`. A batch that PostgreSQL refuses (a wrong type, a missing column) fails alone."""
@@ -263,8 +312,7 @@ class PostgresqlStore:
 
     def _return_session(self, session: Session) -> None:
         try:
-            if not session.idle:
-                session.command(b"ROLLBACK")
+            session.leave()
         except PgError:
             session.close()
             return

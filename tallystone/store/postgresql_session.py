@@ -111,6 +111,7 @@ class Session:
         self._wake.register(self._libpq.socket, select.POLLIN)
         self._prepared: dict[str, bytes] = {}
         self._names = 0
+        self._leaving = False  # whether the answer to a rollback is still to be taken
         self.alone = False
         """Whether a commit was answered though the standby that it should have waited for may lack it."""
         self.connection.add_notice_handler(self._warned)
@@ -137,6 +138,20 @@ class Session:
         """End the session. The server rolls back what was not committed."""
         with suppress(Exception):
             self.connection.close()
+
+    def leave(self) -> None:
+        """End the transaction, if there is one, and do not wait for the answer: whoever uses the session next finds it.
+        Raises `PgError`."""
+        if self._leaving or self.idle:
+            return
+        self._call(lambda: self._libpq.send_query(b"ROLLBACK"))
+        self._leaving = True
+
+    def _arrive(self) -> None:
+        """Take the answer to the rollback of whoever used the session before."""
+        self._leaving = False
+        while (result := self._result()) is not None:
+            self._checked(result)
 
     def command(self, text: bytes) -> pq.abc.PGresult:
         """Run a statement without parameters. Raises `PgError`."""
@@ -221,6 +236,8 @@ class Session:
 
     def _call(self, call: Callable[[], _T]) -> _T:
         try:
+            if self._leaving:
+                self._arrive()
             return call()
         except psycopg.Error:
             raise PgError(LOST) from None

@@ -8,10 +8,18 @@ sees all that was committed before it. A group costs two round trips: lock and l
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from psycopg.pq.abc import PGresult
 
 from tallystone.errors import StoreError, Tampered
 from tallystone.store import postgresql_statements as statements
+from tallystone.store._columns import INTEGER
 from tallystone.store._commits import Ticket
+from tallystone.store._rows import FAR, Kept, RowCache
 from tallystone.store._schema import migrations, newer_format
 from tallystone.store._settling import settle
 from tallystone.store.postgresql_failure import (
@@ -23,8 +31,9 @@ from tallystone.store.postgresql_failure import (
     refused,
     translate,
 )
+from tallystone.store.postgresql_following import NOW, State, grown_call, join, number_of, state_of
 from tallystone.store.postgresql_session import Call, Session, decode
-from tallystone.store.protocol import Put, Sequencer
+from tallystone.store.protocol import Head, Put, RowChange, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Row, Table
 
 PATIENCE = 20.0
@@ -36,21 +45,39 @@ _BEGIN: Call = ("BEGIN ISOLATION LEVEL READ COMMITTED", [])
 _COMMIT: Call = ("COMMIT", [])
 _LOCK_LOG: Call = ("LOCK TABLE log_head IN EXCLUSIVE MODE", [])
 """For as long as there is no head to lock."""
-_HEAD: Call = (statements.get(LOG_HEAD, (WS,))[0] + " FOR UPDATE", statements.get(LOG_HEAD, (WS,))[1])
-_BEYOND: Call = (
-    "SELECT 0::bigint FROM (SELECT FROM log_leaf WHERE ws = $1"
-    " AND seq >= coalesce((SELECT size FROM log_head WHERE ws = $1), 0) LIMIT 1) l"
-    f" UNION ALL SELECT number FROM schema_version WHERE number > {max(migrations())}",
+_HEAD: Call = (
+    "SELECT ws, size, frontier, checkpoint, xmin FROM log_head WHERE ws = $1 FOR UPDATE",
     statements.get(LOG_HEAD, (WS,))[1],
 )
-"""0 for a leaf beyond the log's head, and the numbers of formats that a later version has brought since."""
+_BEYOND: Call = (
+    "SELECT seq FROM log_leaf WHERE ws = $1 AND seq >= coalesce((SELECT size FROM log_head WHERE ws = $1), 0) LIMIT 1",
+    statements.get(LOG_HEAD, (WS,))[1],
+)
+"""A leaf beyond the log's head."""
+
+_Place: TypeAlias = tuple[str, Row]
+_Wanted: TypeAlias = dict[_Place, Table]
+
+
+@dataclass(frozen=True, slots=True)
+class _Composed:
+    """What a transaction is to write, and the first of its leaves; at which state of the database, the head of the log
+    after it, the rows that it changes, and its number."""
+
+    writes: list[Call]
+    leaf: Put | None
+    state: State | None
+    head: Head
+    changes: list[RowChange]
+    number: int
 
 
 class Writer:
     """Writes groups of batches, for a `CommitQueue`: one thread at a time."""
 
-    def __init__(self, url: str, sequencer: Sequencer) -> None:
+    def __init__(self, url: str, sequencer: Sequencer, rows: RowCache) -> None:
         self._url = url
+        self._rows = rows
         self._sequencer = sequencer
         self._session: Session | None = None
         self._log_begun = False
@@ -101,44 +128,46 @@ class Writer:
                 continue
             if log is None:
                 return
-            if self._finish(*log):
+            if self._finish(log):
                 self._sequencer.durable()
+                self._tell(log)
                 return
         raise PgError("40001")
 
-    def _prepare(self, group: list[Ticket]) -> tuple[list[Call], Put | None] | None:
-        """Lock the log, settle the group, and compose what is to be written, and the first of its leaves. None if that
-        is nothing: the transaction is over then."""
+    def _prepare(self, group: list[Ticket]) -> _Composed | None:
+        """Lock the log, settle the group, and compose what is to be written. None if that is nothing: the transaction
+        is over then."""
         if self._session is None:
             self._session = Session(self._url)
-        session = self._session
-        wanted: dict[tuple[str, Row], tuple[Table, Call]] = {}
+        session, kept = self._session, self._rows.kept
+        wanted: _Wanted = {}
         for ticket in group:
             for expect in ticket.batch.expects:
-                place = (expect.table.name, expect.key)
-                if place not in wanted:
-                    try:
-                        wanted[place] = expect.table, statements.get(expect.table, expect.key)
-                    except Unstorable:
-                        continue
-        calls = [_BEGIN, *(() if self._log_begun else (_LOCK_LOG,)), _HEAD, _BEYOND]
-        answers = session.run_all([*calls, *(call for _, call in wanted.values())])
-        _, *_, heads, beyond = answers[: len(calls)]
-        head = next(iter(decode(statements.KINDS[LOG_HEAD.name], heads)), None)
+                wanted[expect.table.name, expect.key] = expect.table
+        # What is kept now will be when the log is locked, unless others change it meanwhile.
+        asked = {place: wanted[place] for place in wanted if kept.find(place, kept.head[0]) is None}
+        calls = [_BEGIN, *(() if self._log_begun else (_LOCK_LOG,)), _HEAD, NOW, grown_call(kept)]
+        lookups = _lookups(asked)
+        answers = session.run_all([*calls, *lookups.values()])
+        _, *_, heads, now, leaves = answers[: len(calls)]
+        ((low, high, number, newest),) = decode([INTEGER] * 4, now)
+        if newest > max(migrations()):
+            raise newer_format(newest)
+        ends = decode((*statements.KINDS[LOG_HEAD.name], INTEGER), heads)
+        head, last = (ends[0][:-1], ends[0][-1]) if ends else (None, 0)
         self._log_begun = head is not None
-        later = [int.from_bytes(beyond.get_value(row, 0) or b"", "big") for row in range(beyond.ntuples)]
-        if any(later):
-            raise newer_format(max(later))
-        if later:
+        size = 0 if head is None else head[1]
+        state = None if head is None else state_of((head[1], head[2]), last, low, high, leaves)
+        if self._goes_beyond(session, kept, size, state):
             # An older head was put back, or a leaf put in: going on would write over what the log already says.
             raise Tampered(
                 "the log has leaves beyond its head", hint="tallystone audit verify names the place"
             )
-        found = {
-            place: next(iter(decode(statements.KINDS[table.name], answer)), None)
-            for (place, (table, _)), answer in zip(wanted.items(), answers[len(calls) :], strict=True)
-        }
-        size = 0 if head is None else head[1]
+        found = _found(asked, lookups, answers[len(calls) :])
+        joined = join(self._rows, state, session) if state is not None else None
+        if len(asked) < len(wanted):
+            known = joined if joined is not None and joined.head[0] == size else None
+            found |= self._known(session, known, size, wanted, asked)
         events, changes = settle(group, size, lambda table, key: found.get((table.name, key)))
         if not events and not changes:
             self._roll_back()
@@ -152,22 +181,65 @@ class Writer:
             writes += [statements.put(put.table, put.row) for put in log]
         except Unstorable:
             raise refused() from None
-        return writes, next((put for put in log if put.table is LOG_LEAF), None)
+        return _Composed(
+            writes,
+            next((put for put in log if put.table is LOG_LEAF), None),
+            state,
+            next(put.row[1:3] for put in log if put.table is LOG_HEAD),
+            changes,
+            number,
+        )
 
-    def _finish(self, writes: list[Call], leaf: Put | None) -> bool:
+    def _goes_beyond(self, session: Session, kept: Kept, size: int, state: State | None) -> bool:
+        """Whether there is a leaf beyond the log's head. If the log goes on from what was kept, the leaves are here."""
+        if state is not None and 0 <= kept.head[0] <= size <= kept.head[0] + FAR:
+            return bool(state.leaves) and not 0 <= number_of(state.leaves[-1]) < size
+        return session.run(_BEYOND).ntuples > 0
+
+    def _known(
+        self, session: Session, kept: Kept | None, size: int, wanted: _Wanted, asked: _Wanted
+    ) -> dict[_Place, Row | None]:
+        """The rows that were not asked for because they were kept; those that others have changed are asked for now."""
+        found: dict[_Place, Row | None] = {}
+        gone: _Wanted = {}
+        for place, table in wanted.items():
+            if place not in asked:
+                entry = kept.find(place, size) if kept is not None else None
+                if entry is None:
+                    gone[place] = table
+                else:
+                    found[place] = entry[1]
+        if gone:
+            lookups = _lookups(gone)
+            found |= _found(gone, lookups, session.run_all(list(lookups.values())))
+        return found
+
+    def _tell(self, log: _Composed) -> None:
+        """Let what is kept follow this commit."""
+        rows, state = self._rows, log.state
+        with rows.committing:
+            kept = rows.committed(state.head if state is not None else None, log.head, log.changes)
+            if kept.mark == log.number - 1 or (
+                not kept.mark and state is not None and state.low == log.number
+            ):
+                kept.mark = log.number
+            elif not kept.mark:
+                rows.restart()  # somebody else writes at this moment: the next view will find out
+
+    def _finish(self, log: _Composed) -> bool:
         """Write and commit. False if the transaction came to nothing, and may be run again."""
         session = self._session
         assert session is not None
         try:
-            session.run_all([*writes, _COMMIT])
+            session.run_all([*log.writes, _COMMIT])
         except PgError as error:
             self._roll_back()
             if error.state in RETRIED:
                 return False
             if not error.gone:
                 raise
-            return self._took_place(leaf)
-        return not session.alone or self._took_place(leaf)
+            return self._took_place(log.leaf)
+        return not session.alone or self._took_place(log.leaf)
 
     def _took_place(self, leaf: Put | None) -> bool:
         """Whether a commit whose connection was lost came to pass. Whoever gets the lock on the log's head finds that
@@ -217,3 +289,20 @@ class Writer:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+def _lookups(places: _Wanted) -> dict[_Place, Call]:
+    calls: dict[_Place, Call] = {}
+    for place, table in places.items():
+        with suppress(Unstorable):
+            calls[place] = statements.get(table, place[1])
+    return calls
+
+
+def _found(
+    places: _Wanted, lookups: dict[_Place, Call], answers: Sequence[PGresult]
+) -> dict[_Place, Row | None]:
+    return {
+        place: next(iter(decode(statements.KINDS[places[place].name], answer)), None)
+        for place, answer in zip(lookups, answers, strict=True)
+    }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from tallystone.store.tables import Cell, Row, Table
 
@@ -35,24 +35,21 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """Write `row` (key columns, then the others): a new row, or in place of the one with the same key."""
 
     table: Table
     row: Row
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(NamedTuple):
     """Remove the row with this full key. That it is missing already is no error."""
 
     table: Table
     key: Row
 
 
-@dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(NamedTuple):
     """A condition of a batch: when it commits, the row under `key` is exactly `row` (None: there is none)."""
 
     table: Table
@@ -60,8 +57,7 @@ class Expect:
     row: Row | None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that the log records: one leaf. `kind` lies in clear, `detail` is sealed by the caller."""
 
     kind: str

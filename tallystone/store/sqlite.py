@@ -18,13 +18,14 @@ from typing import TypeAlias
 from urllib.parse import quote
 
 from tallystone.errors import StoreError, Tampered
+from tallystone.kept import PAGES_OF_READER, PAGES_OF_WRITER
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.store._failure import is_environmental, translate
 from tallystone.store._file import prepare_file
 from tallystone.store._rows import Kept, RowCache
 from tallystone.store._schema import NODES_SINCE, migrate, migrations, newer_format
 from tallystone.store._scrub import empty_wal
-from tallystone.store._settling import conflict, settle
+from tallystone.store._settling import Find, conflict, settle
 from tallystone.store._snapshot import Reader, SqliteSnapshot, grown
 from tallystone.store._statements import STATEMENTS, put_statement
 from tallystone.store.protocol import Batch, CommitObserver, Head, Sequencer
@@ -161,6 +162,8 @@ class SqliteStore:
             # Nothing in a stored schema may call functions, and sorting never spills to another file.
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA temp_store = MEMORY")
+            pages = PAGES_OF_READER if reader else PAGES_OF_WRITER
+            connection.execute(f"PRAGMA cache_size = -{pages // 1024}")  # a negative number counts KiB
             if reader:
                 connection.execute("PRAGMA query_only = ON")
             else:
@@ -263,7 +266,7 @@ class SqliteStore:
             )
         # Settled in memory first, then every row is written once, many to a statement: each statement gives up the
         # interpreter lock, and getting it back among busy threads costs more than the statement.
-        events, changes = settle(group, size, partial(self._find, execute, kept, size, alone))
+        events, changes = settle(group, size, self._find(execute, kept, size, alone))
         if not events and not changes:
             execute("ROLLBACK")
             return
@@ -309,19 +312,31 @@ class SqliteStore:
                 kept = self._rows.follow(head or (0, b""), partial(grown, connection))
         return kept
 
-    def _find(
-        self, execute: _Execute, kept: Kept, size: int, alone: bool, table: Table, key: Row
-    ) -> Row | None:
-        """A row as it is, for a writer: nobody else changes it meanwhile. If others have written since we did, an edit
-        may hide among what they wrote: then the file is asked, and what does not agree with it is forgotten."""
-        found = kept.find((table.name, key), size) if kept.head[0] == size else None
-        if found is not None and alone:
+    def _find(self, execute: _Execute, kept: Kept, size: int, alone: bool) -> Find:
+        """Finds rows as they are, for a writer: nobody else changes them meanwhile. If others have written since we
+        did, an edit may hide among what they wrote: then the file is asked, and if what is kept says otherwise, all of
+        that is forgotten."""
+
+        def ask(table: Table, key: Row) -> Row | None:
+            row: Row | None = execute(STATEMENTS[table.name].get, key).fetchone()
+            return row
+
+        def look(table: Table, key: Row) -> Row | None:
+            found = kept.find((table.name, key), size)
+            if found is None:
+                return ask(table, key)
             row: Row | None = found[1]
             return row
-        row = execute(STATEMENTS[table.name].get, key).fetchone()
-        if found is not None and found[1] != row:
-            self._rows.restart()
-        return row
+
+        def compare(table: Table, key: Row) -> Row | None:
+            row, found = ask(table, key), kept.find((table.name, key), size)
+            if found is not None and found[1] != row:
+                self._rows.restart()
+            return row
+
+        if kept.head[0] != size:
+            return ask
+        return look if alone else compare
 
     def _roll_back(self) -> None:
         connection = self._writer

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tallystone import policy
+from tallystone import crypto, policy
 from tallystone.errors import (
     Conflict,
     Denied,
@@ -33,6 +33,7 @@ from tallystone.vault.awaiting import must_be_cosigned
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import WS, Plan, View
 from tallystone.vault.replies import Repeated, Reply
+from tallystone.waiting import Turns
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -164,12 +165,16 @@ class Caller:
     ) -> tuple[T, bool]:
         """The result, and whether a witness must have seen it before it is told."""
         collected: set[tuple[str, bytes]] = set()
-        guard: Any = self.workspace.lock_for(lock) if lock else _UNGUARDED
+        guard: Turns | nullcontext[None] = _UNGUARDED
+        if lock is not None:
+            guard = turns = self.workspace.lock_for(lock)
+            if turns.taken:  # who has waited for others looks at what they left, and holds no view meanwhile
+                self._end_view()
         plan: Plan | None = None
         with guard:
             for _ in range(ATTEMPTS):
                 try:
-                    with self._view(fresh=lock is not None) as plan:
+                    with self._view() as plan:
                         self.check(plan)
                         if reply is not None:
                             known = reply.find(plan, self.workspace.now())
@@ -193,15 +198,15 @@ class Caller:
                     return result, witnessed
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 
-    def _view(self, *, fresh: bool) -> View:
-        """That of the request, for its first operation, and for each other a new one. `fresh`: who has waited for
-        others since then looks at what they left."""
-        view = self.views.pop() if self.views else None
-        if view is not None and not fresh:
-            return view
-        if view is not None:
-            view.close()
+    def _view(self) -> View:
+        """That of the request, for its first operation, and for each other a new one."""
+        if self.views:
+            return self.views.pop()
         return View(self.workspace.store.snapshot(), self.workspace.recall.find)
+
+    def _end_view(self) -> None:
+        while self.views:
+            self.views.pop().close()
 
     def _again(
         self, error: TallystoneError, plan: Plan | None, collected: set[tuple[str, bytes]], *, audit: bool
@@ -269,10 +274,14 @@ class Caller:
         if self._generation is None:
             row = plan.get(IDENTITY, self.id) if self.under is not None and self.keys.can_act else None
             if row is not None:
-                try:
-                    open_seed(self.keys, "kem", bytes(row[3]))
-                except Tampered:
-                    raise _renewed(self.id) from None
+                # The seed opens under one key only: that this one did is remembered by their hash.
+                mark = crypto.sha256(crypto.pae("kem", self.id, self.keys.kem, bytes(row[3])))
+                if mark not in self.workspace.trusted:
+                    try:
+                        open_seed(self.keys, "kem", bytes(row[3]))
+                    except Tampered:
+                        raise _renewed(self.id) from None
+                    self.workspace.trust(mark)
             self._generation = identity.record.root
         elif self._generation != identity.record.root:
             raise _renewed(self.id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from io import RawIOBase
@@ -25,6 +26,9 @@ PAGE = 100
 """Things that are in memory at once."""
 CHUNK = 64 * 1024
 """Bytes of the archive that are handed on at a time, at least."""
+PATIENCE = 5.0
+"""Seconds after which fewer are handed on: whoever waits for the first byte of a small archive that takes long to make,
+of a few things in a long log, would take the server for dead. What fails before that is still answered as an error."""
 
 README = """This is everything that one principal of a Tallystone workspace had at the time of the export.
 
@@ -75,7 +79,7 @@ def export_chunks(
 ) -> Iterator[bytes]:
     """The archive, in order, in parts of some `CHUNK` bytes. With `versions` it holds earlier versions of blocks as
     well. `counts` is told the lines of each file. Raises what reading raises, in the middle too."""
-    counts, made = {} if counts is None else counts, _Made()
+    counts, made, told = {} if counts is None else counts, _Made(), time.monotonic()
     with ZipFile(made, "w", ZIP_DEFLATED) as archive:
         archive.writestr("README.txt", README)
         for name, lines in _files(vault, versions=versions):
@@ -87,6 +91,9 @@ def export_chunks(
                     if step is not None:
                         step(name, counts[name])
                     yield from made.take(CHUNK)
+            if time.monotonic() - told >= PATIENCE:
+                yield from made.take()
+                told = time.monotonic()
     yield from made.take()
 
 

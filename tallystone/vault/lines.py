@@ -236,8 +236,10 @@ def _overlap(one: Hunk, other: Hunk, length: int) -> bool:
 
 def _clash(one: Hunk, against: Sequence[Hunk], later: Sequence[Hunk], ends: Sequence[int]) -> Clash:
     def at(place: int) -> int:
-        """Where a line that the later hunks left alone stands now."""
+        """Where a line that the later hunks left alone stands now, or would, if one of them removed it too."""
         passed = bisect_right(ends, place)
+        if passed < len(later) and later[passed].start < place:
+            return later[passed].at
         return place + (later[passed - 1].until - later[passed - 1].end if passed else 0)
 
     first, last = against[0], against[-1]

@@ -20,8 +20,9 @@ from tallystone.keystore.keys import ShredKeyOf
 from tallystone.statements import Signed
 from tallystone.store.protocol import Row
 
-_OVERHEAD = 600
 _PLACE, _SEAL, _CONTEXT = b"place", b"seal", b"tallystone/token"
+_PERSON = 2500
+"""Bytes of an identity that nothing else keeps by then: half of them, since most are kept with all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,6 @@ class OpenedTokens:
     """What is kept, by a hash under the token's secret. Safe to use from several threads."""
 
     def __init__(self, limit: int = TOKENS) -> None:
-        """`limit`: bytes."""
         self._kept: Recent[bytes, KeptToken] = Recent(limit)
 
     def __repr__(self) -> str:
@@ -77,7 +77,7 @@ class OpenedTokens:
         sealed_under = crypto.mac(secret, _SEAL + (nest.key if nest is not None else b""))
         sealed = crypto.seal(sealed_under, _CONTEXT, _cbor.own_bytes(keys.carry()))
         kept = KeptToken(row, seeds, people, word, nest.slot if nest is not None else None, sealed)
-        weight = _OVERHEAD + len(sealed) + sum(weight_of(one) for one in (row, seeds) if one is not None)
+        weight = len(sealed) + weight_of(row) + weight_of(seeds or ()) + _PERSON
         self._kept.put(crypto.mac(secret, _PLACE), kept, weight)
 
     def clear(self) -> None:

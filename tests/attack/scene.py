@@ -262,9 +262,11 @@ def look(
     asked: Callable[[str], bool] = lambda _: True,
 ) -> Seen:
     """Ask everything as every principal, or of it what is to be `asked`. Facts are sets: what is missing and what is
-    wrong can be told apart."""
+    wrong can be told apart. Coming in is a part of each question, so who is asked nothing need not come in."""
     seen: Seen = {}
     for who, token in scene.tokens.items():
+        if scene.reads and not any(asked(name) for name in scene.reads if name.partition(" ")[0] == who):
+            continue
         try:
             vault = workspace.vault(token)
         except TallystoneError as error:

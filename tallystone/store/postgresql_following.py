@@ -1,0 +1,131 @@
+"""What a process may go on knowing of the rows in PostgreSQL, at the head of a view or of a commit (ADR 0041).
+
+Along with the log's head a view asks for the leaves since the head that the process knows, and which transactions it
+sees. PostgreSQL numbers the transactions that write, and each row names its own: what our commits changed is in the
+log, and a number that belongs to no leaf is somebody else's. Unless that one was rolled back, rows may have changed
+that the log does not tell of, and nothing that was read before counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg.pq.abc import PGresult
+
+from tallystone.store._columns import BLOB, INTEGER
+from tallystone.store._rows import FAR, Kept, RowCache
+from tallystone.store.postgresql_session import Call, Session, decode, encode
+from tallystone.store.protocol import Grown, Head
+from tallystone.store.tables import WS
+
+_SNAPSHOT = "pg_snapshot_xmin(pg_current_snapshot()), pg_snapshot_xmax(pg_current_snapshot())"
+_VIEW: Call = (
+    f"SELECT size, frontier, xmin, {_SNAPSHOT} FROM log_head WHERE ws = $1",
+    encode((INTEGER,), (WS,)),
+)
+_GROWN = (
+    "SELECT l.seq, l.leaf, l.xmin,"
+    " (SELECT m.body FROM log_manifest m WHERE m.ws = l.ws AND m.seq = l.seq)"
+    f" FROM log_leaf l WHERE l.ws = $1 AND l.seq >= $2 LIMIT {FAR + 1}"
+)
+_COMMITTED = (
+    "SELECT x FROM generate_series($1::bigint, $2::bigint) x"
+    " WHERE coalesce(pg_xact_status(x::text::xid8), 'committed') = 'committed'"
+)
+_MANY = 1024
+_NONE = 2**62
+_UNKNOWN = 2**62
+NOW: Call = (f"SELECT {_SNAPSHOT}, pg_current_xact_id(), (SELECT max(number) FROM schema_version)", [])
+"""For a transaction that writes: what its view is of, its own number, and the newest format of the tables. After it has
+the lock on the log, for it gets its number by asking."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where the database is in the view that asked."""
+
+    head: Head
+    low: int
+    """All transactions with lower numbers are over."""
+    high: int
+    """No transaction with this number or a higher one is in the view."""
+    last: int
+    """The transaction that wrote the head."""
+    leaves: list[Grown]
+    writers: frozenset[int]
+    """The transactions that wrote these leaves, and the head."""
+
+
+def view_calls(kept: Kept) -> list[Call]:
+    """What `view_state` needs: the head, and the leaves beyond what is kept."""
+    return [_VIEW, grown_call(kept)]
+
+
+def view_state(head: PGresult, leaves: PGresult) -> State | None:
+    """The state of the view that asked. None: there is no log."""
+    found = decode((INTEGER, BLOB, *[INTEGER] * 3), head)
+    if not found:
+        return None
+    ((size, frontier, last, low, high),) = found
+    return state_of((size, frontier), last, low, high, leaves)
+
+
+def grown_call(kept: Kept) -> Call:
+    """Asks for the leaves beyond what is kept."""
+    return _GROWN, encode((INTEGER, INTEGER), (WS, kept.head[0] if kept.head[0] >= 0 else _UNKNOWN))
+
+
+def state_of(head: Head, last: int, low: int, high: int, leaves: PGresult) -> State:
+    """From what the database has answered."""
+    rows = sorted(decode((INTEGER, BLOB, INTEGER, BLOB), leaves))
+    last = _whole(last, high)
+    return State(
+        head,
+        low,
+        high,
+        last,
+        [(number, leaf, manifest) for number, leaf, _, manifest in rows],
+        frozenset([last, *(_whole(writer, high) for _, _, writer, _ in rows)]),
+    )
+
+
+def _whole(number: int, high: int) -> int:
+    """A row tells 32 of 64 bits of its transaction's number, which is one of the past."""
+    return high - ((high - number) & 0xFFFFFFFF)
+
+
+def join(rows: RowCache, state: State, session: Session) -> Kept | None:
+    """What was read before, as far as it counts in a view of this state; None if nothing does. Raises `PgError`."""
+    kept = rows.kept
+    known = kept.head[0] >= 0 and _accounted(kept, state, session)
+    with rows.committing:
+        if rows.kept is not kept:
+            return None  # somebody else has found out more
+        if state.low <= state.last:
+            # Somebody writes since before the log's last commit. What that changes will be seen when it is over.
+            rows.restart()
+            return None
+        if known:
+            kept = rows.follow(
+                state.head, lambda since: [one for one in state.leaves if number_of(one) >= since]
+            )
+        else:
+            kept = rows.restart(state.head)
+        kept.mark = max(kept.mark, state.low - 1)
+        return kept
+
+
+def number_of(one: Grown) -> int:
+    """A leaf's number."""
+    return one[0] if isinstance(one[0], int) else -1
+
+
+def _accounted(kept: Kept, state: State, session: Session) -> bool:
+    """Whether the log tells of every transaction in the view that was not in what is kept."""
+    first, last = kept.mark + 1, state.high - 1
+    if last - first > _MANY:
+        return False
+    if all(number in state.writers for number in range(first, last + 1)):
+        return True
+    found = decode((INTEGER,), session.run((_COMMITTED, encode((INTEGER, INTEGER), (first, last)))))
+    return all(number in state.writers for (number,) in found)
