@@ -16,6 +16,7 @@ from typing import Protocol
 import psycopg
 
 from tallystone.errors import StoreError
+from tallystone.kept import REMOTE_ROWS
 from tallystone.store import postgresql_statements as statements
 from tallystone.store._commits import CommitQueue
 from tallystone.store._rows import LOG, Kept, RowCache
@@ -207,7 +208,7 @@ class PostgresqlStore:
         self._pid = os.getpid()
         self._closed = False
         self._idle: deque[Session] = deque()
-        self._rows = RowCache(sequencer)
+        self._rows = RowCache(sequencer, REMOTE_ROWS)
         self._writer = Writer(url, sequencer, self._rows)
         self._commits = CommitQueue(self._writer.write)
         try:
