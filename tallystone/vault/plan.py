@@ -42,6 +42,9 @@ class Plan:
         self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
         self.standing: dict[Any, Identity] = {}  # of a caller its identity, once it was found to stand
         self.pools: dict[bytes, bytes] = {}  # of shred keys, read for this plan: see `ShredKeys.get`
+        self.identities: dict[
+            str, Identity
+        ] = {}  # as the rows say that this plan reads, while it changes none
         self.charter: CharterView | None = None  # as the rows say that this plan reads
         self.filing: dict[bytes, tuple[bytes, bytes]] = {}  # of a K_grant its `events.grant_keys`
         self.noted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}  # see `note`
