@@ -23,12 +23,27 @@ def _node(left: bytes, right: bytes) -> bytes:
 def grants_root(leaves: Mapping[int, bytes]) -> bytes:
     """The root (32 bytes) over {grant number: leaf digest}."""
     level = {place: digest for place, digest in leaves.items() if digest != EMPTY}
-    for _ in range(TREE_DEPTH):
-        level = {
-            place: _node(level.get(2 * place, EMPTY), level.get(2 * place + 1, EMPTY))
-            for place in {number >> 1 for number in level}
-        }
+    for depth in range(TREE_DEPTH if level else 0):
+        if len(level) == 1:  # as it is higher up for few grants, and everywhere for one
+            return _alone(*level.popitem(), TREE_DEPTH - depth)
+        level = _above(level)
     return level.get(0, EMPTY)
+
+
+def _above(level: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The nodes over those of one level that are not empty."""
+    return {
+        place: _node(level.get(2 * place, EMPTY), level.get(2 * place + 1, EMPTY))
+        for place in {number >> 1 for number in level}
+    }
+
+
+def _alone(place: int, node: bytes, levels: int) -> bytes:
+    """What so many levels make of the only node that is not empty."""
+    for _ in range(levels):
+        node = crypto.sha256(b"\x01" + EMPTY + node if place & 1 else b"\x01" + node + EMPTY)
+        place >>= 1
+    return node if place == 0 else EMPTY
 
 
 def grant_proof(leaves: Mapping[int, bytes], number: int) -> list[Any]:
@@ -40,9 +55,9 @@ def grant_proof(leaves: Mapping[int, bytes], number: int) -> list[Any]:
         if sibling != EMPTY:
             mask |= 1 << depth
             siblings.append(sibling)
-        level = {
-            p: _node(level.get(2 * p, EMPTY), level.get(2 * p + 1, EMPTY)) for p in {n >> 1 for n in level}
-        }
+        if level.keys() <= {place}:
+            break  # nothing beside the path from here on
+        level = _above(level)
         place >>= 1
     return [mask, siblings]
 

@@ -143,6 +143,43 @@ def test_a_server_loads_no_model_library_until_an_agent_talks() -> None:
     assert done.stdout.strip() == "[]"
 
 
+NOT_FOR_BLOCKS = {
+    "prometheus_client",
+    "opentelemetry",
+    "granian",
+    "psycopg",
+    "httpx",
+    "h11",
+    "starlette.responses",
+}
+"""What a server that answers requests for blocks has no use for."""
+
+
+def test_a_server_that_starts_loads_nothing_that_requests_for_blocks_do_not_need(tmp_path: Path) -> None:
+    script = (
+        "import socket, sys\n"
+        "from tallystone.cli import main\n"
+        "from tallystone.server import run\n"
+        "from tallystone.vault import Workspace\n"
+        f"workspace, owner = Workspace.init({str(tmp_path / 'data')!r})\n"
+        "sys.argv = ['tallystone', 'serve', '--help']\n"
+        "assert main() == 0\n"
+        "with workspace, run.running(workspace) as url:\n"
+        "    host, port = url.removeprefix('http://').split(':')\n"
+        "    with socket.create_connection((host, int(port))) as raw:\n"
+        "        raw.sendall(f'GET /v1/blocks/ HTTP/1.1\\r\\nHost: t\\r\\n'\n"
+        "            f'Authorization: Bearer {owner.token}\\r\\n\\r\\n'.encode())\n"
+        "        assert raw.recv(100).startswith(b'HTTP/1.1 200')\n"
+        "loaded = set(sys.modules) | {name.partition('.')[0] for name in sys.modules}\n"
+        "own = [name for name in loaded if name.startswith(('tallystone.cli.', 'tallystone.tooling'))]\n"
+        f"print(sorted({NOT_FOR_BLOCKS | MODEL_LIBRARIES!r} & loaded), len(own), 'tallystone.cli.app' in loaded)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded, commands, everything = done.stdout.splitlines()[-1].rsplit(maxsplit=2)
+    assert (loaded, everything) == ("[]", "False")
+    assert int(commands) < 15, "the command line's other commands are loaded to serve"
+
+
 def test_only_the_mcp_modules_know_the_mcp_library() -> None:
     importers = {
         path.name

@@ -7,6 +7,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 import raw_rows
@@ -353,11 +354,11 @@ def test_a_reader_in_the_middle_of_it_reads_on(
     asked, erased = Event(), Event()
     get = workspace.shreds.get
 
-    def late(slot: bytes) -> bytes | None:
+    def late(slot: bytes, *more: Any) -> bytes | None:
         if not asked.is_set():
             asked.set()
             assert erased.wait(30)
-        return get(slot)
+        return get(slot, *more)
 
     answers: list[str] = []
     monkeypatch.setattr(workspace.shreds, "get", late)

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from policy_story import AGENT, BOB, CAROL, OWNER, TODAY, Story
 
-from tallystone import policy
+from tallystone import crypto, policy
 from tallystone.errors import Tampered
-from tallystone.grant_tree import TREE_DEPTH
+from tallystone.grant_tree import TREE_DEPTH, grant_proof, grants_root, root_from_proof
 from tallystone.policy import Standing
-from tallystone.statements import READ, SHARE, WRITE
+from tallystone.statements import EMPTY, READ, SHARE, WRITE
 
 
 @pytest.fixture
@@ -222,3 +222,20 @@ def test_locked_keeps_everybody_but_the_owner_from_writing(shared: Story) -> Non
     shared.uncounted(shared.version(shared.head, 2, BOB), shared.standing(BOB))
     # The owner's own version, made with the change of settings, cites the very link that locks.
     shared.check(shared.version(shared.head, 2, OWNER), Standing(OWNER))
+
+
+@pytest.mark.parametrize(
+    "places", [[], [0], [5], [2**24 - 1], [2**24], [0, 1], [3, 2**23], [1, 2, 3, 900, 2**24 - 2]]
+)
+def test_the_root_of_few_grants_is_that_of_the_whole_tree(places: list[int]) -> None:
+    """Level by level over each node that is not empty; and each place's path leads to it."""
+    leaves = {place: crypto.sha256(str(place).encode()) for place in places}
+    level = dict(leaves)
+    for _ in range(TREE_DEPTH):
+        above = {place >> 1 for place in level}
+        both = {place: (level.get(2 * place, EMPTY), level.get(2 * place + 1, EMPTY)) for place in above}
+        level = {place: crypto.sha256(b"\x01" + left + right) for place, (left, right) in both.items()}
+    assert grants_root(leaves) == level.get(0, EMPTY)
+    for place in places:
+        if place < 2**TREE_DEPTH:
+            assert root_from_proof(place, leaves[place], grant_proof(leaves, place)) == grants_root(leaves)

@@ -365,6 +365,28 @@ def test_https_is_spoken_from_the_oldest_version_that_is_allowed(tmp_path: Path)
             http.get("/v1/health/")
 
 
+def test_whoever_does_not_read_its_answer_through_tls_is_cut_off_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STUCK_SECONDS", 0.5)
+    cert, key = certify(tmp_path)
+    workspace, owner = Workspace.init(tmp_path / "data")
+    settings = Settings(host="127.0.0.1", port=0, tls_cert=cert, tls_key=key, log_level="error")
+    with workspace, running(workspace, settings) as url:
+        block = workspace.vault(owner.token).create_block(
+            label="long", value="v" * 9_000_000, limit=9_000_000
+        )
+        plain = connect(url.replace("https", "http"), buffer=4096)
+        trusting = ssl.create_default_context(cafile=cert)
+        with trusting.wrap_socket(plain, server_hostname="localhost") as raw:
+            ask = f"GET /v1/blocks/{block.id} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {owner.token}\r\n\r\n"
+            raw.sendall(ask.encode())
+            assert raw.recv(12) == b"HTTP/1.1 200"
+            reset = select.poll()
+            reset.register(raw, select.POLLERR | select.POLLHUP)
+            assert reset.poll(20_000)
+
+
 def test_a_renewed_certificate_is_taken_up_and_a_broken_one_is_not(tmp_path: Path) -> None:
     cert, key = certify(tmp_path, "one.example")
     tls = certificate(Settings(tls_cert=cert, tls_key=key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from test_turns import consistent, stop
 from tool_servers import TOKEN, Raw, Real, polite, real_server
 from turn_fixtures import Talking, serving, types
 
+from tallystone.letta import mcp_wire
+from tallystone.letta.hosts import Hosts
+from tallystone.letta.mcp_layer import RemoteCall, ToolCaller, ToolServerFailed
 from tallystone.letta.prompt import parse_prompt
 from tallystone.server.run import running
 from tallystone.store.tables import ENTRY
@@ -461,6 +465,27 @@ def test_a_bad_list_is_a_plain_error_and_changes_nothing(tmp_path: Path) -> None
             changes: Any = client.mcp_servers.refresh(server.id)
             assert changes["added"] == ["good"]
             assert [one["name"] for one in changes["skipped"]] == names
+
+
+def test_what_breaks_because_the_time_is_over_is_told_as_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the client's library makes of being stopped in the middle of a page."""
+
+    async def broken(*_: object) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ValueError("half an answer") from None
+
+    monkeypatch.setattr(mcp_wire, "list_tools", broken)
+    monkeypatch.setattr(mcp_wire, "call_tool", broken)
+    access = ToolAccess("streamable_http", "http://127.0.0.1:9/mcp")
+    caller = ToolCaller(Hosts(("127.0.0.1:9",)), 0.01)
+    with pytest.raises(ToolServerFailed, match="did not answer in time"):
+        asyncio.run(caller.tools(access))
+    assert (
+        asyncio.run(caller.call(RemoteCall(access, "act", {}))).text
+        == "The MCP server did not answer in time."
+    )
 
 
 def test_a_cancelled_turn_does_not_wait_for_its_tool(talking: Talking, tools: Real) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import suppress
 
@@ -15,14 +16,20 @@ def main() -> int:
 
     Without the `cli` extra there is nothing to run; one line then says what to install.
     """
+    gc.disable()  # little of what is loaded now is ever garbage, and looking for it takes a tenth of the time
     try:
-        from tallystone.cli.app import run
+        if sys.argv[1:2] == ["serve"]:
+            from tallystone.cli.serving import run
+        else:
+            from tallystone.cli.app import run
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in _EXTRA:
             raise
         print("error: the command line is not installed", file=sys.stderr)
         print("hint: pip install 'tallystone[server]' brings it, and the server", file=sys.stderr)
         return 1
+    gc.freeze()  # nor is it looked at later
+    gc.enable()
     _no_core_dumps()
     return run(sys.argv[1:])
 

@@ -307,8 +307,14 @@ def decode(body: bytes, kind: type[S]) -> S:
         )
         raise Invalid(f"the body is not JSON: {detail}", hint="send one JSON object, in UTF-8") from None
     for name in struct.__struct_fields__:
-        _check_depth(getattr(struct, name), name, MAX_DEPTH)
+        value = getattr(struct, name)
+        if type(value) not in _FLAT:
+            _check_depth(value, name, MAX_DEPTH)
     return struct
+
+
+_FLAT = frozenset((str, bool, type(None), type(UNSET)))
+"""What is neither nested nor a number."""
 
 
 def _check_depth(value: Any, name: str, left: int) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAX_RETURN = 50_000
 """Characters of what a call returns; the rest is cut off, and said to be."""
 _MAX_WORDS = 1000
+_LATE = "did not answer in time"
 _SECRET = 6  # characters from which on a header's value is looked for in results
 
 
@@ -88,30 +89,33 @@ class ToolCaller:
         await asyncio.to_thread(_load)
         from tallystone.letta import mcp_wire
 
+        limit = asyncio.timeout(self._seconds)
         try:
-            async with asyncio.timeout(self._seconds):
+            async with limit:
                 return await mcp_wire.list_tools(access.kind, access.url, headers_of(access), self._seconds)
         except Exception as error:
-            words = _words(error, access)
+            words = _LATE if limit.expired() else _words(error, access)
         # outside of the handler, so that no foreign exception hangs on ours
         raise ToolServerFailed(f"the MCP server {words}", hint="see whether it runs, then try again")
 
     async def call(self, call: RemoteCall) -> Returned:
         """Make a call. Whatever goes wrong is returned in words; raises nothing but a cancellation."""
-        access = call.access
+        access, limit = call.access, None
         try:
             self.check(access.url)
             await asyncio.to_thread(_load)
             from tallystone.letta import mcp_wire
 
-            async with asyncio.timeout(self._seconds):
+            limit = asyncio.timeout(self._seconds)
+            async with limit:
                 ok, text = await mcp_wire.call_tool(
                     access.kind, access.url, headers_of(access), self._seconds, call.remote, call.arguments
                 )
         except TallystoneError as error:
             return Returned(False, f"{error.message}.")
         except Exception as error:
-            return Returned(False, f"The MCP server {_words(error, access)}.")
+            late = limit is not None and limit.expired()
+            return Returned(False, f"The MCP server {_LATE if late else _words(error, access)}.")
         return Returned(ok, bounded(_without_secrets(clean(text), access)))
 
 
@@ -160,7 +164,7 @@ def _words(error: Exception, access: ToolAccess) -> str:
         "does not accept the credentials": NotAdmitted,
         "sent an answer that is packed or far too large": Unfit,
         "asks for something that nobody here can give": Asks,
-        "did not answer in time": (TimeoutError, httpx2.TimeoutException),
+        _LATE: (TimeoutError, httpx2.TimeoutException),
         "cannot be reached, or broke off its answer": httpx2.TransportError,
     }
     for words, kind in kinds.items():
@@ -170,7 +174,7 @@ def _words(error: Exception, access: ToolAccess) -> str:
     if said is None:
         return "sent an answer that cannot be read"
     if said.code == REQUEST_TIMEOUT:
-        return "did not answer in time"
+        return _LATE
     if said.code == INVALID_PARAMS:
         words = bounded(_without_secrets(clean(said.message), access), _MAX_WORDS)
         return f"does not accept the arguments: {words}"

@@ -22,7 +22,9 @@ MAX_UNPARSED = 2 * (MAX_HEADERS + MAX_TARGET)
 """Bytes of a head, or of what lies between two pieces of a body, that may arrive before it is at its end."""
 
 _END = b"\r\n\r\n"
-_TOGETHER = 65536  # bytes of a body that are copied to be sent with its head
+_TOGETHER = 65536
+"""Bytes of a body that are copied to be sent with its head. Through TLS more is written in pieces of this size: a
+transport counts as unread what TLS still holds, and TLS hands on the whole of what it gets in one piece."""
 _DISCONNECT: Any = {"type": "http.disconnect"}
 
 
@@ -271,7 +273,10 @@ class Exchange(RequestResponseCycle):
         elif self._held:
             self.transport.write(self._held)
         self._held = b""
-        if body:
+        if len(body) >= _TOGETHER and self.scope["scheme"] == "https":
+            for at in range(0, len(body), _TOGETHER):
+                self.transport.write(body[at : at + _TOGETHER])
+        elif body:
             self.transport.write(body)
         if not more:
             self.response_complete = True

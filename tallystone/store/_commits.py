@@ -80,6 +80,14 @@ class CommitQueue:
             )
         return ticket.first
 
+    def join(self, group: list[Ticket]) -> None:
+        """Add to the group that is being written whoever has come since. For `write`, as long as it has not settled
+        the group that it was given.
+        """
+        with self._state:
+            while self._waiting and len(group) < GROUP_LIMIT:
+                group.append(self._waiting.popleft())
+
     def close(self) -> None:
         """Refuse new batches and wait until those that wait are written."""
         with self._state:

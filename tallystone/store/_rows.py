@@ -252,7 +252,7 @@ class RowCache:
         """What is kept, at this head: somebody has made the log longer, or it is another log. `read` gives the leaves
         from a number on, at least `FAR` and one more if there are. To be called with `committing` held."""
         kept = self.kept
-        if kept.head == head or (head[0] < kept.head[0] and kept.passed(head)):
+        if kept.passed(head):
             return kept
         begun = kept.head[0]
         if 0 <= begun < head[0] <= begun + FAR and self._clock() - kept.born <= self._age:

@@ -7,17 +7,65 @@ decided here, so that each row is written once and a batch whose expectations fa
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from tallystone.errors import Conflict, StoreError
-from tallystone.store._commits import Ticket
-from tallystone.store.protocol import Event, Expect, Put, RowChange
+from tallystone.store._commits import CommitQueue, Ticket
+from tallystone.store.protocol import CommitObserver, Event, Expect, Put, RowChange
 from tallystone.store.tables import Row, Table
 
 Find: TypeAlias = Callable[[Table, Row], Row | None]
 """The row under a full key, as the transaction finds it."""
 
 _Known: TypeAlias = dict[tuple[str, Row], Row | None]
+
+
+class Committing:
+    """A store that writes through a queue, and what it says of that."""
+
+    _commits: CommitQueue
+
+    def observe(self, observer: CommitObserver) -> None:
+        """See `Store.observe`."""
+        self._commits.observers += (observer,)
+
+    def waiting(self) -> int:
+        """See `Store.waiting`."""
+        return len(self._commits)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupWriter:
+    """Writes groups of a queue's, and settles every ticket in them, whatever happens."""
+
+    write: Callable[[list[Ticket], bool], None]
+    """Writes a group in one transaction, or raises. Others may be let into the group if it is told so."""
+    roll_back: Callable[[], None]
+    strikes_all: Callable[[Exception], bool]
+    """Whether an error is of the database, a full disk say, and no batch's fault."""
+    told: Callable[[Exception], Exception]
+    """What a caller hears of an error."""
+
+    def __call__(self, group: list[Ticket], *, grows: bool = True) -> None:
+        """See the class. For a `CommitQueue`."""
+        try:
+            self.write(group, grows)
+        except Exception as error:
+            self.roll_back()
+            if self.strikes_all(error) or len(group) == 1:
+                for ticket in group:
+                    ticket.first, ticket.error = None, self.told(error)
+                return
+            # One of them is at fault; alone, each gets its own answer. Rare, so its cost does not matter.
+            for ticket in group:
+                ticket.first = ticket.error = None
+                self([ticket], grows=False)
+        except BaseException:
+            self.roll_back()
+            for ticket in group:
+                ticket.first = None
+            raise
 
 
 def settle(group: list[Ticket], size: int, find: Find) -> tuple[list[Event], list[RowChange]]:

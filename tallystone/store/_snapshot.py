@@ -77,7 +77,7 @@ class SqliteSnapshot:
         kept = rows.kept
         if edited:  # rows have changed and the log has not: somebody edits the file
             kept = rows.restart(head)
-        elif kept.head != head:
+        elif not kept.passed(head):
             with rows.committing:  # ours may be durable, and not told yet
                 kept = rows.follow(head, partial(grown, connection))
         return kept

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from tallystone.store.tables import INDEXES, TABLES, Table
+from tallystone.store.tables import INDEXES, TABLES, Row, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ def _compose(table: Table) -> Statements:
     )
 
 
+_ROWS_A_STATEMENT = (64, 16, 4, 1)
 _BY_NAME = {table.name: table for table in TABLES}
 STATEMENTS: dict[str, Statements] = {table.name: _compose(table) for table in TABLES}
 
@@ -45,6 +47,16 @@ def put_statement(name: str, count: int) -> str:
         f'INSERT INTO "{table.name}" ({_names(table.all_columns)}) VALUES {", ".join([marks] * count)}'
         f" ON CONFLICT ({_names(table.key)}) DO UPDATE SET {update}"
     )
+
+
+def put_statements(name: str, rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
+    """Statements that write these rows, and which rows each of them takes: many to a statement, and few different
+    numbers, so that a connection keeps every statement prepared."""
+    done = 0
+    while done < len(rows):
+        count = next(step for step in _ROWS_A_STATEMENT if step <= len(rows) - done)
+        yield put_statement(name, count), rows[done : done + count]
+        done += count
 
 
 @cache

@@ -16,17 +16,19 @@ from typing import Protocol
 import psycopg
 
 from tallystone.errors import StoreError
+from tallystone.kept import REMOTE_ROWS
 from tallystone.store import postgresql_statements as statements
 from tallystone.store._commits import CommitQueue
 from tallystone.store._rows import LOG, Kept, RowCache
 from tallystone.store._schema import NODES_SINCE
+from tallystone.store._settling import Committing
 from tallystone.store.postgresql_failure import LOST, PgError, Unstorable, translate
 from tallystone.store.postgresql_following import join, view_calls, view_state
 from tallystone.store.postgresql_schema import Connection, migrate, schema_findings
 from tallystone.store.postgresql_scrub import vacuum
 from tallystone.store.postgresql_session import Call, Session, connect, decode
 from tallystone.store.postgresql_writer import Writer
-from tallystone.store.protocol import Batch, CommitObserver, Sequencer
+from tallystone.store.protocol import Batch, Sequencer
 from tallystone.store.tables import Cell, Row, Table
 
 _IDLE_SESSIONS = 32
@@ -191,7 +193,7 @@ class PostgresqlSnapshot:
             self._kept, self._length = join(self._rows, state, session), state.head[0]
 
 
-class PostgresqlStore:
+class PostgresqlStore(Committing):
     """A `Store` in the database at a URL. Use from any thread; not across a fork: open it in the child."""
 
     remote = True
@@ -207,9 +209,9 @@ class PostgresqlStore:
         self._pid = os.getpid()
         self._closed = False
         self._idle: deque[Session] = deque()
-        self._rows = RowCache(sequencer)
-        self._writer = Writer(url, sequencer, self._rows)
-        self._commits = CommitQueue(self._writer.write)
+        self._rows = RowCache(sequencer, REMOTE_ROWS)
+        self._commits = CommitQueue(lambda group: self._writer.write(group))
+        self._writer = Writer(url, sequencer, self._rows, self._commits.join)
         try:
             connection = connect(url)
             with connection:
@@ -236,14 +238,6 @@ class PostgresqlStore:
         """See `Store.commit`. A batch that PostgreSQL refuses (a wrong type, a missing column) fails alone."""
         self._own_process()
         return self._commits.submit(batch)
-
-    def observe(self, observer: CommitObserver) -> None:
-        """See `Store.observe`."""
-        self._commits.observers += (observer,)
-
-    def waiting(self) -> int:
-        """See `Store.waiting`."""
-        return len(self._commits)
 
     def size(self) -> int:
         """See `Store.size`: all of the database."""

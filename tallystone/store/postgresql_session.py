@@ -7,6 +7,7 @@ psycopg connects, and this speaks to its libpq directly: a look-up by key costs 
 from __future__ import annotations
 
 import select
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar, cast
@@ -259,6 +260,9 @@ class Session:
 # -- cells ------------------------------------------------------------------------------------------------------
 
 
+_pack = struct.Struct(">q").pack
+
+
 def encode(kinds: Sequence[str], cells: Sequence[Cell]) -> list[bytes | None]:
     """Cells as PostgreSQL takes them in binary. Raises `Unstorable` for one that its column cannot hold."""
     out: list[bytes | None] = []
@@ -266,15 +270,15 @@ def encode(kinds: Sequence[str], cells: Sequence[Cell]) -> list[bytes | None]:
         for kind, cell in zip(kinds, cells, strict=False):
             if cell is None:
                 out.append(None)
-            elif kind == INTEGER and isinstance(cell, int):
-                out.append(cell.to_bytes(8, "big", signed=True))
-            elif kind == BLOB and isinstance(cell, bytes | bytearray | memoryview):
+            elif kind == BLOB and isinstance(cell, (bytes, bytearray, memoryview)):
                 out.append(bytes(cell))
+            elif kind == INTEGER and isinstance(cell, int):
+                out.append(_pack(cell))
             elif kind == TEXT and isinstance(cell, str) and "\0" not in cell:
                 out.append(cell.encode())
             else:
                 raise Unstorable
-    except (OverflowError, UnicodeEncodeError):
+    except (struct.error, UnicodeEncodeError):
         raise Unstorable from None
     return out
 

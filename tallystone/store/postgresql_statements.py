@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from itertools import count
 
 from tallystone.store._columns import INTEGER, columns
-from tallystone.store._statements import STATEMENTS, put_statement, scan_statement
+from tallystone.store._statements import STATEMENTS, put_statement, put_statements, scan_statement
 from tallystone.store.postgresql_session import Call, encode
 from tallystone.store.tables import TABLES, Cell, Row, Table
 
@@ -24,8 +25,8 @@ def _numbered(text: str) -> str:
 
 
 _GET = {table.name: _numbered(STATEMENTS[table.name].get) for table in TABLES}
-_DELETE = {table.name: _numbered(STATEMENTS[table.name].delete) for table in TABLES}
 _PUT = {table.name: _numbered(put_statement(table.name, 1)) for table in TABLES}
+_DELETE = {table.name: _numbered(STATEMENTS[table.name].delete) for table in TABLES}
 
 
 def get(table: Table, key: Row) -> Call:
@@ -41,6 +42,13 @@ def delete(table: Table, key: Row) -> Call:
 def put(table: Table, row: Row) -> Call:
     """Write a full row, new or in place of its namesake."""
     return _PUT[table.name], encode(KINDS[table.name], row)
+
+
+def put_all(name: str, rows: list[Row]) -> Iterator[Call]:
+    """Write full rows of the table `name`, each new or in place of its namesake."""
+    kinds = KINDS[name]
+    for text, some in put_statements(name, rows):
+        yield _numbered(text), [cell for row in some for cell in encode(kinds, row)]
 
 
 def scan(table: Table, prefix: Row, after: Cell, limit: int | None, reverse: bool, index: str | None) -> Call:

@@ -8,7 +8,7 @@ sees all that was committed before it. A group costs two round trips: lock and l
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -21,7 +21,7 @@ from tallystone.store._columns import INTEGER
 from tallystone.store._commits import Ticket
 from tallystone.store._rows import FAR, Kept, RowCache
 from tallystone.store._schema import migrations, newer_format
-from tallystone.store._settling import settle
+from tallystone.store._settling import GroupWriter, settle
 from tallystone.store.postgresql_failure import (
     LOCKED,
     READ_ONLY,
@@ -75,50 +75,30 @@ class _Composed:
 class Writer:
     """Writes groups of batches, for a `CommitQueue`: one thread at a time."""
 
-    def __init__(self, url: str, sequencer: Sequencer, rows: RowCache) -> None:
+    def __init__(
+        self, url: str, sequencer: Sequencer, rows: RowCache, join: Callable[[list[Ticket]], None]
+    ) -> None:
+        """`join`: adds to a group whoever has come while it waited."""
+        self._join = join
+        self.write = GroupWriter(self._write_together, self._roll_back, self._strikes_all, _told)
         self._url = url
         self._rows = rows
         self._sequencer = sequencer
         self._session: Session | None = None
         self._log_begun = False
 
-    def write(self, group: list[Ticket]) -> None:
-        """Write the group in one transaction and settle every ticket in it."""
-        try:
-            self._write_together(group)
-        except PgError as error:
-            self._roll_back()
-            if error.state == READ_ONLY:
-                self.close()  # the next session may be with another server, or find this one changed
-            if error.environmental or len(group) == 1:
-                for ticket in group:
-                    ticket.first, ticket.error = None, translate(error)
-            else:
-                self._write_singly(group)
-        except Exception as error:
-            self._roll_back()
-            if len(group) == 1:
-                group[0].first, group[0].error = None, error
-            else:
-                self._write_singly(group)
-        except BaseException:
-            self._roll_back()
-            for ticket in group:
-                ticket.first = None
-            raise
+    def _strikes_all(self, error: Exception) -> bool:
+        if isinstance(error, PgError) and error.state == READ_ONLY:
+            self.close()  # the next session may be with another server, or find this one changed
+        return isinstance(error, PgError) and error.environmental
 
-    def _write_singly(self, group: list[Ticket]) -> None:
-        # One of them is at fault; alone, each gets its own answer. Rare, so its cost does not matter.
-        for ticket in group:
-            self.write([ticket])
-
-    def _write_together(self, group: list[Ticket]) -> None:
+    def _write_together(self, group: list[Ticket], grows: bool) -> None:
         stale = self._session is not None
         for attempt in range(_ATTEMPTS):
             for ticket in group:
                 ticket.first = ticket.error = None
             try:
-                log = self._prepare(group)
+                log = self._prepare(group, grows)
             except PgError as error:
                 self._roll_back()
                 again = error.state in RETRIED or (error.gone and stale)
@@ -134,18 +114,16 @@ class Writer:
                 return
         raise PgError("40001")
 
-    def _prepare(self, group: list[Ticket]) -> _Composed | None:
+    def _prepare(self, group: list[Ticket], grows: bool) -> _Composed | None:
         """Lock the log, settle the group, and compose what is to be written. None if that is nothing: the transaction
         is over then."""
         if self._session is None:
             self._session = Session(self._url)
         session, kept = self._session, self._rows.kept
-        wanted: _Wanted = {}
-        for ticket in group:
-            for expect in ticket.batch.expects:
-                wanted[expect.table.name, expect.key] = expect.table
         # What is kept now will be when the log is locked, unless others change it meanwhile.
-        asked = {place: wanted[place] for place in wanted if kept.find(place, kept.head[0]) is None}
+        asked = {
+            place: table for place, table in _wanted(group).items() if kept.find(place, kept.head[0]) is None
+        }
         calls = [_BEGIN, *(() if self._log_begun else (_LOCK_LOG,)), _HEAD, NOW, grown_call(kept)]
         lookups = _lookups(asked)
         answers = session.run_all([*calls, *lookups.values()])
@@ -165,6 +143,9 @@ class Writer:
             )
         found = _found(asked, lookups, answers[len(calls) :])
         joined = join(self._rows, state, session) if state is not None else None
+        if grows:
+            self._join(group)
+        wanted = _wanted(group)
         if len(asked) < len(wanted):
             known = joined if joined is not None and joined.head[0] == size else None
             found |= self._known(session, known, size, wanted, asked)
@@ -174,11 +155,15 @@ class Writer:
             return None
         log = self._sequencer.sequence(head, events, changes)
         try:
-            writes = [
-                statements.delete(table, key) if row is None else statements.put(table, row)
-                for table, key, row in changes
-            ]
-            writes += [statements.put(put.table, put.row) for put in log]
+            writes = [statements.delete(table, key) for table, key, row in changes if row is None]
+            puts: dict[str, list[Row]] = {}
+            for table, _, row in changes:
+                if row is not None:
+                    puts.setdefault(table.name, []).append(row)
+            for put in log:
+                puts.setdefault(put.table.name, []).append(put.row)
+            for name, rows in puts.items():
+                writes += statements.put_all(name, rows)
         except Unstorable:
             raise refused() from None
         return _Composed(
@@ -289,6 +274,14 @@ class Writer:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+def _told(error: Exception) -> Exception:
+    return translate(error) if isinstance(error, PgError) else error
+
+
+def _wanted(group: list[Ticket]) -> _Wanted:
+    return {(table.name, key): table for ticket in group for table, key, _ in ticket.batch.expects}
 
 
 def _lookups(places: _Wanted) -> dict[_Place, Call]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -25,10 +26,10 @@ from tallystone.store._file import prepare_file
 from tallystone.store._rows import Kept, RowCache
 from tallystone.store._schema import NODES_SINCE, migrate, migrations, newer_format
 from tallystone.store._scrub import empty_wal
-from tallystone.store._settling import Find, conflict, settle
+from tallystone.store._settling import Committing, Find, GroupWriter, conflict, settle
 from tallystone.store._snapshot import Reader, SqliteSnapshot, grown
-from tallystone.store._statements import STATEMENTS, put_statement
-from tallystone.store.protocol import Batch, CommitObserver, Head, Sequencer
+from tallystone.store._statements import STATEMENTS, put_statements
+from tallystone.store.protocol import Batch, Head, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
 
 BUSY_SECONDS = 10.0
@@ -38,16 +39,18 @@ AGE = 2.0
 """Seconds after which nothing that was read is kept across a commit of another process: an edit of the file might hide
 behind such commits, whose number SQLite does not tell."""
 
+_STEP = 0.0005
+_NO_WAIT = "PRAGMA busy_timeout = 0"
+"""For the writer, who asks again by itself: see `_take_turn`."""
 _IDLE_READERS = 64  # more than a server has threads: opening one costs a hundred reads
 _FETCH = 256
 _GET_HEAD = STATEMENTS[LOG_HEAD.name].get
 _GET_LEAF = STATEMENTS[LOG_LEAF.name].get
 
-_ROWS_A_STATEMENT = (64, 16, 4, 1)
 _Execute: TypeAlias = Callable[[str, tuple[Cell, ...]], sqlite3.Cursor]
 
 
-class SqliteStore:
+class SqliteStore(Committing):
     """A `Store` in the file `path`. Use from any thread; not across a fork: open it in the child."""
 
     remote = False
@@ -76,6 +79,7 @@ class SqliteStore:
             None  # the log's length, and SQLite's count of others' changes
         )
         self._writer: sqlite3.Connection | None = None
+        self._write = GroupWriter(self._write_together, self._roll_back, _strikes_all, _told)
         self._commits = CommitQueue(self._write)
         prepare_file(self.path, create=create)
         connection = self._connect()
@@ -86,6 +90,7 @@ class SqliteStore:
                     "the store's file system does not allow WAL", hint="use a local disk", code="no_wal"
                 )
             migrate(connection, create=create, steps={NODES_SINCE: self._derive_nodes})
+            connection.execute(_NO_WAIT)
         except sqlite3.Error as error:
             connection.close()
             raise translate(error) from error
@@ -110,14 +115,6 @@ class SqliteStore:
         """See `Store.commit`. A batch that SQLite refuses (a wrong type, a missing column) fails alone."""
         self._own_process()
         return self._commits.submit(batch)
-
-    def observe(self, observer: CommitObserver) -> None:
-        """See `Store.observe`."""
-        self._commits.observers += (observer,)
-
-    def waiting(self) -> int:
-        """See `Store.waiting`."""
-        return len(self._commits)
 
     def size(self) -> int:
         """See `Store.size`: the file and its write-ahead log."""
@@ -215,41 +212,15 @@ class SqliteStore:
 
     # Below: called by the commit queue, one thread at a time.
 
-    def _write(self, group: list[Ticket]) -> None:
-        """Write the group in one transaction and settle every ticket in it."""
-        try:
-            self._write_together(group)
-        except sqlite3.Error as error:
-            self._roll_back()
-            if is_environmental(error) or len(group) == 1:
-                for ticket in group:
-                    ticket.first, ticket.error = None, translate(error)
-            else:
-                self._write_singly(group)
-        except Exception as error:
-            self._roll_back()
-            if len(group) == 1:
-                group[0].first, group[0].error = None, error
-            else:
-                self._write_singly(group)
-        except BaseException:
-            self._roll_back()
-            for ticket in group:
-                ticket.first = None
-            raise
-
-    def _write_singly(self, group: list[Ticket]) -> None:
-        # One of them is at fault; alone, each gets its own answer. Rare, so its cost does not matter.
-        for ticket in group:
-            ticket.first = ticket.error = None
-            self._write([ticket])
-
-    def _write_together(self, group: list[Ticket]) -> None:
+    def _write_together(self, group: list[Ticket], grows: bool) -> None:
         connection = self._writer
         if connection is None:
             connection = self._writer = self._connect()
+            connection.execute(_NO_WAIT)
         execute = connection.execute
-        execute("BEGIN IMMEDIATE")
+        _take_turn(execute)
+        if grows:  # another process may have kept us waiting
+            self._commits.join(group)
         row: Row | None = execute(_GET_HEAD, (WS,)).fetchone()
         head: Head | None = None if row is None else _state(row)
         size = 0 if head is None else head[0]
@@ -351,6 +322,27 @@ class SqliteStore:
             connection.close()
 
 
+def _take_turn(execute: _Execute) -> None:
+    """Begin to write. SQLite itself would ask again in steps of up to 100 ms; another process's commit takes a few."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            execute("BEGIN IMMEDIATE", ())
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        time.sleep(_STEP)  # nobody tells us when the file is free
+
+
+def _strikes_all(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and is_environmental(error)
+
+
+def _told(error: Exception) -> Exception:
+    return translate(error) if isinstance(error, sqlite3.Error) else error
+
+
 def _state(row: Row) -> Head:
     _, size, packed, _ = row
     assert isinstance(size, int) and isinstance(packed, bytes)
@@ -358,9 +350,5 @@ def _state(row: Row) -> Head:
 
 
 def _put_all(execute: _Execute, name: str, rows: list[Row]) -> None:
-    done = 0
-    while done < len(rows):
-        # Few different counts, so that the connection's cache holds every statement, prepared.
-        count = next(step for step in _ROWS_A_STATEMENT if step <= len(rows) - done)
-        execute(put_statement(name, count), tuple(chain.from_iterable(rows[done : done + count])))
-        done += count
+    for statement, some in put_statements(name, rows):
+        execute(statement, tuple(chain.from_iterable(some)))

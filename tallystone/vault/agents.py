@@ -34,7 +34,7 @@ from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, SELF, agent_keys, fi
 from tallystone.vault.threads import forget_everything
 from tallystone.vault.tool_copies import hold
 from tallystone.vault.types import Agent
-from tallystone.vault.writing import FirstGrant, add_version, create_block, destroy, doom
+from tallystone.vault.writing import FirstGrant, add_version, create_block, deletion, destroy, doom
 
 
 def create_agent(
@@ -211,7 +211,7 @@ def end_agent(caller: Caller, plan: Plan, held: Held) -> None:
         if row[2] == agent_id:
             plan.delete(TOKEN, str(row[1]))
     plan.delete(IDENTITY, agent_id)
-    statement = opened.deletion()
+    statement = deletion(opened)
     destroy(plan, opened)
     plan.delete(SHELF, caller.keys.shelf(AGENTS), caller.keys.locator(agent_id))
     doom(plan, slot_of(held), caller.workspace.today())

@@ -36,7 +36,15 @@ from tallystone.vault.rotating import change_keys, heal, rotate_if_due
 from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, position_of, walk
 from tallystone.vault.types import DEFAULT_LIMIT, Block
 from tallystone.vault.views import block_view, view_again
-from tallystone.vault.writing import FirstGrant, add_link, add_version, create_block, destroy, mark_day
+from tallystone.vault.writing import (
+    FirstGrant,
+    add_link,
+    add_version,
+    create_block,
+    deletion,
+    destroy,
+    mark_day,
+)
 
 Edit = Callable[[Block], Mapping[str, Any]]
 
@@ -359,7 +367,7 @@ def remove(caller: Caller, plan: Plan, held: Held) -> None:
         )
     if opened.head.settings["locked"]:
         raise Locked("the block is locked", hint="its owner unlocks it with locked=false")
-    deletion = opened.deletion()
+    statement = deletion(opened)
     for leaf in opened.grants():
         agent = find(plan, caller.keys, AGENTS, leaf.recipient)
         if agent is not None:
@@ -367,4 +375,4 @@ def remove(caller: Caller, plan: Plan, held: Held) -> None:
             plan.delete(SHELF, keys.shelf(BLOCKS), keys.locator(held.block))
     destroy(plan, opened)
     plan.delete(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(held.block))
-    caller.event(plan, "delete", held.key, block=held.block, statement=deletion)
+    caller.event(plan, "delete", held.key, block=held.block, statement=statement)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tallystone import policy
+from tallystone import crypto, policy
 from tallystone.errors import (
     Conflict,
     Denied,
@@ -48,6 +48,7 @@ CONCERNED = 8
 """Blocks whose owners are told of one refusal: of those that were opened first."""
 _REFUSALS = (Denied, Locked, NotFound, Unauthenticated, Unwitnessed, Tampered)
 """What is logged whenever it ends an operation."""
+_UNGUARDED = nullcontext()
 
 
 class KeysChanged(Locked):
@@ -164,7 +165,7 @@ class Caller:
     ) -> tuple[T, bool]:
         """The result, and whether a witness must have seen it before it is told."""
         collected: set[tuple[str, bytes]] = set()
-        guard: Turns | nullcontext[None] = nullcontext()
+        guard: Turns | nullcontext[None] = _UNGUARDED
         if lock is not None:
             guard = turns = self.workspace.lock_for(lock)
             if turns.taken:  # who has waited for others looks at what they left, and holds no view meanwhile
@@ -236,6 +237,8 @@ class Caller:
 
     def check(self, plan: Plan) -> None:
         """What must hold at the moment of the commit: the token, and the standing of everyone it acts for."""
+        if self in plan.standing and not plan.changes:
+            return  # it was asked in this view when the token was looked at
         row = plan.need(TOKEN, self.kid)
         if row is not None and row is not self._token_row and row != self._token_row:
             raise _renewed(self.id)
@@ -271,10 +274,14 @@ class Caller:
         if self._generation is None:
             row = plan.get(IDENTITY, self.id) if self.under is not None and self.keys.can_act else None
             if row is not None:
-                try:
-                    open_seed(self.keys, "kem", bytes(row[3]))
-                except Tampered:
-                    raise _renewed(self.id) from None
+                # The seed opens under one key only: that this one did is remembered by their hash.
+                mark = crypto.sha256(crypto.pae("kem", self.id, self.keys.kem, bytes(row[3])))
+                if mark not in self.workspace.trusted:
+                    try:
+                        open_seed(self.keys, "kem", bytes(row[3]))
+                    except Tampered:
+                        raise _renewed(self.id) from None
+                    self.workspace.trust(mark)
             self._generation = identity.record.root
         elif self._generation != identity.record.root:
             raise _renewed(self.id)
@@ -361,13 +368,8 @@ class Caller:
 
     def event(self, plan: Plan, kind: str, *grants: bytes, **content: Any) -> None:
         """Queue an event about the blocks with these K_grants; about none of them, it is the auditor's to open."""
-        detail = {
-            "actor": self.id,
-            "under": self.under.id if self.under else "",
-            "kid": self.kid,
-            "kind": kind,
-            **content,
-        }
+        under = self.under.id if self.under is not None else ""
+        detail = {"actor": self.keys.principal, "under": under, "kid": self.kid, "kind": kind, **content}
         auditor = None if grants else self.workspace.auditor_key(plan)
         plan.event(kind, seal_event(detail, self.keys, grants, auditor, plan.filing))
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from tallystone import crypto
 from tallystone.errors import NotFound, Tampered
+from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, EPOCH, GRANT_WRAP, LEDGER, SHELF
 from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.former import kem_seeds
@@ -35,6 +37,9 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
     if found is None or wrap is None:
         raise missing(what, shown or held.block)
     row = BlockRow.of(found)
+    known = again(caller, plan, held, row, wrap)
+    if known is not None:
+        return _entered(known, what, shown)
     if held.recalled is not None:
         recalled = enter_again(caller, plan, held)
         if recalled is not None:
@@ -46,7 +51,7 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
         nest = nest_of(caller, held.block, row, row.epoch)
     except NotFound:
         raise missing(what, shown or held.block) from None
-    known = held.admin
+    admin = held.admin
     try:
         dek, history = unwrap_epoch(held.key, held.block, row.epoch, bytes(wrap[4]), nest)
     except Tampered:
@@ -63,16 +68,41 @@ def open_block(caller: Caller, plan: Plan, held: Held, what: str = "Block", show
         opened.head_at(
             held.since
         )  # that the block changed hands, from the genesis on: what follows is trusted by it
-    if held.admin != known:
+    if held.admin != admin:
         _check_admin(opened)
-    settings = opened.head.settings
-    if settings.get("expires", caller.workspace.today()) < caller.workspace.today():
-        raise missing(what, shown or held.block)
+    _entered(opened, what, shown)
+    note_opened(opened, wrap)
+    return opened
+
+
+def _entered(opened: Opened, what: str, shown: str) -> Opened:
+    """What is asked of whoever has the keys of a block. Raises the uniform miss, or `Tampered`."""
+    row, settings, today = opened.row, opened.head.settings, opened.caller.workspace.today()
+    if settings.get("expires", today) < today:
+        raise missing(what, shown or opened.id)
     if opened.head.epoch != row.epoch or settings.get("expires") != row.day:
         raise Tampered("a block's keys and its policy are of different epochs or days")
     if not _admitted(opened):
-        raise missing(what, shown or held.block)
+        raise missing(what, shown or opened.id)
     return opened
+
+
+def again(caller: Caller, plan: Plan, held: Held, row: BlockRow, wrap: Row) -> Opened | None:
+    """The same block as this plan has opened it before, or made it, for the same principal: if its shelf row, its wrap
+    and its row are what they were then, or what that one has made of them since."""
+    opened, wrapped, shelved = plan.blocks.get(_place(caller, held.storage, held.grant), (None, None, None))
+    same = opened is not None and opened.row == row and opened.held is shelved
+    return opened if same and wrapped == wrap and shelved == held and shelved.via == held.via else None
+
+
+def _place(caller: Caller, storage: bytes, grant: int) -> tuple[Any, ...]:
+    return caller.id, caller.under.id if caller.under else "", caller.keys.can_act, storage, grant
+
+
+def note_opened(opened: Opened, wrap: Row) -> None:
+    """Remember for `again` what was opened with this wrap."""
+    place = _place(opened.caller, opened.held.storage, opened.held.grant)
+    opened.plan.blocks[place] = opened, wrap, opened.held
 
 
 def enter_again(caller: Caller, plan: Plan, held: Held) -> Recalled | None:

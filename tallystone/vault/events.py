@@ -17,6 +17,9 @@ from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
 from tallystone.keystore import Keys
 
+_FILED, _READ = crypto.purpose("grant/event"), crypto.purpose("grant/read-mac")
+_AUDITED = crypto.purpose("auditor/event")
+
 
 def seal_event(
     content: Mapping[str, Any],
@@ -28,17 +31,15 @@ def seal_event(
     """The detail record. `grants` are the K_grants it concerns, `auditor` (capsule id, day key) when none does; `known`
     the `grant_keys` of some of them."""
     event_key = crypto.random_bytes()
-    sealed = crypto.seal(event_key, b"event", _cbor.encode(dict(content)))
+    sealed = crypto.seal(event_key, b"event", _cbor.encode_named(dict(content)))
     digest = crypto.sha256(sealed)
     filed = []
     for grant in grants:
         key, mac_key = known.get(grant) or grant_keys(grant)
         filed.append([crypto.wrap(key, event_key), crypto.mac(mac_key, digest)])
     own = crypto.wrap(keys.own, event_key) if keys is not None else b""
-    capsule = (
-        [auditor[0], crypto.wrap(crypto.derive(auditor[1], "auditor/event"), event_key)] if auditor else []
-    )
-    return _cbor.encode([sealed, filed, own, capsule])
+    capsule = [auditor[0], crypto.wrap(crypto.derive_for(auditor[1], _AUDITED), event_key)] if auditor else []
+    return _cbor.spell([sealed, filed, own, capsule])
 
 
 def open_own(detail: bytes, keys: Keys) -> dict[str, Any] | None:
@@ -49,7 +50,7 @@ def open_own(detail: bytes, keys: Keys) -> dict[str, Any] | None:
 
 def grant_keys(grant: bytes) -> tuple[bytes, bytes]:
     """What opens and what authenticates the events that were filed under a K_grant; derived once for many events."""
-    return crypto.derive(grant, "grant/event"), crypto.derive(grant, "grant/read-mac")
+    return crypto.derive_for(grant, _FILED), crypto.derive_for(grant, _READ)
 
 
 def open_granted(detail: bytes, keys: tuple[bytes, bytes]) -> dict[str, Any] | None:
@@ -110,7 +111,7 @@ def auditor_capsule(detail: bytes) -> bytes | None:
 def open_audited(detail: bytes, day_key: bytes) -> dict[str, Any] | None:
     """The content, with the key out of the auditor's capsule."""
     sealed, _, _, capsule = _take_apart(detail)
-    return _try(crypto.derive(day_key, "auditor/event"), capsule[1], sealed) if capsule else None
+    return _try(crypto.derive_for(day_key, _AUDITED), capsule[1], sealed) if capsule else None
 
 
 def _take_apart(detail: bytes) -> tuple[bytes, list[Any], bytes, list[bytes]]:

@@ -45,5 +45,8 @@ def trusts_members(caller: Caller, plan: Plan) -> bool:
 def names(caller: Caller, plan: Plan, settings: Mapping[str, Any]) -> tuple[str, str]:
     """The names of the sensitivity of a block with these settings, and of the audit level that holds for it."""
     charter_now = caller.workspace.charter(plan, caller.keys.root.pin)
-    named = _name_of(charter_now.levels, settings.get("sensitivity", 0))
+    sensitivity = settings.get("sensitivity", 0)
+    if not (sensitivity or charter_now.audit or "audit_level" in settings):
+        return charter_now.levels[0], NAMES[0]  # of nearly all blocks
+    named = _name_of(charter_now.levels, sensitivity)
     return named, NAMES[audit_level(settings, charter_now)]

@@ -17,7 +17,7 @@ from tallystone.errors import Conflict, NotFound, Tampered
 from tallystone.grant_tree import grant_proof, grants_root
 from tallystone.keystore import Identity
 from tallystone.policy import Head, Standing, Via
-from tallystone.statements import Deletion, Genesis, Leaf, Link, Membership, Signed, Version, identifier
+from tallystone.statements import Genesis, Leaf, Link, Membership, Signed, Version, identifier
 from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, LEDGER, VERSION
 from tallystone.vault.caller import Caller
@@ -28,12 +28,11 @@ from tallystone.vault.records import (
     Content,
     EpochKeys,
     Held,
-    open_content,
     open_payload,
     open_statement,
+    open_version,
     previous_chain_key,
     previous_epoch,
-    unwrap_content_key,
 )
 from tallystone.vault.tombstones import check_erased
 
@@ -132,7 +131,7 @@ class Opened:
             key = self._chain[known]
             rows = self.plan.rows(EPOCH, self.held.storage, after=epoch)
             for row in reversed([r for r in rows if int(r[2]) <= known]):
-                key = previous_chain_key(key, bytes(row[4] or b""))
+                key = self.plan.once(previous_chain_key, key, bytes(row[4] or b""))
                 self._chain[int(row[2]) - 1] = key
             if epoch not in self._chain:
                 raise Tampered("a block's epochs have a gap")
@@ -143,7 +142,9 @@ class Opened:
         row = self.plan.get(CHAIN, self.held.storage, number)
         if row is None:
             raise Tampered("a block's policy chain has a gap")
-        return open_statement(self.chain_key(int(row[3])), self.id, number, bytes(row[4]))
+        key = self.chain_key(int(row[3]))
+        signed: Signed = self.plan.once(open_statement, key, self.id, number, bytes(row[4]))
+        return signed
 
     def know(self, head: Head) -> None:
         """Take note of a head that this plan itself has just made."""
@@ -167,7 +168,7 @@ class Opened:
             if place == 0:
                 head = self._begin(signed)
                 break
-            link = Link.decode(signed.body)
+            link: Link = self.plan.once(Link.decode, signed.body)
             if link.number != place:
                 raise Tampered("a policy statement stands at another's place")
             self._check_signature(signed, link.issuer, link.issuer_record)
@@ -229,13 +230,24 @@ class Opened:
         return Via(head, Leaf.decode(leaf) if leaf is not None else None, tuple(proof), records)
 
     def _begin(self, signed: Signed) -> Head:
-        genesis = Genesis.decode(signed.body)
+        return policy.begin(self.id, signed.digest, self._founded(signed))
+
+    def _founded(self, signed: Signed) -> Genesis:
+        """The genesis in a statement, verified."""
+        genesis: Genesis = self.plan.once(Genesis.decode, signed.body)
         if signed.type != "genesis" or identifier("block", signed.digest) != self.id:
             raise Tampered("a block's genesis does not make its id")
         if genesis.owner != self.held.owner and not self.held.since:
             raise Tampered("a block's genesis names another owner")
         self._check_signature(signed, genesis.owner, genesis.owner_record)
-        return policy.begin(self.id, signed.digest, genesis)
+        return genesis
+
+    def begin(self, signed: Signed) -> None:
+        """Take note of the genesis that this plan itself has just made, asked as every reader asks."""
+        genesis = self._founded(signed)
+        policy.check_settings(genesis.settings)
+        self.caller.workspace.remember(self.id, genesis)
+        self.know(policy.begin(self.id, signed.digest, genesis))
 
     def _check_signature(self, signed: Signed, principal: str, record: bytes) -> None:
         if not self.caller.identity(self.plan, principal).signed(signed, self.caller.workspace.id, record):
@@ -245,9 +257,7 @@ class Opened:
         """The block's first statement, verified. It never changes, and the block's id is its hash: one look will do."""
         known = self.caller.workspace.geneses.get(self.id)
         if known is None:
-            signed = self.statement(0)
-            self._begin(signed)
-            known = Genesis.decode(signed.body)
+            known = self._founded(self.statement(0))
             self.caller.workspace.remember(self.id, known)
         if known.owner != self.held.owner and not self.held.since:
             raise Tampered("a block's genesis names another owner")
@@ -262,7 +272,7 @@ class Opened:
             row = self.plan.get(EPOCH, self.held.storage, number)
             if history is None or row is None or row[5] is None:
                 raise missing("version of", self.id)
-            dek, history = previous_epoch(history, bytes(row[5]))
+            dek, history = self.plan.once(previous_epoch, history, bytes(row[5]))
         return dek
 
     def stored(self, number: int) -> tuple[Content, Version]:
@@ -272,10 +282,9 @@ class Opened:
         row = look(VERSION, self.held.storage, number)
         if row is None:
             raise Tampered("a block's version is not there")
-        epoch = int(row[3])
-        content_key = unwrap_content_key(self.dek(epoch), self.id, number, bytes(row[4]))
-        content = open_content(content_key, self.id, number, bytes(row[5]))
-        version = Version.decode(content.signed.body)
+        parts = self.dek(int(row[3])), self.id, number, bytes(row[4]), bytes(row[5])
+        newest = number == self.row.version
+        content, version = self.plan.once(open_version, *parts) if newest else open_version(*parts)
         if content.signed.type != "version" or version.block != self.id or version.number != number:
             raise Tampered("a version stands at another's place")
         if content.erased:
@@ -373,15 +382,6 @@ class Opened:
         """The live grants, all that the latest policy statement counts, and no other."""
         self.leaves()
         return [self.roster(row).leaf for row, _ in self.ledger().values()]
-
-    def deletion(self) -> bytes:
-        """The owner's signed word that the block is gone, for the event's details."""
-        self.know(head := self.head)  # its audit level holds for its end too
-        caller, record = self.caller, self.caller.identity(self.plan, self.caller.id).digest
-        body = Deletion(
-            self.id, head.number, head.digest, self.row.version, caller.id, record, caller.workspace.now_ms()
-        )
-        return caller.sign(self.plan, "deletion", body.encode()).encode()
 
     def standing(self) -> Standing:
         """How the caller stands to the block, with the proof that a statement of its own carries."""

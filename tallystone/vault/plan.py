@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from tallystone.keystore import Identity
 from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
@@ -25,6 +25,12 @@ Dependence = tuple[tuple[str, Row], Table, Row | None]
 """The name of a table and a full key in it, the table, and the row that lay there."""
 
 
+ONCE = 512
+"""Outcomes that a plan remembers at most (`Plan.once`): a list of everything opens more, each only once."""
+
+T = TypeVar("T")
+
+
 class Plan:
     """One attempt at one operation."""
 
@@ -36,11 +42,17 @@ class Plan:
         self.memo: dict[str, dict[str, Any]] = {}  # what one attempt need not work out twice
         self.standing: dict[Any, Identity] = {}  # of a caller its identity, once it was found to stand
         self.pools: dict[bytes, bytes] = {}  # of shred keys, read for this plan: see `ShredKeys.get`
+        self.identities: dict[
+            str, Identity
+        ] = {}  # as the rows say that this plan reads, while it changes none
         self.charter: CharterView | None = None  # as the rows say that this plan reads
         self.filing: dict[bytes, tuple[bytes, bytes]] = {}  # of a K_grant its `events.grant_keys`
         self.noted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}  # see `note`
         self._expects: dict[tuple[str, Row], Expect] = {}
+        self.blocks: dict[Any, Any] = {}  # that it has opened, see `entering.again`
+        self.known: dict[Any, Any] = {}  # see `once`
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
+        self._changed: dict[str, dict[Row, Put | Delete]] = {}  # the same by table
         self.first: int | None = None  # once committed: the log number of its first event
         self._events: list[Event] = []
         self._gets: dict[tuple[str, Row], Row | None] = {}
@@ -117,16 +129,13 @@ class Plan:
         """The rows below a key prefix, with this plan's changes, in key order; with `after`, only those whose next
         key column is greater."""
         full = (WS, *prefix)
-        if not self._changes:
+        changed = self._changed.get(table.name)
+        if not changed:
             return list(self._scanned(table, full, after))
         width = len(table.key)
         found = {row[:width]: row for row in self._scanned(table, full, after)}
-        for (name, key), change in self._changes.items():
-            if (
-                name != table.name
-                or key[: len(full)] != full
-                or (after is not None and key[len(full)] <= after)
-            ):
+        for key, change in changed.items():
+            if key[: len(full)] != full or (after is not None and key[len(full)] <= after):
                 continue
             if isinstance(change, Put):
                 found[key] = change.row
@@ -137,18 +146,37 @@ class Plan:
     def put(self, table: Table, *row: int | bytes | str | None) -> None:
         """Write a row, whatever is at its key now."""
         full: Row = (WS, *row)
-        key = full[: len(table.key)]
-        self._changes[table.name, key] = Put(table, full)
+        self._change(table, full[: len(table.key)], Put(table, full))
 
     def delete(self, table: Table, *key: int | bytes | str) -> None:
         """Remove the row with this key, if it is there."""
         full: Row = (WS, *key)
-        self._changes[table.name, full] = Delete(table, full)
+        self._change(table, full, Delete(table, full))
+
+    def _change(self, table: Table, key: Row, change: Put | Delete) -> None:
+        self._changes[table.name, key] = change
+        self._changed.setdefault(table.name, {})[key] = change
 
     def clear(self, table: Table, *prefix: int | bytes | str) -> None:
         """Remove all rows below a key prefix."""
         for row in self.rows(table, *prefix):
             self.delete(table, *row[1 : len(table.key)])
+
+    def once(self, work: Callable[..., T], *parts: bytes | str | int) -> T:
+        """What `work` makes of these keys and sealed bytes, and of nothing else: worked out once. A plan may open a
+        block as several principals, and again after each of its own steps; what may be believed of what was opened is
+        asked each time."""
+        place = (work, *parts)
+        if place not in self.known:
+            self.remember(place, work(*parts))
+        found: T = self.known[place]
+        return found
+
+    def remember(self, place: tuple[Any, ...], outcome: Any) -> None:
+        """Have `once` answer so; not for ever, if this plan works out many."""
+        if len(self.known) >= ONCE:
+            self.known.clear()
+        self.known[place] = outcome
 
     def note(self, block: str, settings: Mapping[str, Any]) -> None:
         """Remember that this plan shows or changes a block with these settings; the last ones are what it leaves."""
@@ -167,15 +195,12 @@ class Plan:
     def touches(self, table: Table, *prefix: int | bytes | str) -> bool:
         """Whether this plan has changes of its own below a key prefix."""
         full = (WS, *prefix)
-        return any(name == table.name and key[: len(full)] == full for name, key in self._changes)
+        return any(key[: len(full)] == full for key in self._changed.get(table.name, ()))
 
     def written(self, table: Table) -> list[Row]:
         """The rows of a table that this plan writes."""
-        return [
-            change.row
-            for (name, _), change in self._changes.items()
-            if name == table.name and isinstance(change, Put)
-        ]
+        changed = self._changed.get(table.name, {})
+        return [change.row for change in changed.values() if isinstance(change, Put)]
 
     @property
     def changes(self) -> bool:

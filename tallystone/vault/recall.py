@@ -65,10 +65,12 @@ class Recalled:
     What a reader is shown is at hand; what a writer needs besides is decoded when it is asked for.
     """
 
-    __slots__ = ("_rest", "due", "filing", "kept", "payload", "recipients", "settings", "shown")
+    __slots__ = ("_rest", "due", "filing", "kept", "payload", "recipients", "said", "settings", "shown")
 
     def __init__(self, kept: Kept, parts: list[Any]) -> None:
         self.kept = kept
+        self.said: list[Any]
+        """What the shelf row says, as `Held` has it."""
         self.payload: dict[str, Any]
         self.settings: dict[str, Any]
         self.shown: list[Any]
@@ -76,7 +78,9 @@ class Recalled:
         self.recipients: list[str]
         self.due: bool
         self.filing: tuple[bytes, bytes]
-        _, self.payload, self.settings, self.shown, self.recipients, self.due, filing, self._rest = parts
+        self.said, self.payload, self.settings, self.shown, self.recipients, self.due, filing, self._rest = (
+            parts
+        )
         self.filing = (filing[0], filing[1])
 
     def __repr__(self) -> str:
@@ -136,7 +140,7 @@ class Recall:
         if (
             origin is None
             or held.via
-            or held.kind != "block"
+            or held.kind not in ("block", "agent")
             or held.state != ACCEPTED
             or held.position != origin[1][3]
             or row.day is not None
@@ -150,7 +154,8 @@ class Recall:
         if len(ledger) > GRANTS:
             return
         keys, shelved = origin
-        if plan.get(SHELF, *shelved[1:3]) != shelved or not _as_shelved(held):
+        said = [getattr(held, name) for name in _HELD]
+        if plan.get(SHELF, *shelved[1:3]) != shelved or not _as_shelved(held, said):
             return  # this plan has another key for it: what comes of that, the next one sees
         wanted: list[tuple[Table, tuple[Any, ...]]] = [
             (GRANT_WRAP, (row.storage, held.grant)),
@@ -172,7 +177,7 @@ class Recall:
             genesis.append_only, rights_of(held),
         ]  # fmt: skip
         whole = _cbor.own_bytes([
-            [getattr(held, name) for name in _HELD], payload, settings, shown, recipients(opened),
+            said, payload, settings, shown, recipients(opened),
             due, list(grant_keys(held.key)), _cbor.own_bytes(rest),
         ])  # fmt: skip
         if len(whole) > LARGEST:
@@ -197,10 +202,12 @@ class Recall:
         self._kept.clear()
 
 
-def _as_shelved(held: Held) -> bool:
+def _as_shelved(held: Held, said: list[Any]) -> bool:
     """Whether a `Held` says what its shelf row said: whoever changes keys goes on with a changed one."""
     assert held.origin is not None
     keys, row = held.origin
+    if held.recalled is not None and held.recalled.kept.shelved == row:
+        return held.recalled.said == said
     return unshelve(keys, row[1], row[2], row[3], row[4], row[5]) == held
 
 

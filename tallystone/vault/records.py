@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tallystone import _cbor, crypto
 from tallystone.errors import Tampered
 from tallystone.keystore import Keys
-from tallystone.statements import SHARE, WRITE, Leaf, Signed
+from tallystone.statements import SHARE, WRITE, Leaf, Signed, Version
 
 if TYPE_CHECKING:
     from tallystone.vault.recall import Recalled
@@ -182,7 +182,11 @@ def open_payload(kind: str, payload: bytes) -> dict[str, Any]:
     """A content's map, with the fields of its kind of block and `SALT`, which must stay what it is where the genesis
     names the content's hash. Its writer had the right to write, and may still have written nonsense: raises
     `Tampered`."""
-    value = _cbor.decode(payload)
+    return check_payload(kind, _cbor.decode(payload))
+
+
+def check_payload(kind: str, value: Any) -> dict[str, Any]:
+    """The same of what a payload spells. Raises `Tampered`."""
     wanted = {"agent": _AGENT_FIELDS, "role": _ROLE_FIELDS}.get(kind, _BLOCK_FIELDS)
     if (
         not isinstance(value, dict)
@@ -202,6 +206,12 @@ def wrap_content_key(dek: bytes, block: str, number: int, content_key: bytes) ->
 def unwrap_content_key(dek: bytes, block: str, number: int, wrapped: bytes) -> bytes:
     """The reverse. Raises `Tampered`."""
     return crypto.unwrap(crypto.derive(dek, "content/wrap", block, number), wrapped)
+
+
+def open_version(dek: bytes, block: str, number: int, wrap: bytes, sealed: bytes) -> tuple[Content, Version]:
+    """A version's content and statement, from the epoch's DEK and its row. Raises `Tampered`."""
+    content = open_content(unwrap_content_key(dek, block, number, wrap), block, number, sealed)
+    return content, Version.decode(content.signed.body)
 
 
 # -- shelves ----------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ from tallystone.vault.rotating import change_keys, remove_grants, rotation_due
 from tallystone.vault.shelves import BLOCKS, ROLES, find, walk
 from tallystone.vault.types import Member, Role
 from tallystone.vault.views import day_number, last_day, when
-from tallystone.vault.writing import create_block, destroy
+from tallystone.vault.writing import create_block, deletion, destroy
 
 _SETTINGS: Mapping[str, Any] = {"limit": 0, "read_only": False, "locked": False}
 
@@ -291,7 +291,7 @@ def end_role(caller: Caller, plan: Plan, name: str) -> None:
     plan.clear(SHELF, caller.keys.shelf(members_shelf(subject)))
     plan.clear(INBOX, subject)
     plan.delete(IDENTITY, subject)
-    statement = opened.deletion()
+    statement = deletion(opened)
     destroy(plan, opened)
     plan.delete(SHELF, caller.keys.shelf(ROLES), caller.keys.locator(subject))
     amend(caller, plan, subject, status="deleted")

@@ -24,11 +24,15 @@ _RENEW = "renew"
 
 
 def _held(plan: Plan, keys: Keys, row: Row) -> Held:
-    known: Held | None = plan.recall(keys, row)
-    if known is not None:
+    place = "held", row[1], row[2], keys.can_act  # the shelf's id follows from these very keys
+    known: Held | None = plan.known.get(place)
+    if known is not None and known.origin is not None and known.origin[1] == row:
         return known
-    held = unshelve(keys, bytes(row[1]), bytes(row[2]), int(row[3]), bytes(row[4]), bytes(row[5]))
-    held.__dict__["origin"] = keys, row
+    held: Held | None = plan.recall(keys, row)
+    if held is None:
+        held = unshelve(keys, bytes(row[1]), bytes(row[2]), int(row[3]), bytes(row[4]), bytes(row[5]))
+        held.__dict__["origin"] = keys, row
+    plan.remember(place, held)
     return held
 
 

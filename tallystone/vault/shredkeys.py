@@ -77,9 +77,11 @@ class ShredKeys:
             if keys is None:
                 keys = pools[pool] = self._read(pool, 0, MOST_SLOTS * crypto.KEY_SIZE)
             key = keys[offset : offset + crypto.KEY_SIZE]
-        if key and len(key) != crypto.KEY_SIZE:
+        if key == b"" or key == _ZERO:
+            return None
+        if len(key) != crypto.KEY_SIZE:
             raise _failure("read", "it does not have its length")
-        return None if key in (b"", _ZERO) else key
+        return key
 
     def _read(self, pool: bytes, offset: int, size: int) -> bytes:
         """Bytes of a pool; none if there is no such pool."""

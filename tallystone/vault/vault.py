@@ -140,8 +140,12 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         rendered and kept in that operation's own transaction. That operation raises `Repeated` if an equal request
         was answered while this one ran."""
         reply = Reply(key, attempt, render, self._caller.reply_key(), self._caller.workspace.days)
-        with self._caller.workspace.store.snapshot() as snapshot:
-            found = reply.find(Plan(snapshot), self._caller.workspace.now())
+        now = self._caller.workspace.now()
+        if self._caller.views:  # that of the request, in which its operation looks again
+            found = reply.find(self._caller.views[-1].plan, now)
+        else:
+            with self._caller.workspace.store.snapshot() as snapshot:
+                found = reply.find(Plan(snapshot), now)
         must_be_cosigned(self._caller.workspace, reply.witnessed)
         self._caller.reply = (
             reply if found is None else None

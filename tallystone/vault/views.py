@@ -17,6 +17,7 @@ from tallystone.vault.recall import recipients
 from tallystone.vault.records import Held, rights_of
 from tallystone.vault.shelves import AGENTS, find
 from tallystone.vault.types import Agent, Block, ExternalTool
+from tallystone.waiting import PLACE
 
 
 def when(milliseconds: int) -> datetime:
@@ -105,6 +106,7 @@ def view_again(
 ) -> Block | None:
     """What `block_view` makes of a block, from what the process kept of it; None if that does not hold any more, or the
     block's keys are due to change."""
+    PLACE.get().tick()
     if caller.under is not None:
         caller.standing(plan)
     known = enter_again(caller, plan, held)

@@ -255,9 +255,12 @@ class Workspace:
 
     def identity(self, plan: Plan, principal: str, pin: bytes) -> Identity:
         """The verified identity of a principal. The verdict is remembered for as long as its rows stay the same."""
+        if principal in plan.identities and not plan.changes:
+            return plan.identities[principal]
         rows = plan.rows(PRINCIPAL, principal)
         known = self._identities.get(principal)
         if known is not None and known[0] == rows:
+            plan.identities[principal] = known[1]
             return known[1]
         if not rows:
             raise NotFound(f"{principal} not found", hint="list the users with: tallystone user list")

@@ -15,7 +15,7 @@ from tallystone.errors import Invalid, Locked
 from tallystone.grant_tree import grants_root
 from tallystone.keystore import Identity, Keys, Root
 from tallystone.policy import Standing
-from tallystone.statements import EMPTY, Genesis, Leaf, Link, Signed, Version, identifier
+from tallystone.statements import EMPTY, Deletion, Genesis, Leaf, Link, Signed, Version, identifier
 from tallystone.store.tables import (
     BLOCK,
     CALENDAR,
@@ -29,6 +29,7 @@ from tallystone.store.tables import (
     VERSION,
 )
 from tallystone.vault.caller import Caller
+from tallystone.vault.entering import note_opened
 from tallystone.vault.keeping import let_go
 from tallystone.vault.ledger import Ledger, Roster, leaf_salt, seal_roster
 from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, nest_of
@@ -38,15 +39,17 @@ from tallystone.vault.records import (
     ACCEPTED,
     SALT,
     Content,
-    EpochKeys,
+    EpochWraps,
     Held,
+    check_payload,
     epoch_row,
     new_epoch,
+    open_statement,
+    open_version,
     seal_content,
     seal_statement,
     shelve,
     wrap_content_key,
-    wrap_epoch,
 )
 
 
@@ -134,7 +137,8 @@ def create_block(
     nest = nest_of(caller, block, row, 0)
     plan.put(EPOCH, storage, *epoch_row(keys, None))
     plan.put(CHAIN, storage, 0, 0, seal_statement(keys.chain, block, 0, signed))
-    plan.put(GRANT_WRAP, storage, 0, 0, wrap_epoch(own_key, block, keys, history=True, nest=nest))
+    wraps = EpochWraps(block, keys, nest)
+    plan.put(GRANT_WRAP, storage, 0, 0, wraps.under(own_key, history=True))
     position = caller.workspace.next_position()
     read, act, extra = root.carried() if root else (b"", b"", None)
     held = Held(
@@ -153,25 +157,32 @@ def create_block(
         root_act=act,
     )
     put_on_shelf(plan, caller.keys, shelf, locator_of or block, held)
+    ledger = Ledger(admin, block)
     for number, grant in enumerate(grants, 1):
         leaf, grant_key = leaves[number], grant_keys[number]
-        _put_grant(
-            plan,
-            block,
-            storage,
-            keys,
-            leaf,
-            grant_key,
-            Ledger(admin, block).seal(number, grant_key, history=True, watch=False),
-            nest=nest,
-        )
+        secret = ledger.seal(number, grant_key, history=True, watch=False)
+        roster = seal_roster(keys.chain, block, Roster(leaf, b""))
+        plan.put(LEDGER, storage, number, leaf.digest, 0, roster, secret, leaf.until)
+        plan.put(GRANT_WRAP, storage, number, 0, wraps.under(grant_key, history=True))
         _place(
             plan, grant, replace(held, grant=number, key=grant_key, leaf=leaf.encode()), caller, locator_of
         )
     opened = Opened(caller, plan, held, row, keys)
-    opened.know(policy.begin(block, signed.digest, genesis))
-    add_version(opened, payload, EMPTY, Standing(caller.id), mutable=mutable)
+    opened.begin(signed)
+    written = add_version(opened, payload, EMPTY, Standing(caller.id), mutable=mutable)
+    _ask(opened, payload, written)
     return held
+
+
+def _ask(opened: Opened, payload: Mapping[str, Any], written: Version) -> None:
+    """What every reader asks of a block, of one that this plan has just made; then it need not open it for that."""
+    check_payload(opened.held.kind, dict(payload))
+    policy.check_fixed(opened.genesis(), written)
+    digest, standing = newest(opened)[1], Standing(opened.caller.id)
+    policy.check_version(opened.head, opened.head, written, digest, standing, None)
+    wrap = opened.plan.get(GRANT_WRAP, opened.row.storage, opened.held.grant)
+    assert wrap is not None  # queued above
+    note_opened(opened, wrap)
 
 
 def mark_day(caller: Caller, plan: Plan, storage: bytes, before: int | None, day: int | None) -> None:
@@ -189,24 +200,6 @@ def _place(plan: Plan, grant: FirstGrant, held: Held, caller: Caller, locator_of
     position = caller.workspace.next_position()
     bare = replace(held, position=position, admin=b"", root_read=b"", root_act=b"", admin_public=b"")
     put_on_shelf(plan, grant.keys, grant.shelf, locator_of or held.block, bare)
-
-
-def _put_grant(
-    plan: Plan,
-    block: str,
-    storage: bytes,
-    keys: EpochKeys,
-    leaf: Leaf,
-    grant_key: bytes,
-    secret: bytes,
-    capsule: bytes = b"",
-    *,
-    nest: bytes | None = None,
-) -> None:
-    roster = seal_roster(keys.chain, block, Roster(leaf, capsule))
-    plan.put(LEDGER, storage, leaf.grant, leaf.digest, keys.number, roster, secret, leaf.until)
-    wrap = wrap_epoch(grant_key, block, keys, history=leaf.history, nest=nest)
-    plan.put(GRANT_WRAP, storage, leaf.grant, keys.number, wrap)
 
 
 def add_version(
@@ -252,6 +245,7 @@ def add_version(
     content = Content(signed, body, standing.leaf, standing.proof, tuple(opened.evidence()))
     sealed = seal_content(content_key, opened.id, number, content)
     wrap = wrap_content_key(opened.keys.dek, opened.id, number, content_key)
+    plan.remember((open_version, opened.keys.dek, opened.id, number, wrap, sealed), (content, version))
     plan.put(VERSION, row.storage, number, row.epoch, wrap, sealed)
     opened.row = replace(row, version=number)
     opened.row.write(plan)
@@ -302,6 +296,7 @@ def add_link(
     )
     signed = caller.sign(plan, kind, link.encode())
     sealed = seal_statement(opened.keys.chain, opened.id, link.number, signed)
+    plan.remember((open_statement, opened.keys.chain, opened.id, link.number, sealed), signed)
     plan.put(CHAIN, opened.row.storage, link.number, opened.row.epoch, sealed)
     # Asked before it is written: a link that readers refuse would close the block for everybody.
     today, party_of = caller.workspace.today(), partial(caller.party, plan)
@@ -316,6 +311,16 @@ def _authority(opened: Opened, standing: Standing) -> dict[str, Any]:
     assert standing.leaf is not None  # callers ask
     found: dict[str, Any] = {"leaf": standing.leaf.encode(), "proof": list(standing.proof)}
     return {**found, "via": opened.evidence()} if standing.via else found
+
+
+def deletion(opened: Opened) -> bytes:
+    """The owner's signed word that a block is gone, for the event's details."""
+    opened.know(head := opened.head)  # its audit level holds for its end too
+    caller, record = opened.caller, opened.caller.identity(opened.plan, opened.caller.id).digest
+    body = Deletion(
+        opened.id, head.number, head.digest, opened.row.version, caller.id, record, caller.workspace.now_ms()
+    )
+    return caller.sign(opened.plan, "deletion", body.encode()).encode()
 
 
 def destroy(plan: Plan, opened: Opened) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import raw_rows
 from server_fixtures import Served, fresh_server  # noqa: F401
 
 from attack.lying import caller_of, held_by
@@ -187,9 +188,14 @@ def test_a_read_only_token_changes_no_row_through_any_call(
 
     def everything() -> dict[str, list[Any]]:
         exempt = ("log_", "auditor")
-        return {
-            t.name: rows(database, f"SELECT * FROM {t.name}") for t in TABLES if not t.name.startswith(exempt)
-        }
+        with closing(
+            raw_rows.connect(database)
+        ) as connection:  # one for all: the tables are read seventy times
+            return {
+                t.name: connection.execute(f"SELECT * FROM {t.name}").fetchall()
+                for t in TABLES
+                if not t.name.startswith(exempt)
+            }
 
     bob.edit_block(mine.id, lambda b: {"value": "n"})
     before, value = everything(), {"value": "changed"}
@@ -303,10 +309,14 @@ def test_a_read_only_token_changes_no_row_through_any_call(
     assert methods - tried == {"acting_as", "once", "known"}
     for vault in (reader, reader.acting_as(agent), workspace.vault(bob.agent_token(agent, scope="read"))):
         before = everything()
-        for number, call in enumerate(calls):
-            with suppress(TallystoneError):
-                call(vault)
-            assert everything() == before, f"call {number} {call.__code__.co_names} by {vault}"
+        for first in range(
+            0, len(calls), 8
+        ):  # all rows are looked at after each eight: nothing takes a change back
+            some = calls[first : first + 8]
+            for call in some:
+                with suppress(TallystoneError):
+                    call(vault)
+            assert everything() == before, f"one of {[call.__code__.co_names for call in some]} by {vault}"
 
 
 # -- who is told what -------------------------------------------------------------------------------------------

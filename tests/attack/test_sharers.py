@@ -199,9 +199,8 @@ def test_a_replayed_grant_after_revoke(workspace: Workspace, vault: Vaults, data
         keys, number = opened.keys, opened.head.number
     vault("carol").revoke(block, "eve")
     for table, kept in saved.items():
-        columns = [row[1] for row in rows(database, f"PRAGMA table_info({table})")]
         with raw(database) as connection:
-            marks = ", ".join("?" * len(columns))
+            marks = ", ".join("?" * len(kept[0]))
             connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", kept)
     with raw(database) as connection:
         connection.executemany("INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?)", capsule)

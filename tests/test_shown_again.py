@@ -1,0 +1,106 @@
+"""What is shown of a block from what a process kept of it (ADR 0040) is what opening it shows, and asked the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import raw_rows
+from stores import sqlite_only
+
+from tallystone.errors import NotFound, Tampered, Unwitnessed
+from tallystone.store.tables import BLOCK, WS
+from tallystone.vault import Vault, Workspace
+from tallystone.vault.plan import Plan
+from tallystone.vault.shelves import BLOCKS, find
+from tallystone.vault.types import Block
+
+pytestmark = sqlite_only("rows are edited as SQLite's")
+
+ASKS: dict[str, Callable[[Vault, str], Block]] = {
+    "by id": lambda vault, block: vault.block(block),
+    "in a list": lambda vault, block: next(one for one in vault.blocks() if one.id == block),
+}
+
+
+def opened_and_again(
+    workspace: Workspace, vault: Vault, ask: Callable[[Vault, str], Block], block: str
+) -> None:
+    workspace.recall.clear()
+    opened = ask(vault, block)
+    assert len(workspace.recall._kept) > 0
+    assert ask(vault, block) == ask(vault, block) == opened
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
+def test_a_block_is_shown_again_as_it_was_when_it_was_opened(
+    workspace: Workspace, alice: Vault, bob: Vault, ask: Callable[[Vault, str], Block]
+) -> None:
+    block = alice.create_block(
+        label="oak", value="v", description="d", tags=["t"], metadata={"m": [1, {"n": 0.5}]}, limit=90,
+        extra={"hidden": True}, keep={"last": 3}, audit_level="checkpointed", allowed=["bob"],
+    ).id  # fmt: skip
+    plain = alice.create_block(label="ash", append_only=True).id
+    alice.share(block, "bob", "write+share")
+    bob.accept_offer(block)
+    agents = {vault: vault.create_agent({"name": "scout"}).id for vault in (alice, bob)}
+    bob.attach(agents[bob], block, "read")
+    alice.attach(agents[alice], plain)
+    bob.edit_block(block, lambda before: {"value": before.value + "!", "tags": []})
+    reader = workspace.vault(alice.create_token(scope="read"))
+    for vault in (alice, bob, reader, bob.acting_as(agents[bob])):
+        opened_and_again(workspace, vault, ask, block)
+    for vault in (alice, alice.acting_as(agents[alice])):
+        opened_and_again(workspace, vault, ask, plain)
+    assert ask(alice, plain).agent_ids == [agents[alice]]
+    assert ask(bob, block).agent_ids == [agents[bob]] and ask(bob, block).rights == "write+share"
+
+
+@pytest.mark.parametrize("table", ["version", "chain", "epoch", "ledger", "grant_wrap", "shelf"])
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
+def test_a_kept_block_with_an_edited_row_is_not_shown(
+    tmp_path: Path, alice: Vault, bob: Vault, table: str, ask: Callable[[Vault, str], Block]
+) -> None:
+    block = alice.create_block(label="oak", value="v").id
+    alice.share(block, "bob", "write")
+    bob.accept_offer(block)
+    for _ in range(2):
+        assert ask(bob, block).value == "v"
+    column = {"epoch": "chain", "ledger": "leaf", "grant_wrap": "wrap", "shelf": "one"}.get(table, "sealed")
+    with closing(raw_rows.connect(tmp_path / "data" / "tallystone.db")) as raw, raw:
+        raw.execute(f'UPDATE "{table}" SET "{column}" = zeroblob(length("{column}"))')
+    with pytest.raises(Tampered):
+        ask(bob, block)
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
+def test_a_kept_block_whose_key_another_process_destroyed_is_not_shown(
+    workspace: Workspace, alice: Vault, ask: Callable[[Vault, str], Block]
+) -> None:
+    block, other = alice.create_block(label="oak", value="v").id, alice.create_block(label="ash").id
+    assert ask(alice, block) == ask(alice, block)
+    with workspace.store.snapshot() as snapshot:
+        held = find(Plan(snapshot), alice._caller.keys, BLOCKS, block)
+        assert held is not None
+        row = snapshot.get(BLOCK, (WS, held.storage))
+    assert row is not None
+    workspace.shreds.destroy([row[7]])
+    with pytest.raises((NotFound, StopIteration)):
+        ask(alice, block)
+    assert ask(alice, other).label == "ash"  # of the same file of keys
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
+def test_a_kept_block_that_waits_for_a_witness_is_kept_back_each_time(
+    workspace: Workspace, alice: Vault, ask: Callable[[Vault, str], Block]
+) -> None:
+    block = alice.create_block(label="oak", value="v").id
+    assert ask(alice, block) == ask(alice, block)
+    alice.set_charter(audit={"public": "witnessed"})
+    for _ in range(3):
+        with pytest.raises(Unwitnessed):
+            ask(alice, block)
+    alice.set_charter(audit={"public": "durable"})
+    assert ask(alice, block).value == "v"
