@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 MIB = 1024 * 1024
 
-ROWS = 8 * MIB
+ROWS = 16 * MIB
 """Rows as they lie in the database: those of 1,000 blocks of 1 KB, and half as much again (`store._rows`)."""
 REMOTE_ROWS = 4 * MIB
 """The same of PostgreSQL, where others write as well: a row is found by its name in the log too, which takes as much

@@ -73,7 +73,7 @@ def test_requests_that_come_while_a_commit_is_written_share_the_next(server: Ser
         other.execute("ROLLBACK")
         assert {one.result(30).value for one in [first, *found]} == {"by many"}
     other.close()
-    assert seen.groups == [1, 11]
+    assert sum(seen.groups) == 12 and len(seen.groups) <= 2  # those who came join, or are the next group
 
 
 def test_work_that_turns_out_long_is_done_once_and_elsewhere(

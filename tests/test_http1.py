@@ -13,6 +13,8 @@ from typing import Any, cast
 
 import pytest
 import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from server_fixtures import Served, server  # noqa: F401
 from uvicorn.server import ServerState
 
@@ -331,6 +333,60 @@ def test_of_many_requests_sent_at_once_one_is_taken_apart() -> None:
     assert len(seen) == 1 and wire.paused
     assert len(connection._rest) == 999 * len(HEALTH)
     assert not connection.pipeline
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_each_body_arrives_whole_however_the_requests_before_it_were_cut_and_answered(
+    data: st.DataObject,
+) -> None:
+    """Bodies with a length and in chunks, read whole or answered unread, in pieces of any size."""
+    bodies = data.draw(
+        st.lists(st.binary(max_size=40).map(lambda some: some * 7 + b"\r\n\r\n"), min_size=1, max_size=4)
+    )
+    unread, stream = data.draw(st.sets(st.integers(0, 3))), b""
+    for body in bodies:
+        if data.draw(st.booleans()):
+            stream += POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        else:
+            cut = data.draw(st.integers(1, len(body)))
+            stream += CHUNKED
+            for part in (body[:cut], body[cut:]):
+                stream += b"%x\r\n%b\r\n" % (len(part), part) if part else b""
+            stream += b"0\r\n\r\n"
+    places = sorted(data.draw(st.sets(st.integers(1, len(stream) - 1), max_size=6)))
+    pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+    seen: list[bytes | None] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        number, more, body = len(seen), True, b""
+        seen.append(None)
+        while more and number not in unread:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+            seen[number] = body
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async def run() -> None:
+        connection = Http1(
+            uvicorn.Config(app, http=Http1, lifespan="off", log_config=None), ServerState(), {}
+        )
+        connection.connection_made(Wire())
+        for piece in [*pieces, b""]:
+            connection.data_received(piece)
+            while connection.tasks and not all(task.done() for task in connection.tasks):
+                before = len(seen), sum(map(len, filter(None, seen)))
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                if before == (len(seen), sum(map(len, filter(None, seen)))):
+                    break  # it waits for more bytes
+        for task in connection.tasks:
+            task.cancel()
+        connection._unset_keepalive_if_required()
+
+    asyncio.run(run())
+    assert seen == [None if number in unread else body for number, body in enumerate(bodies)]
 
 
 def test_a_trailer_is_no_part_of_the_head() -> None:

@@ -1,12 +1,10 @@
 """Random edits of the log's rows, in every column: each is found, and the first bad leaf is named right.
 
-One store is edited in place past everything, checked, and put back. The edits are the same in every run;
-`TALLYSTONE_LONG=1` makes a thousand.
+One store is edited in place past everything, checked, and put back. The edits are the same in every run.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,12 +31,9 @@ from tallystone.store.tables import (
     Row,
 )
 
-LONG = bool(os.environ.get("TALLYSTONE_LONG"))
 LOG = (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG_NODE, LOG_HEAD)
 COLUMNS = [(table, column) for table in LOG for column in table.all_columns]
-EDITS = (
-    150 if POSTGRESQL else 1000 if LONG else 400
-)  # there a check costs a hundred round trips, and says the same
+EDITS = 150 if POSTGRESQL else 1000  # there a check costs a hundred round trips, and says the same
 
 
 class Bench:

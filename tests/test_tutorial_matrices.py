@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from http.client import HTTPConnection
 from itertools import count, cycle
 from pathlib import Path
@@ -213,10 +214,16 @@ def _company(served: Served, number: str, people: str) -> Company:
 CASES = [(number, people) for number in PLANS for people in ("one user", "departments")]
 
 
+@pytest.fixture(scope="module")
+def companies(server: Served) -> Callable[[str, str], Company]:  # noqa: F811
+    """Each is set up once, in whatever order several workers share out the tests."""
+    return cache(partial(_company, server))
+
+
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"tutorial {case[0]}, {case[1]}")
-def company(request: pytest.FixtureRequest, server: Served) -> Company:  # noqa: F811
+def company(request: pytest.FixtureRequest, companies: Callable[[str, str], Company]) -> Company:
     """Each tutorial, with each kind of users."""
-    return _company(server, *request.param)
+    return companies(*request.param)
 
 
 def test_the_tables_are_the_tutorials() -> None:

@@ -65,7 +65,7 @@ class Http1(HttpToolsProtocol):
             end = at + self._body_left if self._body_left else _piece(rest, at)
             if end <= at:
                 break
-            at += self._feed(rest if end - at >= len(rest) else rest[at:end])
+            at += self._feed(rest if not at and end >= len(rest) else rest[at:end])
         self._rest = b"" if self._over else rest[at:]
 
     def _feed(self, piece: bytes) -> int:
