@@ -2,7 +2,7 @@
 
 The vault is synchronous. A request in a thread of its own costs four hand-overs of the interpreter's lock, more than
 reading a block does. A fiber (a greenlet) is a call that can be left in the middle and gone on with later: while its
-commit is written, in a thread that writes for all, the loop works on the next request.
+commit is on its way to the disk, the loop works on the next request.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Fibers:
     """For one event loop at a time. Everything but `open` of a gate happens in its thread."""
 
     def __init__(self) -> None:
-        self._writer = ThreadPoolExecutor(1, "tallystone-commit")
+        self._aside = ThreadPoolExecutor(1, "tallystone-aside")
         self._open: deque[_Gate] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = False
@@ -72,7 +72,7 @@ class Fibers:
 
     def close(self) -> None:
         """Take no more work; what has begun ends by itself."""
-        self._writer.shutdown(wait=False)
+        self._aside.shutdown(wait=False)
 
     # -- what fibers ask for ------------------------------------------------------------------------------------
 
@@ -90,9 +90,9 @@ class Fibers:
         while self._open:
             self._open.popleft().enter()
 
-    def write(self, work: Callable[[], None], gate: _Gate) -> list[BaseException]:
-        """Do `work` in the thread that writes, and open the gate when it is done; what it raised is in the list by
-        then."""
+    def aside(self, work: Callable[[], None], gate: _Gate) -> list[BaseException]:
+        """Do `work`, which blocks, in another thread, and open the gate when it is done; what it raised is in the list
+        by then."""
         raised: list[BaseException] = []
 
         def run() -> None:
@@ -103,7 +103,7 @@ class Fibers:
             finally:
                 gate.open()
 
-        self._writer.submit(run)
+        self._aside.submit(run)
         return raised
 
 
@@ -136,7 +136,7 @@ class Fiber(greenlet, Generic[T]):
     def aside(self, work: Callable[[], None]) -> None:
         """See `Place.aside`."""
         gate = self.gate()
-        raised = self._fibers.write(work, gate)
+        raised = self._fibers.aside(work, gate)
         gate.wait()
         if raised:
             raise raised[0]

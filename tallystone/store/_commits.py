@@ -4,8 +4,7 @@ A caller puts its ticket into the queue. If nobody leads, it leads: it takes the
 ticket too) into one transaction. Callers that arrive during the fsync queue up; when the leader is done it
 makes the first of them the next leader and wakes its own group. So the next group forms by itself while the
 disk works, nobody waits on purpose, a lone caller pays for no thread switch, and there is no thread to stop
-or to lose over a fork. How a caller waits, and where it leads, is for the place to say that it runs in
-(`waiting.py`).
+or to lose over a fork. How a caller waits is for the place to say that it runs in (`waiting.py`).
 """
 
 from __future__ import annotations
@@ -57,8 +56,7 @@ class CommitQueue:
         """Have `batch` written, by this thread or another; return its first log number, or raise what `write`
         set.
         """
-        place = PLACE.get()
-        ticket = Ticket(batch, place.gate())
+        ticket = Ticket(batch, PLACE.get().gate())
         began = time.time_ns() if self.observers else 0
         with self._state:
             if self._closed:
@@ -69,7 +67,7 @@ class CommitQueue:
         if not ticket.leads:
             self._wait(ticket)
         if ticket.leads:
-            place.aside(self._lead)
+            self._lead()
         for observer in self.observers:
             observer.waited(began, time.time_ns())
         if ticket.error is not None:

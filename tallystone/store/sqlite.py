@@ -31,6 +31,7 @@ from tallystone.store._snapshot import Reader, SqliteSnapshot, grown
 from tallystone.store._statements import STATEMENTS, put_statements
 from tallystone.store.protocol import Batch, Head, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
+from tallystone.waiting import PLACE
 
 BUSY_SECONDS = 10.0
 """How long we wait for another process before `StoreError` with code `busy`."""
@@ -253,12 +254,18 @@ class SqliteStore(Committing):
         for name, rows in puts.items():
             _put_all(execute, name, rows)
         after = next(_state(put.row) for put in log if put.table is LOG_HEAD)
-        with self._rows.committing:
-            execute("COMMIT")
-            self._sequencer.durable()
-            self._rows.committed(head, after, changes)
-            if self._written is not None:
-                self._written = after[0], self._written[1]
+
+        def finish() -> None:
+            with self._rows.committing:
+                execute("COMMIT")
+                self._sequencer.durable()
+                self._rows.committed(head, after, changes)
+
+        # All before this is work, which gains nothing in another thread; this waits for the disk. Whoever holds
+        # `committing` needs nothing of the place that it came from: others there may wait for it.
+        PLACE.get().aside(finish)
+        if self._written is not None:
+            self._written = after[0], self._written[1]
 
     def _look(self, execute: _Execute, size: int) -> tuple[bool, bool]:
         """(whether rows have changed since this writer last wrote, and the log does not tell of it: then somebody edits
@@ -324,15 +331,25 @@ class SqliteStore(Committing):
 
 def _take_turn(execute: _Execute) -> None:
     """Begin to write. SQLite itself would ask again in steps of up to 100 ms; another process's commit takes a few."""
+    if not _begins(execute):
+        PLACE.get().aside(partial(_wait_for_turn, execute))
+
+
+def _wait_for_turn(execute: _Execute) -> None:
     until = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            execute("BEGIN IMMEDIATE", ())
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
-                raise
+    while not _begins(execute, last=time.monotonic() >= until):
         time.sleep(_STEP)  # nobody tells us when the file is free
+
+
+def _begins(execute: _Execute, *, last: bool = False) -> bool:
+    """Whether the file is ours to write. Raises what SQLite says when it is not and this was the `last` time."""
+    try:
+        execute("BEGIN IMMEDIATE", ())
+    except sqlite3.OperationalError as error:
+        if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
 
 
 def _strikes_all(error: Exception) -> bool:
