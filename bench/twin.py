@@ -36,6 +36,7 @@ from tallystone.server.fibers import Fibers
 from tallystone.server.settings import Settings
 from tallystone.store._commits import CommitQueue, Ticket
 from tallystone.vault import Workspace
+from tallystone.waiting import PLACE
 
 T = TypeVar("T")
 DATABASE = "twin.db"
@@ -183,6 +184,9 @@ class PlainStore:
                 run_in(self._writer)
             except Refused as refused:  # raised before anything is written
                 ticket.error = refused
+        PLACE.get().aside(self._commit)
+
+    def _commit(self) -> None:
         self._writer.execute("COMMIT")
 
     def _connect(self) -> sqlite3.Connection:
