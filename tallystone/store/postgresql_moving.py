@@ -129,7 +129,7 @@ class PostgresqlSource(_Lender):
                 raise StoreError(
                     "the store is in use", hint="stop the server and other commands", code="busy"
                 )
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE)  # of a command: nothing tells when the others have let go
         session.command(b"BEGIN")
         session.command(b"LOCK TABLE log_head IN EXCLUSIVE MODE")
 

@@ -27,6 +27,6 @@ def vacuum(session: Session) -> bool:
     while session.command(_OLDER.format(now).encode()).ntuples:
         if time.monotonic() >= until:
             return False
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # of a command or the purge: nothing tells when older views have ended
     session.command(_VACUUM.encode())
     return True

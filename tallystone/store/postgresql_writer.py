@@ -257,7 +257,7 @@ class Writer:
                     hint="look whether it did before you repeat it",
                     code="outcome_unknown",
                 )
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE)  # in the writing thread: nothing tells when a lost database is back
 
     def _roll_back(self) -> None:
         session = self._session

@@ -221,7 +221,7 @@ class _Copied:
         raise StoreError("a copy takes no writes before it is finished", code="read_only")
 
     def observe(self, observer: CommitObserver) -> None:
-        raise NotImplementedError
+        pass  # it commits nothing, so there is nothing to tell of
 
     def waiting(self) -> int:
         return 0
