@@ -123,10 +123,18 @@ class Plan:
                     row = gets[place] = snapshot.get(table, place[1])
             if row is not before and row != before:
                 return False
-        place, table, _ = known[0]
-        if place not in self._expects:
-            self.need(table, *place[1][1:])
+        if changes:
+            place, table, _ = known[0]
+            self.need(table, *place[1][1:])  # of the store, not of this plan
+        else:
+            self.expect(known[0])
         return True
+
+    def expect(self, known: Dependence) -> None:
+        """Have the commit fail unless this row is what it was: this plan, which has no changes, has found it so."""
+        place, table, row = known
+        if place not in self._expects:
+            self._expects[place] = Expect(table, place[1], row)
 
     def lists(self, known: list[Row], table: Table, *prefix: int | bytes | str) -> bool:
         """Whether `rows` gives just these."""
