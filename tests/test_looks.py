@@ -17,6 +17,8 @@ from test_opened_tokens import ENDS, shred
 from tallystone.errors import Denied, NotFound, StoreError, TallystoneError, Unauthenticated
 from tallystone.keystore import Token, parse_token
 from tallystone.server.app import App
+from tallystone.server.fibers import Fiber
+from tallystone.server.request import Request
 from tallystone.store.tables import PRINCIPAL
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.looks import Look
@@ -253,6 +255,29 @@ def test_what_a_request_has_opened_goes_with_it(
         assert not [one for one in gc.get_objects() if isinstance(one, Plan | Opened)]
     finally:
         gc.enable()
+
+
+def test_a_request_on_the_loop_leaves_nothing_behind(
+    workspace: Workspace, alice: Vault, alice_credentials: Credentials
+) -> None:
+    """Neither its body nor its answer."""
+    path, app, answers = f"/v1/blocks/{alice.create_block(label='oak').id}", App(workspace), list[int]()
+
+    async def main() -> None:
+        await _request(app, alice_credentials.token, path, answers, arrived=1)
+        gc.collect()
+        gc.disable()
+        try:
+            for where in (path, path[:-4] + "0000", "/v1/blocks/"):
+                await _request(app, alice_credentials.token, where, answers, arrived=1)
+            await asyncio.sleep(0)
+            assert not [one for one in gc.get_objects() if isinstance(one, Plan | Fiber | Request)]
+        finally:
+            gc.enable()
+        await app.close()
+
+    asyncio.run(main())
+    assert answers == [200, 200, 404, 200]
 
 
 def test_a_change_planned_in_an_old_look_is_made_on_what_is_there_now(
