@@ -25,7 +25,7 @@ from tallystone.vault.blocks import Edit, edit_opened, new_block
 from tallystone.vault.caller import ATTEMPTS, Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.passages import find_block, lookup
-from tallystone.vault.plan import Plan
+from tallystone.vault.plan import Plan, View
 from tallystone.vault.reading import page_of_blocks
 from tallystone.vault.records import Held
 from tallystone.vault.rotating import heal
@@ -113,8 +113,7 @@ def edit_by_label(
 
 def _resolve(caller: Caller, agent_id: str, label: str) -> str:
     """The id of the agent's block with this label, as it is now; a refusal is logged."""
-    with caller.workspace.store.snapshot() as snapshot:
-        plan = Plan(snapshot, caller.workspace.recall.find)
+    with View.of(caller.workspace.store.snapshot(), caller.workspace.recall.find) as plan:
         try:
             return by_label(caller, plan, find_agent(caller, plan, agent_id), label)[1].id
         except NotFound as error:
