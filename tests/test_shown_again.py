@@ -35,7 +35,7 @@ def whole(content: bytes) -> Block:
 ASKS: dict[str, Callable[[Vault, str], Block]] = {
     "by id": lambda vault, block: vault.block(block),
     "in a list": lambda vault, block: next(one for one in vault.blocks() if one.id == block),
-    "by id, in a form": lambda vault, block: whole(vault.block_as(block, EVERY).content),
+    "by id, in a form": lambda vault, block: whole(vault.block_as(block, EVERY)[1]),
     "in a list, in a form": lambda vault, block: next(
         one for one in map(whole, vault.blocks_as(EVERY)) if one.id == block
     ),

@@ -51,6 +51,8 @@ class Kept:
         """Where what is kept is exact."""
         self.serial = next(_SERIALS)
         """No other has it."""
+        self.changed = head[0]
+        """The length at which a row was last changed, or so it is to be taken."""
         self.mark = 0
         """For the store to note up to where in its database it has seen everything."""
         self.born = born
@@ -91,10 +93,14 @@ class Kept:
 
     def unchanged(self, beginning: Row, since: Moment, length: int) -> bool:
         """See `Snapshot.unchanged`, for a view at this length."""
-        serial, before = since
+        serial, before, _ = since
         lowest = before if before < length else length
         # In this order: what is taken out of `_touched` is untold before.
         return self._touched.get(beginning, -1) <= lowest and self._untold <= lowest and serial == self.serial
+
+    def still(self, since: Moment) -> bool:
+        """Whether every row is now what it was in this view."""
+        return since.cache == self.serial and since.length >= self.changed
 
     def tell(self, place: Place, answer: Row | list[Row] | None, length: int) -> None:
         """Keep what a view at this length was answered, unless a commit has changed it meanwhile."""
@@ -190,6 +196,7 @@ class Kept:
     def _remember(self, length: int, places: frozenset[Place], names: frozenset[_Name]) -> None:
         self._changed.append((length, places, names))
         self._places += len(places) + len(names)
+        self.changed = length
         self._touched.update((key[:2], length) for _, key in places)
         if names:  # which say nothing of what is beside them
             self._untold = length
@@ -230,7 +237,7 @@ class Kept:
         return young is not None or old is not None
 
     def _drop_all(self, length: int) -> None:
-        self._forgotten = self._untold = length
+        self._forgotten = self._untold = self.changed = length
         self.young, self._old, self._weight = {}, {}, 0
         self._scans.clear()
         self._changed.clear()

@@ -200,6 +200,7 @@ class Caller:
                         witnessed = must_wait(self, plan)
                         if reply is not None and (plan.changes or plan.reports):
                             reply.keep(plan, result, self.workspace.now(), witnessed=witnessed)
+                        plan.moment = plan.snapshot.moment()
                     batch = plan.batch()
                     first = plan.first = self.workspace.store.commit(batch)
                     self.leaves.extend(range(first, first + len(batch.events)))

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from tallystone.keystore import Identity
-from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
+from tallystone.store.protocol import Batch, Delete, Event, Expect, Moment, Put, Row, Snapshot, Table
 from tallystone.vault.types import CharterView
 
 WS = 1
@@ -51,6 +51,10 @@ class Plan:
         self._expects: dict[tuple[str, Row], Expect] = {}
         self.blocks: dict[Any, Any] = {}  # that it has opened, see `entering.again`
         self.known: dict[Any, Any] = {}  # see `once`
+        self.also: list[
+            Expect
+        ] = []  # what the commit expects besides: found so while this plan had no changes
+        self.moment: Moment | None = None  # of the view, once it has been read
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
         self._changed: dict[str, dict[Row, Put | Delete]] = {}  # the same by table
         self.first: int | None = None  # once committed: the log number of its first event
@@ -123,18 +127,10 @@ class Plan:
                     row = gets[place] = snapshot.get(table, place[1])
             if row is not before and row != before:
                 return False
-        if changes:
-            place, table, _ = known[0]
-            self.need(table, *place[1][1:])  # of the store, not of this plan
-        else:
-            self.expect(known[0])
-        return True
-
-    def expect(self, known: Dependence) -> None:
-        """Have the commit fail unless this row is what it was: this plan, which has no changes, has found it so."""
-        place, table, row = known
+        place, table, _ = known[0]
         if place not in self._expects:
-            self._expects[place] = Expect(table, place[1], row)
+            self.need(table, *place[1][1:])
+        return True
 
     def lists(self, known: list[Row], table: Table, *prefix: int | bytes | str) -> bool:
         """Whether `rows` gives just these."""
@@ -226,7 +222,8 @@ class Plan:
 
     def batch(self) -> Batch:
         """What the store is asked to do."""
-        return Batch(list(self._expects.values()), list(self._changes.values()), list(self._events))
+        expects = [*self._expects.values(), *self.also]
+        return Batch(expects, list(self._changes.values()), list(self._events), self.moment)
 
 
 class View:

@@ -12,7 +12,9 @@ on more than rows: a day that ends, clearance, a role.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tallystone import _cbor, crypto
@@ -20,7 +22,7 @@ from tallystone.kept import BLOCKS, Recent, weight_of
 from tallystone.keystore import Keys
 from tallystone.policy import Head
 from tallystone.statements import Version
-from tallystone.store.protocol import Moment, Row
+from tallystone.store.protocol import Expect, Moment, Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, SHELF, VERSION, Table
 from tallystone.vault.events import grant_keys
 from tallystone.vault.holders import holders_of
@@ -55,6 +57,7 @@ class KeptForm(NamedTuple):
     charter: object
     others: tuple[Dependence, ...]
     context: bytes
+    number: bytes
     sealed: bytes
 
 
@@ -67,7 +70,10 @@ class Kept:
     rows: tuple[Dependence, ...]
     ledger: list[Row]
     context: bytes
+    number: bytes
     sealed: bytes
+    wrap: Expect
+    """What the commit of whoever reads it expects: that the grant is still there."""
     slot: bytes | None
     """Of the block's shred key."""
     moment: Moment | None = None
@@ -97,7 +103,7 @@ class Kept:
             or not plan.snapshot.unchanged(self.rows[0][0][1][:2], self.moment)
         ):
             return False
-        plan.expect(self.rows[0])
+        plan.also.append(self.wrap)
         return True
 
     def found(self, plan: Plan) -> None:
@@ -155,6 +161,9 @@ class Recall:
 
     def __init__(self, limit: int = BLOCKS) -> None:
         self._kept: Recent[Any, Any] = Recent(limit)  # blocks by place, cells by mark
+        self.at: Callable[[tuple[bytes, bytes, bool]], Kept | None] = self._kept.get
+        """What is kept at a place: a shelf, a locator, and whether the keys act."""
+        self._salt, self._numbers = crypto.random_bytes(), count()
 
     def __repr__(self) -> str:
         return f"Recall({self._kept!r})"
@@ -164,7 +173,7 @@ class Recall:
         kept = self.kept(keys, row)
         if kept is None:
             return None
-        parts = _cbor.own(crypto.open_sealed(keys.recall, kept.context, kept.sealed))
+        parts = _cbor.own(self.under(keys).open(kept.number, kept.context, kept.sealed))
         held = Held.__new__(Held)
         held.__dict__.update(
             zip(_HELD, parts[0], strict=True),
@@ -174,10 +183,17 @@ class Recall:
         )
         return held
 
+    def under(self, keys: Keys) -> crypto.Shelter:
+        """What opens all that is kept for whoever has these keys."""
+        return crypto.Shelter(keys.recall, self._salt)
+
+    def number(self) -> bytes:
+        """One that no other message in this process's memory has. Not across a fork, where no store goes on either."""
+        return next(self._numbers).to_bytes(12, "big")
+
     def kept(self, keys: Keys, row: Row) -> Kept | None:
         """What is kept of what is on a shelf in this row, still sealed, if these keys opened just this row before."""
-        place = (row[1], row[2], keys.can_act)
-        kept: Kept | None = self._kept.get(place)
+        kept = self.at((row[1], row[2], keys.can_act))
         return None if kept is None or kept.shelved != row else kept
 
     def keep(self, opened: Opened, verified: tuple[dict[str, Any], Version, bytes]) -> None:
@@ -229,10 +245,11 @@ class Recall:
         ])  # fmt: skip
         if len(whole) > LARGEST:
             return
-        context = crypto.pae("recall", shelved[1], shelved[2])
-        sealed = crypto.seal(keys.recall, context, whole)
+        context, number = crypto.pae("recall", shelved[1], shelved[2]), self.number()
+        sealed = self.under(keys).seal(number, context, whole)
         rows = tuple(((table.name, (WS, *key)), table, plan.get(table, *key)) for table, key in wanted)
-        kept = Kept(shelved, rows, ledger, context, sealed, row.shred)
+        wrap = Expect(GRANT_WRAP, rows[0][0][1], rows[0][2])
+        kept = Kept(shelved, rows, ledger, context, number, sealed, wrap, row.shred)
         self._kept.put((shelved[1], shelved[2], keys.can_act), kept, _weight(kept))
 
     def keep_form(self, keys: Keys, kept: Kept, form: KeptForm) -> None:
