@@ -146,6 +146,11 @@ class Recalled:
         plan.filing[held.key] = self.filing
         return opened
 
+    def is_under(self, epoch: int, head: Head) -> bool:
+        """Whether it was kept under this epoch and this policy."""
+        known, said, *_ = _cbor.own(self._rest)
+        return bool(known[0] == epoch and said[_HEAD.index("digest")] == head.digest)
+
     def granted(self, plan: Plan) -> list[str] | None:
         """Whom the live grants are to, in order; None if they are others by now."""
         kept = self.kept
@@ -244,6 +249,14 @@ class Recall:
         kept.form = form
         if self._kept.get(place) is kept:
             self._kept.put(place, kept, _weight(kept))
+
+    def keep_for(self, holder: Caller, held: Held, known: Recalled, opened: Opened) -> None:
+        """Note an opened block, whose newest version this plan has written and checked, for another one who holds it as
+        well, as `known` says, which held when the plan began. Not if its keys or its policy have changed: what that
+        means for the holder is asked when it comes."""
+        assert opened.verified is not None  # `add_version` has noted it
+        if known.is_under(opened.keys.number, opened.head):
+            self.keep(known.open(holder, opened.plan, held, opened.row), opened.verified)
 
     def cell(self, mark: bytes) -> bytes | None:
         """A sealed cell that was kept under this mark (see `holders`)."""
