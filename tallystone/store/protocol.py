@@ -25,6 +25,7 @@ __all__ = [
     "Followed",
     "Grown",
     "Head",
+    "Moment",
     "Put",
     "Row",
     "RowChange",
@@ -70,6 +71,8 @@ RowChange: TypeAlias = tuple[Table, Row, Row | None]
 
 Head: TypeAlias = tuple[int, bytes]
 """Which state of the log this is: how many leaves it has, and the frontier, which is over all of them."""
+Moment: TypeAlias = tuple[int, int]
+"""What a view was of, for `Snapshot.unchanged`: for the store to read alone."""
 Grown: TypeAlias = tuple[Cell, Cell, Cell]
 """A leaf that was added: its number, the leaf, and the manifest beside it or None."""
 Followed: TypeAlias = tuple[list[Head], set[tuple[str, bytes]]]
@@ -108,6 +111,15 @@ class Snapshot(Protocol):
         last column). `after` is a value of the ordering column: only rows beyond it, in the direction of the
         scan, are returned. `limit` bounds their number.
         """
+        ...
+
+    def moment(self) -> Moment | None:
+        """What this view is of, for a later view's `unchanged`. None if nothing that is read here is kept."""
+        ...
+
+    def unchanged(self, beginning: Row, since: Moment) -> bool:
+        """Whether all rows, of any table, whose keys begin with these two cells are here what they were in another
+        view. False if that is not known without asking the database."""
         ...
 
     def rows(self, table: Table) -> Iterator[Row]:

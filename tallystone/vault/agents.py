@@ -22,13 +22,14 @@ from tallystone.vault.attaching import (
     view,
     view_and_keys,
 )
-from tallystone.vault.blocks import new_block, page, remove
+from tallystone.vault.blocks import new_block, remove
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.mail import contact_of, mailbox
 from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import amend, nested, new_principal
+from tallystone.vault.reading import page
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, SELF, agent_keys, find, find_agent, slot_of, walk
 from tallystone.vault.threads import forget_everything

@@ -111,6 +111,11 @@ class Caller:
         return expires if isinstance(expires, int) else None
 
     @property
+    def expired(self) -> bool:
+        """Whether the token has ended by now."""
+        return self.expires is not None and self.workspace.now() >= self.expires
+
+    @property
     def scope(self) -> str:
         """`full` or `read`."""
         return str(self._token_row[3])
@@ -127,6 +132,14 @@ class Caller:
         """The same caller once more, for work that goes on beside: a caller belongs to one thread at a time."""
         under = self.under.twin() if self.under is not None else None
         return Caller(self.workspace, self.keys, self._token_row, self.reply_key, under)
+
+    def beside(self, before: Plan, plan: Plan) -> Caller:
+        """The same caller for another request, in a plan of the view in which `before` found this one to stand."""
+        caller = Caller(self.workspace, self.keys, self._token_row, self.reply_key)
+        caller.token, caller.has_mail, caller.has_roles = self.token, self.has_mail, self.has_roles
+        caller._generation = self._generation
+        plan.standing[caller] = before.standing[self]
+        return caller
 
     def renewed(self, keys: Keys, token: Token | None) -> None:
         """Go on under a new root, through a token that carries it. Raises `Unauthenticated` if that is gone already."""
@@ -202,7 +215,7 @@ class Caller:
         """That of the request, for its first operation, and for each other a new one."""
         if self.views:
             return self.views.pop()
-        return View(self.workspace.store.snapshot(), self.workspace.recall.find)
+        return View.of(self.workspace.store.snapshot(), self.workspace.recall.find)
 
     def _end_view(self) -> None:
         while self.views:
@@ -244,8 +257,7 @@ class Caller:
             raise _renewed(self.id)
         if row is None:
             raise Unauthenticated("the token was revoked", hint="ask its owner for a new one", code="revoked")
-        expires = self._token_row[5]
-        if isinstance(expires, int) and self.workspace.now() >= expires:
+        if self.expired:
             raise Unauthenticated("the token has expired", hint="ask its owner for a new one", code="expired")
         self.standing(plan)
         if self.under is not None:

@@ -109,10 +109,10 @@ def enter_again(caller: Caller, plan: Plan, held: Held) -> Recalled | None:
     """What the process kept of a block, if all that was asked when it was opened still holds in this plan; None if it
     must be asked again."""
     known = held.recalled
-    if known is None or held.via or not plan.stands(known.kept.rows):
+    if known is None or held.via or not (known.kept.untouched(plan) or plan.stands(known.kept.rows)):
         return None
-    _, _, found = known.kept.rows[1]
-    if found is None or (found[7] is not None and caller.workspace.shreds.get(found[7], plan.pools) is None):
+    slot = known.kept.slot
+    if slot is not None and caller.workspace.shreds.get(slot, plan.pools) is None:
         return None
     plan.memo.setdefault("opened", {})[held.block] = held.key
     return known

@@ -21,11 +21,12 @@ from tallystone.vault.attaching import (
     users_only,
     view,
 )
-from tallystone.vault.blocks import Edit, edit_opened, new_block, page_of_blocks
+from tallystone.vault.blocks import Edit, edit_opened, new_block
 from tallystone.vault.caller import ATTEMPTS, Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.passages import find_block, lookup
 from tallystone.vault.plan import Plan
+from tallystone.vault.reading import page_of_blocks
 from tallystone.vault.records import Held
 from tallystone.vault.rotating import heal
 from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent

@@ -58,6 +58,15 @@ class Plan:
         self._gets: dict[tuple[str, Row], Row | None] = {}
         self._scans: dict[tuple[str, Row, int | None], list[Row]] = {}
 
+    def beside(self) -> Plan:
+        """Another plan that reads the same view and needs what this one needs, which has changed nothing. What the view
+        said to one of them, it need not say to the other."""
+        plan = Plan(self.snapshot, self.recall)
+        plan.pools, plan.identities, plan.charter = self.pools, self.identities, self.charter
+        plan._gets, plan._scans = self._gets, self._scans
+        plan._expects.update(self._expects)
+        return plan
+
     # A snapshot never changes, so what it said once is what it would say again.
 
     def _scanned(self, table: Table, prefix: Row, after: int | None) -> list[Row]:
@@ -114,10 +123,18 @@ class Plan:
                     row = gets[place] = snapshot.get(table, place[1])
             if row is not before and row != before:
                 return False
-        place, table, _ = known[0]
-        if place not in self._expects:
-            self.need(table, *place[1][1:])
+        if changes:
+            place, table, _ = known[0]
+            self.need(table, *place[1][1:])  # of the store, not of this plan
+        else:
+            self.expect(known[0])
         return True
+
+    def expect(self, known: Dependence) -> None:
+        """Have the commit fail unless this row is what it was: this plan, which has no changes, has found it so."""
+        place, table, row = known
+        if place not in self._expects:
+            self._expects[place] = Expect(table, place[1], row)
 
     def lists(self, known: list[Row], table: Table, *prefix: int | bytes | str) -> bool:
         """Whether `rows` gives just these."""
@@ -213,15 +230,21 @@ class Plan:
 
 
 class View:
-    """A snapshot and the plan that reads it. Closed by whoever enters it, and by `close` if nobody does."""
+    """A plan, and what ends the view that it reads. Closed by whoever enters it, and by `close` if nobody does."""
 
-    __slots__ = ("_context", "plan")
+    __slots__ = ("_end", "plan")
 
-    def __init__(
-        self, context: AbstractContextManager[Snapshot], recall: Callable[[Any, Row], Any] = lambda *_: None
-    ) -> None:
-        self._context: AbstractContextManager[Snapshot] | None = context
-        self.plan = Plan(context.__enter__(), recall)
+    def __init__(self, plan: Plan, end: Callable[..., object]) -> None:
+        """`end` is called once, as a context's `__exit__`."""
+        self.plan = plan
+        self._end: Callable[..., object] | None = end
+
+    @classmethod
+    def of(
+        cls, context: AbstractContextManager[Snapshot], recall: Callable[[Any, Row], Any] = lambda *_: None
+    ) -> View:
+        """A view of its own."""
+        return cls(Plan(context.__enter__(), recall), context.__exit__)
 
     def __enter__(self) -> Plan:
         return self.plan
@@ -229,9 +252,9 @@ class View:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        context, self._context = self._context, None
-        if context is not None:
-            context.__exit__(kind, error, trace)
+        end, self._end = self._end, None
+        if end is not None:
+            end(kind, error, trace)
 
     def close(self) -> None:
         """End the view, if it was not ended before."""

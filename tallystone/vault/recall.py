@@ -13,14 +13,14 @@ on more than rows: a day that ends, clearance, a role.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tallystone import _cbor, crypto
 from tallystone.kept import BLOCKS, Recent, weight_of
 from tallystone.keystore import Keys
 from tallystone.policy import Head
 from tallystone.statements import Version
-from tallystone.store.protocol import Row
+from tallystone.store.protocol import Moment, Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, SHELF, VERSION, Table
 from tallystone.vault.events import grant_keys
 from tallystone.vault.holders import holders_of
@@ -35,7 +35,7 @@ LARGEST = 64 * 1024
 """Bytes of one block beyond which it is not kept: opening it is not what costs most then."""
 GRANTS = 256
 """Live grants beyond which a block is not kept."""
-_OVERHEAD = 1100
+_OVERHEAD, _FORM, _OTHER = 1100, 300, 200
 
 _HELD = (
     "block", "storage", "grant", "key", "owner", "kind", "state", "position", "leaf", "admin_public", "subject",
@@ -47,7 +47,18 @@ _HEAD = (
 """Beside the settings, which readers ask for as well."""
 
 
-@dataclass(frozen=True)
+class KeptForm(NamedTuple):
+    """What a reader was shown of a block (see `forms`): in which form, under which charter, the rows that it depends on
+    besides, and the ciphertext with what that is bound to."""
+
+    form: object
+    charter: object
+    others: tuple[Dependence, ...]
+    context: bytes
+    sealed: bytes
+
+
+@dataclass(slots=True, eq=False)
 class Kept:
     """One block for one principal: its shelf row, the other rows that it was made from (the wrap's first, the block's
     second), the rows of its grants, and the ciphertext with what that is bound to."""
@@ -57,6 +68,42 @@ class Kept:
     ledger: list[Row]
     context: bytes
     sealed: bytes
+    slot: bytes | None
+    """Of the block's shred key."""
+    moment: Moment | None = None
+    """Of a view in which these rows, but the shelf's, were found to be so."""
+    form: KeptForm | None = None
+    """What its reader was shown of it."""
+
+    def stands(self, plan: Plan) -> bool:
+        """Whether these rows, but the shelf's, are what they were; the commit asks for the wrap again."""
+        if self.untouched(plan):
+            return True
+        if not (plan.stands(self.rows) and self.granted(plan)):
+            return False
+        self.found(plan)
+        return True
+
+    def granted(self, plan: Plan) -> bool:
+        """Whether the rows of the grants are what they were."""
+        return plan.lists(self.ledger, LEDGER, self.rows[0][0][1][1])
+
+    def untouched(self, plan: Plan) -> bool:
+        """Whether these rows, but the shelf's, are known to be what they were, without looking at each; the commit asks
+        for the wrap again. If not, they may be all the same."""
+        if (
+            self.moment is None
+            or plan.changes
+            or not plan.snapshot.unchanged(self.rows[0][0][1][:2], self.moment)
+        ):
+            return False
+        plan.expect(self.rows[0])
+        return True
+
+    def found(self, plan: Plan) -> None:
+        """Note that this plan has found all of them to be so."""
+        if not plan.changes:
+            self.moment = plan.snapshot.moment()
 
 
 class Recalled:
@@ -99,8 +146,8 @@ class Recalled:
 
     def granted(self, plan: Plan) -> list[str] | None:
         """Whom the live grants are to, in order; None if they are others by now."""
-        same = plan.lists(self.kept.ledger, LEDGER, self.kept.rows[0][0][1][1])
-        return self.recipients if same else None
+        kept = self.kept
+        return self.recipients if kept.untouched(plan) or kept.granted(plan) else None
 
 
 class Recall:
@@ -185,8 +232,15 @@ class Recall:
         context = crypto.pae("recall", shelved[1], shelved[2])
         sealed = crypto.seal(keys.recall, context, whole)
         rows = tuple(((table.name, (WS, *key)), table, plan.get(table, *key)) for table, key in wanted)
-        kept = Kept(shelved, rows, ledger, context, sealed)
+        kept = Kept(shelved, rows, ledger, context, sealed, row.shred)
         self._kept.put((shelved[1], shelved[2], keys.can_act), kept, _weight(kept))
+
+    def keep_form(self, keys: Keys, kept: Kept, form: KeptForm) -> None:
+        """Note what a reader was shown of a kept block."""
+        place = (kept.shelved[1], kept.shelved[2], keys.can_act)
+        kept.form = form
+        if self._kept.get(place) is kept:
+            self._kept.put(place, kept, _weight(kept))
 
     def cell(self, mark: bytes) -> bytes | None:
         """A sealed cell that was kept under this mark (see `holders`)."""
@@ -214,7 +268,11 @@ def _as_shelved(held: Held, said: list[Any]) -> bool:
 def _weight(kept: Kept) -> int:
     """Bytes: also of rows that the store keeps as well, and shares with this."""
     rows = [kept.shelved, *(row for _, _, row in kept.rows if row is not None), *kept.ledger]
-    return _OVERHEAD + len(kept.sealed) + sum(map(weight_of, rows))
+    weight = _OVERHEAD + len(kept.sealed) + sum(map(weight_of, rows))
+    if kept.form is not None:
+        weight += _FORM + len(kept.form.sealed)
+        weight += sum(_OTHER + weight_of(key) + weight_of(row or ()) for (_, key), _, row in kept.form.others)
+    return weight
 
 
 def newest(opened: Opened) -> tuple[Version, bytes]:

@@ -115,6 +115,8 @@ def view_again(
     holders = known.granted(plan) if agents else []
     if holders is None:
         return None
+    if agents:
+        known.kept.found(plan)
     payload, settings = known.payload, known.settings
     number, time, writer, under, owner, creator, mutable, append_only, rights = known.shown
     plan.note(held.block, settings)
