@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from stores import (
     given_back,
     may_hold_tests,
     selection,
+    server,
     use_postgresql,
     watch_stores,
 )
@@ -39,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     the machine, so that a file there is as durable as on a disk; a commit is fsynced all the same."""
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    if POSTGRESQL and getattr(config.option, "numprocesses", None):
+        server()  # one for all processes, which find it in the environment
     # A test that leaves a store open is told nothing of it on SQLite either.
     config.addinivalue_line("markers", "postgresql_only: about PostgreSQL itself; see stores.py")
     config.addinivalue_line("markers", "sampled(every, reason): PostgreSQL runs some cases; see stores.py")
@@ -63,6 +67,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = set(chosen)
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = chosen
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded is never garbage, and of what tests make little refers to itself: the interpreter looks for such
+    less often, which saves a fiftieth of all the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, *gc.get_threshold()[1:])
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,8 +1,8 @@
 """Which store the tests run on: SQLite, or with TALLYSTONE_TEST_STORE=postgresql a real PostgreSQL server.
 
-The server is one that pip installs; it starts when the first test needs it, one for each process of the test run. On
-PostgreSQL the file that a test names for its store holds the URL of a database instead: a new database for each new
-file. So tests, and processes that they start, name stores by paths on both.
+The server is one that pip installs, one for all processes of a test run. On PostgreSQL the file that a test names for
+its store holds the URL of a database instead: a new database for each new file. So tests, and processes that they
+start, name stores by paths on both.
 """
 
 from __future__ import annotations
@@ -216,6 +216,7 @@ def new_database(how: str = "") -> str:
 # -- databases that are ready, and used again -------------------------------------------------------------------
 
 _USES = 40
+"""After so many the rows that were deleted are cleared away; a new database would cost ten times as much."""
 _ready: list[_Database] = []
 _taken: list[_Database] = []
 
@@ -267,11 +268,13 @@ def _give_back(database: _Database) -> None:
     database.session.execute(
         f"SELECT pg_terminate_backend(pid, 5000) {others}"
     )  # of processes that were killed
-    if database.uses >= _USES or not _whole(database.session):
+    if not _whole(database.session):
         database.session.close()
         _control().execute(f"DROP DATABASE {database.name}")
         return
     database.session.execute(";".join(f'DELETE FROM "{table.name}"' for table in TABLES))
+    if database.uses % _USES == 0:
+        database.session.execute("VACUUM")
     _ready.append(database)
 
 
