@@ -76,31 +76,28 @@ def pae(*parts: bytes | str | int) -> bytes:
 
     Text is UTF-8, an integer is 8 bytes big-endian. Design §7 signs over it; the idea is PASETO's and DSSE's.
     """
-    out = [_length(len(parts))]
-    for part in parts:
-        raw = part if type(part) is bytes else _part(part)
-        out += _length(len(raw)), raw
-    return b"".join(out)
-
-
-_LENGTHS = tuple(number.to_bytes(8, "big") for number in range(1024))
-
-
-def _length(number: int) -> bytes:
-    return _LENGTHS[number] if number < 1024 else number.to_bytes(8, "big")
-
-
-def _part(part: bytes | str | int) -> bytes:
-    if isinstance(part, bytes):
-        return part
+    out = [len(parts).to_bytes(8, "big")]
     try:
-        return part.encode() if isinstance(part, str) else part.to_bytes(8, "big")
+        for part in parts:
+            raw = part.encode() if type(part) is str else part if type(part) is bytes else _part(part)
+            size = len(raw)
+            out += _LENGTHS[size] if size < 1024 else size.to_bytes(8, "big"), raw
     except UnicodeEncodeError as error:
         raise Invalid("a text is not valid Unicode", hint="send valid UTF-8") from error
     except (
         OverflowError
     ) as error:  # no number of ours is negative: it was read from a row that somebody edited
         raise Tampered("a stored number is out of range") from error
+    return b"".join(out)
+
+
+_LENGTHS = tuple(number.to_bytes(8, "big") for number in range(1024))
+
+
+def _part(part: bytes | str | int) -> bytes:
+    if isinstance(part, int):
+        return part.to_bytes(8, "big")
+    return part if isinstance(part, bytes) else part.encode()
 
 
 def derive(secret: bytes, label: str, *parts: bytes | str | int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from sys import getsizeof
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -39,7 +40,7 @@ VERDICTS = 32_768
 ENTRY = 250
 """Bytes that an entry of `Recent` takes beside its value: of its key, of a tuple, of two tables."""
 
-_CELL = 40
+_CELL, _POINTER = 40, 8
 _PLACES = 2
 _SIZE = 32
 
@@ -49,7 +50,7 @@ Value = TypeVar("Value")
 
 def weight_of(row: Sequence[int | str | bytes | None]) -> int:
     """Bytes that a row takes: those of its cells, and of Python's objects."""
-    return _CELL * (len(row) + 1) + sum([len(cell) for cell in row if isinstance(cell, bytes | str)])
+    return _CELL + _POINTER * len(row) + sum(map(getsizeof, row))
 
 
 class _Entry(Generic[Value]):

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import raw_rows
@@ -14,6 +15,7 @@ from stores import sqlite_only
 from tallystone.errors import NotFound, Tampered, Unwitnessed
 from tallystone.store.tables import BLOCK, WS
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.entering import enter_again
 from tallystone.vault.forms import Form
 from tallystone.vault.plan import Plan
 from tallystone.vault.shelves import BLOCKS, find
@@ -121,3 +123,31 @@ def test_a_kept_block_that_waits_for_a_witness_is_kept_back_each_time(
             ask(alice, block)
     alice.set_charter(audit={"public": "durable"})
     assert ask(alice, block).value == "v"
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [({"value": "w"}, True), ({"limit": 50}, False), ({"value": "w", "read_only": True}, False)],
+    ids=["value", "limit", "both"],
+)
+def test_what_an_edit_by_label_leaves_for_the_agent_is_what_it_would_open(
+    workspace: Workspace, alice: Vault, change: dict[str, Any], stays: bool
+) -> None:
+    block = alice.create_block(label="oak", value="v").id
+    agent = alice.create_agent({"name": "scout"}).id
+    alice.attach(agent, block)
+    caller = alice.acting_as(agent)._caller
+    for value in "xy":
+        alice.edit_agent_block(agent, "oak", lambda _, value=value: {"value": value}, as_agent=False)
+    alice.edit_agent_block(agent, "oak", lambda _: change, as_agent=False)
+    with workspace.store.snapshot() as snapshot:
+        plan = Plan(snapshot, workspace.recall.find)
+        held = find(plan, caller.keys, BLOCKS, block)
+        assert held is not None and (enter_again(caller, plan, held) is not None) == stays
+    shown = alice.agent_block(agent, "oak"), alice.acting_as(agent).block(block)
+    workspace.recall.clear()
+    assert shown == (alice.agent_block(agent, "oak"), alice.acting_as(agent).block(block))
+    alice.detach(agent, block)
+    with pytest.raises(NotFound):
+        alice.edit_agent_block(agent, "oak", lambda _: {"value": "z"}, as_agent=False)
+    assert alice.block(block).value == change.get("value", "y")

@@ -26,13 +26,17 @@ class Nest:
     slot: bytes
     key: bytes = field(repr=False)
 
+    @cached_property
+    def _wrapping(self) -> bytes:
+        return crypto.derive(self.key, "shred/root")
+
     def wrap(self, secret: bytes) -> bytes:
         """One half of a root, or both in a row: 8 bytes longer."""
-        return crypto.wrap(crypto.derive(self.key, "shred/root"), secret)
+        return crypto.wrap(self._wrapping, secret)
 
     def unwrap(self, wrapped: bytes) -> bytes:
         """The reverse. Raises `Tampered`."""
-        return crypto.unwrap(crypto.derive(self.key, "shred/root"), wrapped)
+        return crypto.unwrap(self._wrapping, wrapped)
 
 
 def find_nest(slot: bytes, shred_key_of: ShredKeyOf) -> Nest:

@@ -185,5 +185,5 @@ def _check_admin(opened: Opened) -> None:
         raise Tampered("a block's admin key is not the one that its policy names")
     row = opened.plan.get(LEDGER, opened.row.storage, opened.held.grant)
     if row is not None and handed_openly(bytes(row[6])):
-        opened.row = replace(opened.row, flags=opened.row.flags | FLAG_ROTATE)
+        opened.row = opened.row.changed(flags=opened.row.flags | FLAG_ROTATE)
         opened.row.write(opened.plan)

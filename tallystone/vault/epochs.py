@@ -132,7 +132,7 @@ class Rotation:
             self.public = admin_public(self.admin)
             opened.held = replace(opened.held, admin=self.admin)
         opened.enter(self.keys)
-        opened.row = replace(row, epoch=self.keys.number, flags=row.flags & ~FLAG_ROTATE)
+        opened.row = row.changed(epoch=self.keys.number, flags=row.flags & ~FLAG_ROTATE)
         opened.row.write(opened.plan)
 
     def _wrap(self, number: int, key: bytes, *, history: bool) -> None:

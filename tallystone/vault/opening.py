@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from tallystone import _cbor, crypto, policy
 from tallystone.errors import Conflict, NotFound, Tampered
@@ -56,6 +56,13 @@ class BlockRow:
     def of(cls, row: Row) -> BlockRow:
         """From the stored columns."""
         return cls(*row[1:])
+
+    def changed(self, **columns: int | None) -> Self:
+        """The same row but for these columns."""
+        row = type(self).__new__(type(self))
+        # As `dataclasses.replace` would, which sets field by field and takes five times as long.
+        row.__dict__.update(self.__dict__, **columns)
+        return row
 
     def write(self, plan: Plan) -> None:
         """Queue this row; the commit fails if anybody else changed it since this plan looked (design §8)."""
@@ -104,6 +111,7 @@ class Opened:
         self._trusted = caller.workspace.trusted
         self._chain = {keys.number: keys.chain}
         self._heads: dict[int, Head] = {}
+        self._genesis: Genesis | None = None
         self.verified: tuple[dict[str, Any], Version, bytes] | None = None
 
     @property
@@ -154,7 +162,8 @@ class Opened:
     @property
     def head(self) -> Head:
         """What holds now."""
-        return self.head_at(self.row.policy)
+        known = self._heads.get(self.row.policy)
+        return self.head_at(self.row.policy) if known is None else known
 
     def head_at(self, number: int) -> Head:
         """What held after the statement at `number`, verified. A statement of the owner's stands for itself; for others
@@ -255,10 +264,11 @@ class Opened:
 
     def genesis(self) -> Genesis:
         """The block's first statement, verified. It never changes, and the block's id is its hash: one look will do."""
-        known = self.caller.workspace.geneses.get(self.id)
+        known = self._genesis or self.caller.workspace.geneses.get(self.id)
         if known is None:
             known = self._founded(self.statement(0))
             self.caller.workspace.remember(self.id, known)
+        self._genesis = known
         if known.owner != self.held.owner and not self.held.since:
             raise Tampered("a block's genesis names another owner")
         return known

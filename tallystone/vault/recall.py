@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tallystone import _cbor, crypto
@@ -47,6 +48,7 @@ _HEAD = (
     "block", "number", "digest", "owner", "grants", "next_grant", "epoch", "version", "version_digest", "admin", "due",
 )  # fmt: skip
 """Beside the settings, which readers ask for as well."""
+_held, _head = attrgetter(*_HELD), attrgetter(*_HEAD)
 
 
 class KeptForm(NamedTuple):
@@ -150,6 +152,11 @@ class Recalled:
         plan.filing[held.key] = self.filing
         return opened
 
+    def is_under(self, epoch: int, head: Head) -> bool:
+        """Whether it was kept under this epoch and this policy."""
+        known, said, *_ = _cbor.own(self._rest)
+        return bool(known[0] == epoch and said[_HEAD.index("digest")] == head.digest)
+
     def granted(self, plan: Plan) -> list[str] | None:
         """Whom the live grants are to, in order; None if they are others by now."""
         kept = self.kept
@@ -217,7 +224,7 @@ class Recall:
         if len(ledger) > GRANTS:
             return
         keys, shelved = origin
-        said = [getattr(held, name) for name in _HELD]
+        said = list(_held(held))
         if plan.get(SHELF, *shelved[1:3]) != shelved or not _as_shelved(held, said):
             return  # this plan has another key for it: what comes of that, the next one sees
         wanted: list[tuple[Table, tuple[Any, ...]]] = [
@@ -232,8 +239,7 @@ class Recall:
         (payload, version, digest), epoch, genesis = verified, opened.keys, opened.genesis()
         due = head.due or bool(row.flags & FLAG_ROTATE)
         rest = [
-            [epoch.number, epoch.dek, epoch.history, epoch.chain],
-            [getattr(head, name) for name in _HEAD], version.__dict__, digest,
+            [epoch.number, epoch.dek, epoch.history, epoch.chain], _head(head), version.__dict__, digest,
         ]  # fmt: skip
         shown = [
             version.number, version.time, version.writer, version.under, head.owner, genesis.owner, genesis.mutable,
@@ -241,11 +247,14 @@ class Recall:
         ]  # fmt: skip
         whole = _cbor.own_bytes([
             said, payload, settings, shown, recipients(opened),
-            due, list(grant_keys(held.key)), _cbor.own_bytes(rest),
+            due, plan.filing.get(held.key) or grant_keys(held.key), _cbor.own_bytes(rest),
         ])  # fmt: skip
         if len(whole) > LARGEST:
             return
-        context, number = crypto.pae("recall", shelved[1], shelved[2]), self.number()
+        known = held.recalled.kept if held.recalled is not None else None
+        same = known is not None and known.shelved == shelved
+        context = known.context if known is not None and same else crypto.pae("recall", *shelved[1:3])
+        number = self.number()
         sealed = self.under(keys).seal(number, context, whole)
         rows = tuple(((table.name, (WS, *key)), table, plan.get(table, *key)) for table, key in wanted)
         wrap = Expect(GRANT_WRAP, rows[0][0][1], rows[0][2])
@@ -258,6 +267,14 @@ class Recall:
         kept.form = form
         if self._kept.get(place) is kept:
             self._kept.put(place, kept, _weight(kept))
+
+    def keep_for(self, holder: Caller, held: Held, known: Recalled, opened: Opened) -> None:
+        """Note an opened block, whose newest version this plan has written and checked, for another one who holds it as
+        well, as `known` says, which held when the plan began. Not if its keys or its policy have changed: what that
+        means for the holder is asked when it comes."""
+        assert opened.verified is not None  # `add_version` has noted it
+        if known.is_under(opened.keys.number, opened.head):
+            self.keep(known.open(holder, opened.plan, held, opened.row), opened.verified)
 
     def cell(self, mark: bytes) -> bytes | None:
         """A sealed cell that was kept under this mark (see `holders`)."""

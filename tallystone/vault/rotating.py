@@ -74,7 +74,7 @@ def remove_grants(opened: Opened, gone: Sequence[Leaf]) -> None:
         change["gone"].append([leaf.encode(), grant_proof(after, leaf.grant)])
         after = {number: digest for number, digest in after.items() if number != leaf.grant}
     add_link(opened, "revocation", change, leaves=after, standing=standing)
-    opened.row = replace(opened.row, flags=opened.row.flags | FLAG_ROTATE)
+    opened.row = opened.row.changed(flags=opened.row.flags | FLAG_ROTATE)
     opened.row.write(opened.plan)
     if opened.held.admin and (turn or _keeps_history(opened)):
         change_keys(opened, turn=turn)
