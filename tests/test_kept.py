@@ -19,7 +19,7 @@ from tallystone.audit.leaf import key_hash
 from tallystone.errors import NotFound, Tampered
 from tallystone.kept import ENTRY, PAGES_OF_READER, PAGES_OF_WRITER, Digests, Recent
 from tallystone.store._rows import RowCache
-from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
+from tallystone.store.protocol import Batch, Delete, Expect, Moment, Put, Row
 from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import BLOCK, REPLY, WS
 from tallystone.vault import Vault, Workspace
@@ -116,10 +116,18 @@ def test_what_is_remembered_of_changes_has_a_bound_and_beyond_it_no_older_answer
         changed = [Put(BLOCK, counter(length, b"%d" % number)) for number in range(500)]
         kept.committed((length, b""), [(BLOCK, put.row[:2], put.row) for put in changed])
     assert kept._places == sum(len(places) + len(names) for _, places, names in kept._changed) < 10_000
+    for number in range(5_000):
+        kept.committed((41 + number, b""), [(BLOCK, (WS, b"%d of many" % number), None)])
+    then = Moment(kept.serial, 41 + 2_000, 0)
+    assert len(kept._touched) < 5_000
+    for name, length, same in ((b"untouched", 5_040, True), (b"2500 of many", 5_040, False)):
+        assert kept.unchanged((WS, name), then, length) == same
+    early = Moment(kept.serial, 41, 0)
+    assert not kept.unchanged((WS, b"untouched"), early, 5_040)  # which is not known any more
     place = ("block", (WS, b"untouched"))
-    for length in (10, 40):
+    for length in (10, 5_040):
         kept.tell(place, None, length)
-        assert (kept.find(place, 40) is None) == (length == 10)
+        assert (kept.find(place, 5_040) is None) == (length == 10)
 
 
 # -- blocks ------------------------------------------------------------------------------------------------------

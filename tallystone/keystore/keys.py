@@ -109,6 +109,7 @@ class Keys:
         self.principal = principal
         self.root = root
         self._shelves: dict[str, bytes] = {}
+        self.shelter: tuple[bytes, crypto.Shelter] | None = None  # for whoever keeps things for these keys
 
     def carry(self) -> list[Any]:
         """Both halves of the root, and what most requests derive of them: for whoever seals it, and opens it by `of`.

@@ -191,8 +191,11 @@ class Recall:
         return held
 
     def under(self, keys: Keys) -> crypto.Shelter:
-        """What opens all that is kept for whoever has these keys."""
-        return crypto.Shelter(keys.recall, self._salt)
+        """What opens all that is kept for whoever has these keys, which hold it for as long as they are there."""
+        made = keys.shelter
+        if made is None or made[0] is not self._salt:
+            made = keys.shelter = self._salt, crypto.Shelter(keys.recall, self._salt)
+        return made[1]
 
     def number(self) -> bytes:
         """One that no other message in this process's memory has. Not across a fork, where no store goes on either."""
