@@ -120,19 +120,19 @@ def _forget_dead(caller: Caller, plan: Plan, held: Held) -> None:
 
 def list_blocks(
     caller: Caller,
+    where: Callable[[Block], bool] | None,
     *,
     after: str | None,
     before: str | None,
     limit: int | None,
     reverse: bool,
-    where: Callable[[Block], bool] | None,
-    need_agents: bool,
+    agents: bool,
 ) -> list[Block]:
     """A page of the caller's blocks: one leaf, with an entry for each block that it returns."""
 
     def action(plan: Plan) -> list[Block]:
         shelf, backwards = page_of_blocks(caller, plan, after=after, before=before, reverse=reverse)
-        found = list(islice(visible(caller, plan, shelf, where, need_agents), limit))
+        found = list(islice(visible(caller, plan, shelf, where, agents), limit))
         caller.event(plan, "list", *(held.key for held, _ in found), count=len(found))
         blocks = [block for _, block in found]
         return blocks[::-1] if backwards else blocks
