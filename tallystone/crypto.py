@@ -212,7 +212,7 @@ def signing_public(seed: bytes) -> bytes:
 
 
 class Signer:
-    """An Ed25519 key (32-byte seed) that is loaded once and signs often: the log's."""
+    """An Ed25519 key (32-byte seed) that is loaded once and signs often: the log's, and a caller's."""
 
     def __init__(self, seed: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
@@ -226,9 +226,10 @@ class Signer:
         return self._key.sign(message)
 
 
-def sign(seed: bytes, message: bytes) -> bytes:
-    """Ed25519 signature, 64 bytes, over a `pae`. What this process signed itself, `verify_once` need not check."""
-    signer = Signer(seed)
+def sign(key: bytes | Signer, message: bytes) -> bytes:
+    """Ed25519 signature, 64 bytes, over a `pae`, by a seed (32 bytes) or a key that is loaded already. What this
+    process signed itself, `verify_once` need not check."""
+    signer = key if isinstance(key, Signer) else Signer(key)
     signature = signer.sign(message)
     _seen.add(sha256(pae(signer.public, signature, message)))
     return signature

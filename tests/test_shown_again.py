@@ -151,3 +151,37 @@ def test_what_an_edit_by_label_leaves_for_the_agent_is_what_it_would_open(
     with pytest.raises(NotFound):
         alice.edit_agent_block(agent, "oak", lambda _: {"value": "z"}, as_agent=False)
     assert alice.block(block).value == change.get("value", "y")
+
+
+@pytest.mark.parametrize("access", ["read", "write"])
+def test_what_attaching_and_detaching_leave_is_what_would_be_opened(
+    workspace: Workspace, alice: Vault, bob: Vault, access: str
+) -> None:
+    block = alice.create_block(label="oak", value="v").id
+    alice.share(block, "bob", "write+share", depth=1)
+    bob.accept_offer(block)
+    agents = {vault: vault.create_agent({"name": "scout"}).id for vault in (alice, bob)}
+
+    def seen() -> list[Any]:
+        blocks = [alice.block(block), bob.block(block)]
+        for vault, agent in agents.items():
+            blocks += vault.agent(agent).blocks
+        return blocks
+
+    def opened_afresh() -> list[Any]:
+        workspace.recall.clear()
+        return seen()
+
+    for vault, agent in agents.items():
+        for _ in range(2):
+            assert vault.attach(agent, block, access).blocks[0].value == alice.block(block).value
+            assert seen() == opened_afresh()
+            if access == "write":
+                vault.edit_agent_block(agent, "oak", lambda one: {"value": f"{one.value}!"}, as_agent=True)
+            assert vault.detach(agent, block).blocks == []
+            assert seen() == opened_afresh()
+            with pytest.raises(NotFound):
+                vault.acting_as(agent).block(block)
+        vault.attach(agent, block, access)
+    assert seen() == opened_afresh() and len(alice.block(block).agent_ids) == 2
+    assert workspace.verify().ok

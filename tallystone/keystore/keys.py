@@ -110,6 +110,7 @@ class Keys:
         self.root = root
         self._shelves: dict[str, bytes] = {}
         self.shelter: tuple[bytes, crypto.Shelter] | None = None  # for whoever keeps things for these keys
+        self._signer: tuple[bytes, crypto.Signer] | None = None
 
     def carry(self) -> list[Any]:
         """Both halves of the root, and what most requests derive of them: for whoever seals it, and opens it by `of`.
@@ -209,6 +210,12 @@ class Keys:
     def former(self) -> bytes:
         """Seals the acting halves and the X-Wing seeds of this principal's earlier roots."""
         return self._act("root/former")
+
+    def signer(self, sealed: bytes) -> crypto.Signer:
+        """The key that this principal signs with, from its sealed seed: opened and loaded once. Raises `Tampered`."""
+        if self._signer is None or self._signer[0] != sealed:
+            self._signer = sealed, crypto.Signer(open_seed(self, "sign", sealed))
+        return self._signer[1]
 
     def shelf(self, kind: str) -> bytes:
         """The id (32 bytes) of this principal's shelf for one kind of thing. Unlinkable to the principal."""

@@ -69,7 +69,7 @@ def agent_blocks(
     def action(plan: Plan) -> list[Block]:
         held = find_agent(caller, plan, agent_id)
         open_block(caller, plan, held, what="Agent", shown=agent_id)
-        keys = agent_keys(caller, held)
+        keys = agent_keys(caller, held, plan)
         actor = caller if keys is caller.keys else caller.as_agent(keys)
         shelf, backwards = page_of_blocks(actor, plan, after=after, before=before, reverse=reverse)
         found = list(islice(blocks_of(caller, plan, keys, shelf=shelf), limit))
@@ -205,7 +205,7 @@ def change_memory(caller: Caller, agent_id: str, steps: Sequence[Step]) -> Agent
                 fresh.add(held.block)
         after = view(caller, plan, agent)
         no_twins(after.blocks, fresh)
-        actor = caller if agent.subject == caller.id else caller.as_agent(agent_keys(caller, agent))
+        actor = caller if agent.subject == caller.id else caller.as_agent(agent_keys(caller, agent, plan))
         actor.event(plan, "update", *touched, agent=agent_id, steps=len(steps), **placed(plan))
         return after
 
@@ -213,7 +213,7 @@ def change_memory(caller: Caller, agent_id: str, steps: Sequence[Step]) -> Agent
 
 
 def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> Held:
-    keys = agent_keys(caller, agent)
+    keys = agent_keys(caller, agent, plan)
     if isinstance(step, AddBlock):
         users_only(caller)
         claim_labels(plan, keys)

@@ -8,9 +8,8 @@ and gave its writer the right. Signatures are remembered by hash, so a second re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from tallystone import _cbor, crypto, policy
 from tallystone.errors import Conflict, NotFound, Tampered
@@ -20,6 +19,7 @@ from tallystone.policy import Head, Standing, Via
 from tallystone.statements import Genesis, Leaf, Link, Membership, Signed, Version, identifier
 from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, LEDGER, VERSION
+from tallystone.vault.block_row import BlockRow
 from tallystone.vault.caller import Caller
 from tallystone.vault.fixed import check_content
 from tallystone.vault.ledger import Roster, admin_public, open_public, open_roster
@@ -35,39 +35,6 @@ from tallystone.vault.records import (
     previous_epoch,
 )
 from tallystone.vault.tombstones import check_erased
-
-FLAG_ROTATE = 1
-"""Bit of a block's flags: it takes no new version before somebody rotates its keys."""
-
-
-@dataclass(frozen=True)
-class BlockRow:
-    """The block's row, the point of order: every change compares and swaps it."""
-
-    storage: bytes
-    policy: int
-    version: int
-    epoch: int
-    flags: int
-    day: int | None
-    shred: bytes | None
-
-    @classmethod
-    def of(cls, row: Row) -> BlockRow:
-        """From the stored columns."""
-        return cls(*row[1:])
-
-    def changed(self, **columns: int | None) -> Self:
-        """The same row but for these columns."""
-        row = type(self).__new__(type(self))
-        # As `dataclasses.replace` would, which sets field by field and takes five times as long.
-        row.__dict__.update(self.__dict__, **columns)
-        return row
-
-    def write(self, plan: Plan) -> None:
-        """Queue this row; the commit fails if anybody else changed it since this plan looked (design §8)."""
-        plan.need(BLOCK, self.storage)
-        plan.put(BLOCK, self.storage, self.policy, self.version, self.epoch, self.flags, self.day, self.shred)
 
 
 def records_until(role: Identity, record: bytes) -> frozenset[bytes]:
@@ -112,6 +79,7 @@ class Opened:
         self._chain = {keys.number: keys.chain}
         self._heads: dict[int, Head] = {}
         self._genesis: Genesis | None = None
+        self._ledger: tuple[int, dict[int, tuple[Row, bytes]]] | None = None  # at which step of the plan
         self.verified: tuple[dict[str, Any], Version, bytes] | None = None
 
     @property
@@ -359,10 +327,13 @@ class Opened:
 
     # -- grants -------------------------------------------------------------------------------------------------
 
-    def ledger(self) -> dict[int, tuple[Row, bytes]]:
-        """{grant number: (row, leaf digest)} of the live grants."""
-        rows = self.plan.rows(LEDGER, self.held.storage)
-        return {int(row[2]): (row, bytes(row[3])) for row in rows if row[3]}
+    def ledger(self) -> Mapping[int, tuple[Row, bytes]]:
+        """{grant number: (row, leaf digest)} of the live grants, as this plan would leave them."""
+        plan = self.plan
+        if self._ledger is None or self._ledger[0] != plan.steps:
+            rows = plan.rows(LEDGER, self.held.storage)
+            self._ledger = plan.steps, {int(row[2]): (row, bytes(row[3])) for row in rows if row[3]}
+        return self._ledger[1]
 
     def leaves(self) -> dict[int, bytes]:
         """{grant number: leaf digest}, checked against the root in the latest policy statement."""

@@ -57,6 +57,8 @@ class Plan:
         self.moment: Moment | None = None  # of the view, once it has been read
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
         self._changed: dict[str, dict[Row, Put | Delete]] = {}  # the same by table
+        self.steps = 0
+        """How often a change was queued: what was worked out of rows at one step holds until the next."""
         self.first: int | None = None  # once committed: the log number of its first event
         self._events: list[Event] = []
         self._gets: dict[tuple[str, Row], Row | None] = {}
@@ -167,6 +169,7 @@ class Plan:
         self._change(table, full, Delete(table, full))
 
     def _change(self, table: Table, key: Row, change: Put | Delete) -> None:
+        self.steps += 1
         self._changes[table.name, key] = change
         self._changed.setdefault(table.name, {})[key] = change
 
@@ -209,6 +212,10 @@ class Plan:
         """Whether this plan has changes of its own below a key prefix."""
         full = (WS, *prefix)
         return any(key[: len(full)] == full for key in self._changed.get(table.name, ()))
+
+    def alters(self, table: Table) -> bool:
+        """Whether this plan has changes of its own in a table."""
+        return table.name in self._changed
 
     def written(self, table: Table) -> list[Row]:
         """The rows of a table that this plan writes."""

@@ -25,9 +25,10 @@ from tallystone.policy import Head
 from tallystone.statements import Version
 from tallystone.store.protocol import Expect, Moment, Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, SHELF, VERSION, Table
+from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.events import grant_keys
 from tallystone.vault.holders import holders_of
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened
+from tallystone.vault.opening import Opened
 from tallystone.vault.plan import WS, Dependence, Plan
 from tallystone.vault.records import ACCEPTED, EpochKeys, Held, rights_of, unshelve
 

@@ -256,12 +256,13 @@ class Workspace:
 
     def identity(self, plan: Plan, principal: str, pin: bytes) -> Identity:
         """The verified identity of a principal. The verdict is remembered for as long as its rows stay the same."""
-        if principal in plan.identities and not plan.changes:
+        altered = plan.alters(PRINCIPAL)
+        if principal in plan.identities and not altered:
             return plan.identities[principal]
         rows = plan.rows(PRINCIPAL, principal)
         known = self._identities.get(principal)
         if known is not None and known[0] == rows:
-            if not plan.changes:  # others read the same view
+            if not altered:  # others read the same view
                 plan.identities[principal] = known[1]
             return known[1]
         if not rows:
@@ -278,12 +279,13 @@ class Workspace:
 
     def charter(self, plan: Plan, pin: bytes) -> CharterView:
         """The workspace's own rules. The verdict on their rows is remembered. Raises `Tampered`."""
-        if plan.changes or pin not in plan.charters:
+        own = plan.alters(CHARTER) or plan.alters(PRINCIPAL)
+        if own or pin not in plan.charters:
             rows, known = plan.rows(CHARTER), self._charter
             if known is None or known[0] != rows:
                 known = rows, check_charter(rows, self.id, self.identity(plan, self.record.root, pin))
                 self._charter = known
-            if plan.changes:  # which no other plan of this view sees
+            if own:  # which no other plan of this view sees
                 return known[1]
             plan.charters[pin] = known[1]
         return plan.charters[pin]

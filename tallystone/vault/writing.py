@@ -28,11 +28,12 @@ from tallystone.store.tables import (
     SHRED,
     VERSION,
 )
+from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import note_opened
 from tallystone.vault.keeping import let_go
 from tallystone.vault.ledger import Ledger, Roster, leaf_salt, seal_roster
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, nest_of
+from tallystone.vault.opening import Opened, nest_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.recall import newest
 from tallystone.vault.records import (
