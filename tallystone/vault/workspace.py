@@ -283,11 +283,10 @@ class Workspace:
         if own or pin not in plan.charters:
             rows, known = plan.rows(CHARTER), self._charter
             if known is None or known[0] != rows:
-                known = rows, check_charter(rows, self.id, self.identity(plan, self.record.root, pin))
-                self._charter = known
-            if own:  # which no other plan of this view sees
-                return known[1]
-            plan.charters[pin] = known[1]
+                root = self.identity(plan, self.record.root, pin)
+                known = self._charter = rows, check_charter(rows, self.id, root)
+            # Its own is what no other plan of this view sees.
+            return known[1] if own else plan.charters.setdefault(pin, known[1])
         return plan.charters[pin]
 
     def trust(self, verdict: bytes) -> None:
