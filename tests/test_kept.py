@@ -97,6 +97,20 @@ def test_an_answer_from_an_older_view_is_not_kept_once_its_row_has_changed() -> 
     assert not len(kept)
 
 
+def test_what_was_found_before_everything_was_forgotten_is_not_taken_to_be_so_still() -> None:
+    cache, head = RowCache(sequencer()), (10, b"a")
+    before = cache.restart(head)
+    then = Moment(before.serial, 10, before.changed)
+    assert before.still(then) and before.unchanged(KEY, then, 10)
+    after = cache.restart(head)  # somebody edited a row, and the log has not grown
+    assert not after.still(then) and not after.unchanged(KEY, then, 10)
+    before.committed((11, b"b"), [(BLOCK, KEY, counter(2))])
+    assert not before.still(then) and not before.unchanged(KEY, then, 11)
+    assert before.unchanged((WS, b"other"), then, 11)
+    before.followed([(12, b"c")], {("block", bytes(32))})  # which may be any row
+    assert not before.unchanged((WS, b"other"), then, 12)
+
+
 def test_what_is_kept_of_rows_has_a_bound() -> None:
     kept = RowCache(sequencer(), 200_000).restart((1, b""))
     for number in range(2_000):

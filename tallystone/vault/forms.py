@@ -71,7 +71,7 @@ class Showing:
         plan, form, since = self._plan, kept.form, kept.moment
         if form is None or form[0] is not self._form or form[1] is not self._charter:
             return None
-        if since is not None and since[0] == self._cache and since[1] >= self._changed and not plan.changes:
+        if since is not None and since[0] == self._cache and since[1] >= self._changed and not plan.steps:
             plan.also.append(kept.wrap)
         elif not kept.stands(plan):
             return None
