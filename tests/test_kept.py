@@ -21,7 +21,7 @@ from tallystone.kept import ENTRY, PAGES_OF_READER, PAGES_OF_WRITER, Digests, Re
 from tallystone.store._rows import RowCache
 from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
 from tallystone.store.sqlite import SqliteStore
-from tallystone.store.tables import BLOCK, REPLY, WS
+from tallystone.store.tables import BLOCK, REPLY, VERSION, WS
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
@@ -91,6 +91,25 @@ def test_an_answer_from_an_older_view_is_not_kept_once_its_row_has_changed() -> 
     kept.tell(place, counter(2), 11)
     kept.tell(("block", (WS,), None, False, None, None), [counter(2)], 11)
     assert not len(kept)
+
+
+def test_a_new_row_after_one_that_is_kept_is_kept_until_somebody_else_changes_it() -> None:
+    rows = RowCache(sequencer(), 1_000_000)
+    kept = rows.restart((1, b"1"))
+    first, second = (WS, b"block", 1), (WS, b"block", 2)
+    kept.tell((VERSION.name, first), (*first, b"first"), 1)
+    kept.committed((2, b"2"), [(VERSION, second, (*second, b"second")), (BLOCK, KEY, counter(1))])
+    found = kept.find((VERSION.name, second), 2)
+    assert found is not None and found[1] == (*second, b"second")
+    assert kept.find((VERSION.name, second), 1) is None  # a view from before the commit
+    assert kept.find((BLOCK.name, KEY), 2) is None  # a new row that follows none
+    third = (WS, b"block", 3)
+    kept.followed([(3, b"3")], {(BLOCK.name, key_hash(KEY))})
+    kept.committed((4, b"4"), [(VERSION, third, (*third, b"third"))])  # with names kept as well
+    assert kept.find((VERSION.name, third), 4) is not None
+    kept.followed([(5, b"5")], {(VERSION.name, key_hash(second)), (VERSION.name, key_hash(third))})
+    assert kept.find((VERSION.name, second), 5) is None
+    assert kept.find((VERSION.name, third), 5) is None
 
 
 def test_what_is_kept_of_rows_has_a_bound() -> None:

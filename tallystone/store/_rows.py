@@ -134,11 +134,21 @@ class Kept:
                 for cut in range(len(key) + 1) if scans else ():
                     for scan in self._scans[name].pop((name, key[:cut]), ()):
                         self._drop(scan)
-                if self._drop(place):
+                if self._drop(place) or self._succeeds(name, key):
                     weight = _OVERHEAD + _weight(row or ())
                     if weight <= LARGEST:
+                        if self._names is not None:
+                            self._names[name, self._name(key)] = place
                         self._insert(place, (length, row, weight))
             self._remember(length, frozenset(places), frozenset())
+
+    def _succeeds(self, table: str, key: Row) -> bool:
+        """Whether this is a new row after one that is kept, as a block's next version: it will be asked for next."""
+        last = key[-1]
+        if not isinstance(last, int):
+            return False
+        before = (table, (*key[:-1], last - 1))
+        return before in self.young or before in self._old
 
     def followed(self, heads: list[Head], changed: set[_Name]) -> None:
         """Others have committed: the log has passed these heads, and these rows are not what they were."""
