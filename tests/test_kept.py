@@ -93,7 +93,7 @@ def test_an_answer_from_an_older_view_is_not_kept_once_its_row_has_changed() -> 
     assert not len(kept)
 
 
-def test_a_new_row_after_one_that_is_kept_is_kept_until_somebody_else_changes_it() -> None:
+def test_the_version_after_one_that_was_kept_is_kept_until_somebody_else_changes_it() -> None:
     rows = RowCache(sequencer(), 1_000_000)
     kept = rows.restart((1, b"1"))
     first, second = (WS, b"block", 1), (WS, b"block", 2)
@@ -102,6 +102,7 @@ def test_a_new_row_after_one_that_is_kept_is_kept_until_somebody_else_changes_it
     found = kept.find((VERSION.name, second), 2)
     assert found is not None and found[1] == (*second, b"second")
     assert kept.find((VERSION.name, second), 1) is None  # a view from before the commit
+    assert kept.find((VERSION.name, first), 2) is None  # nobody asks for that one again
     assert kept.find((BLOCK.name, KEY), 2) is None  # a new row that follows none
     third = (WS, b"block", 3)
     kept.followed([(3, b"3")], {(BLOCK.name, key_hash(KEY))})
@@ -110,6 +111,9 @@ def test_a_new_row_after_one_that_is_kept_is_kept_until_somebody_else_changes_it
     kept.followed([(5, b"5")], {(VERSION.name, key_hash(second)), (VERSION.name, key_hash(third))})
     assert kept.find((VERSION.name, second), 5) is None
     assert kept.find((VERSION.name, third), 5) is None
+    for number in range(5, 9):  # which others have written, and a view of ours reads
+        kept.tell((VERSION.name, (WS, b"block", number)), (WS, b"block", number, b"read"), 5)
+    assert [place[1][2] for place in kept.young if place[0] == VERSION.name] == [8]
 
 
 def test_what_is_kept_of_rows_has_a_bound() -> None:
