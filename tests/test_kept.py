@@ -24,6 +24,7 @@ from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import BLOCK, REPLY, VERSION, WS
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block
+from tallystone.vault.forms import Form
 from tallystone.vault.plan import Plan
 from tallystone.vault.recall import Kept, Recall
 from tallystone.vault.rotating import change_keys
@@ -33,6 +34,9 @@ pytestmark = sqlite_only("only that store keeps rows between requests (0031)")
 
 KEY: Row = (WS, b"counter")
 SECRET = "the harvest is hidden under the third oak"
+
+
+BARE = Form(lambda block: block.value.encode(), lambda block: True)
 
 
 def seen(store: SqliteStore, key: Row = KEY) -> tuple[Row | None, list[Row]]:
@@ -247,8 +251,8 @@ def test_the_bytes_that_are_counted_are_those_that_are_taken(workspace: Workspac
     workspace._identities.clear()
     tracemalloc.start()
     try:
-        for block in blocks:
-            alice.block(block)
+        for block in blocks * 2:
+            alice.block_as(block, BARE)
         for agent in agents:
             alice.attach(agent, blocks[0])
         store = workspace.store

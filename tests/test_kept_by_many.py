@@ -18,7 +18,7 @@ from tallystone.audit.leaf import key_hash
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.errors import Conflict
 from tallystone.store._rows import FAR, Kept, RowCache
-from tallystone.store.protocol import Batch, Delete, Event, Expect, Grown, Head, Put, Row, Table
+from tallystone.store.protocol import Batch, Delete, Event, Expect, Grown, Head, Moment, Put, Row, Table
 from tallystone.store.tables import BLOCK, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, SHELF, WORKSPACE, WS
 
 BLOCKS = [bytes([65 + number]) for number in range(5)]
@@ -86,6 +86,30 @@ def apply(rows: Rows, change: Put | Delete) -> None:
         rows.pop((change.table.name, change.key), None)
 
 
+class Moments:
+    """What a store's views said of what is beside what, and when: held against what later views say is unchanged."""
+
+    def __init__(self) -> None:
+        self._told: list[tuple[Any, Row, list[Row]]] = []
+        self.unchanged = 0
+
+    def look(self, view: Any, rows: Rows) -> None:
+        for since, beginning, then in self._told[-60:]:
+            if view.unchanged(beginning, since):
+                assert beside(rows, beginning) == then
+                self.unchanged += 1
+        since = view.moment()
+        if since is not None:
+            self._told += [
+                (since, beginning, beside(rows, beginning))
+                for beginning in [(WS, name) for name in (*BLOCKS, *SHELVES)]
+            ]
+
+
+def beside(rows: Rows, beginning: Row) -> list[Row]:
+    return sorted(row for (_, key), row in rows.items() if key[:2] == beginning)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, seed: int) -> None:
     dice, rows, found = random.Random(seed), Rows(), 0
@@ -93,7 +117,9 @@ def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, s
         stores = [stack.enter_context(make_store(tmp_path / "store.db"))]
         stores += [stack.enter_context(open_store(tmp_path / "store.db")) for _ in range(2)]
         raw = stack.enter_context(editor(tmp_path / "store.db"))
-        open_views: list[tuple[Any, Rows]] = []
+        moments = [Moments() for _ in stores]
+        found_so: list[tuple[Any, Expect, Moment | None]] = []
+        open_views: list[tuple[Any, Rows, Moments]] = []
         for number in range(150):
             store, act = dice.choice(stores), dice.random()
             if act < 0.35:
@@ -110,10 +136,19 @@ def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, s
                     store.commit(batch)
                     for change in changes:
                         apply(rows, change)
+            elif act < 0.4 and found_so:
+                # What was found in a view, and maybe is so no more.
+                store, expect, moment = dice.choice(found_so[-4:])
+                batch = Batch([expect], [], [Event("read", b"x")], moment)
+                if rows.get((BLOCK.name, expect.key)) == expect.row:
+                    store.commit(batch)
+                else:
+                    with pytest.raises(Conflict):
+                        store.commit(batch)
             elif act < 0.45:
                 view = stack.enter_context(store.snapshot())
                 agree(view, rows, dice)
-                open_views.append((view, dict(rows)))
+                open_views.append((view, dict(rows), moments[stores.index(store)]))
             elif act < 0.5 and POSTGRESQL:
                 raw.execute("UPDATE block SET version = %s WHERE storage = %s", (number, BLOCKS[0]))
                 if (BLOCK.name, (WS, BLOCKS[0])) in rows:
@@ -121,10 +156,14 @@ def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, s
             else:
                 with store.snapshot() as view:
                     agree(view, rows, dice)
-            for view, then in open_views[-3:]:
+                    moments[stores.index(store)].look(view, rows)
+                    key = (WS, dice.choice(BLOCKS))
+                    found_so.append((store, Expect(BLOCK, key, view.get(BLOCK, key)), view.moment()))
+            for view, then, told in open_views[-3:]:
                 agree(view, then, dice)
+                told.look(view, then)
             found += len(cache_of(store).kept)
-    assert found
+    assert found and sum(told.unchanged for told in moments) > 100
 
 
 def test_what_others_read_or_change_elsewhere_costs_no_row_that_is_kept(tmp_path: Path) -> None:

@@ -45,8 +45,14 @@ def _none_match(query: Query) -> bool:
     return query.text("identity_id") is not None or bool(query.texts("identifier_keys"))
 
 
-def blocks(query: Query) -> Callable[[Block], bool]:
-    """The predicate of a `GET /v1/blocks/`. Raises `Invalid` (422) for a malformed filter."""
+def listed(block: Block) -> bool:
+    """Whether a `GET /v1/blocks/` that asks for nothing in particular has this block."""
+    return not (block.extra.get("is_template") or block.extra.get("hidden"))
+
+
+def blocks(query: Query) -> Callable[[Block], bool] | None:
+    """The predicate of a `GET /v1/blocks/`; None if it asks for nothing in particular: then `listed` is. Raises
+    `Invalid` (422) for a malformed filter."""
     label, part = _label(query, "label"), _label(query, "label_search")
     part = part.casefold() if part is not None else None
     described, contained = _search(query, "description_search"), _search(query, "value_search")
@@ -54,6 +60,10 @@ def blocks(query: Query) -> Callable[[Block], bool]:
     templates, hidden = query.flag("templates_only", False), query.flag("show_hidden_blocks", False)
     more, less = query.number("connected_to_agents_count_gt"), query.number("connected_to_agents_count_lt")
     exactly, tagged, nothing = query.numbers("connected_to_agents_count_eq"), _tags(query), _none_match(query)
+
+    texts = (label, part, described, contained, template_name, project, tagged)
+    if all(one is None for one in (*texts, more, less)) and not (nothing or templates or hidden or exactly):
+        return None
 
     def where(block: Block) -> bool:
         if nothing or bool(block.extra.get("is_template")) != templates:

@@ -102,7 +102,12 @@ def stamp(moment: datetime) -> str:
 
 def etag(block: Block) -> str:
     """The entity tag of a block's current version."""
-    return f'"{block.version}"'
+    return etag_of(block.version)
+
+
+def etag_of(version: int) -> str:
+    """The entity tag of a version of a block."""
+    return f'"{version}"'
 
 
 def _extra(extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from tallystone.server.threads import Threads
 from tallystone.server.traces import Traces
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.awaiting import Owed, no_witness, owing, too_late
+from tallystone.vault.looks import Look
 
 MAX_BODY = 10 * 1024 * 1024
 """Bytes of a request's body, unless the settings say otherwise."""
@@ -103,6 +104,7 @@ class App:
         self._threads = Threads(threads)
         # A database behind a network answers when it answers: nobody waits for that on the loop.
         self._fibers = None if workspace.store.remote else Fibers()
+        self._look: Look | None = None
         self._most, self.working = threads + queue, 0
         self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))
         self._rates, self._proxies = rates, proxies
@@ -190,7 +192,8 @@ class App:
         async with self._flights.flight(token, retry):
             try:
                 work = partial(self._work, found, request, token, body, retry)
-                answer = await self._admitted(work, brief=found.route.brief)
+                brief = partial(work, looks=True) if found.route.brief else None
+                answer = await self._admitted(work, brief)
                 if isinstance(answer, Later):
                     return await answer.finish(self._thread, self._turns)
                 return answer
@@ -272,15 +275,37 @@ class App:
         return await self._admitted(lambda: OPEN_POSTS[template](self._workspace, body))
 
     def _work(
-        self, found: Match, request: Request, token: str, body: bytes, retry: Retry | None
+        self,
+        found: Match,
+        request: Request,
+        token: str,
+        body: bytes,
+        retry: Retry | None,
+        *,
+        looks: bool = False,
     ) -> Answer | Later:
-        """In a thread or a fiber: open the caller's vault, run the route."""
+        """In a thread or a fiber: open the caller's vault, run the route. `looks`: on the loop, where others look at
+        the same view."""
         try:
-            visit = self._workspace.visit(token)
+            visit = self._workspace.visit(token, self._look_since(request.arrived) if looks else None)
         except Unauthenticated as error:
             raise _Stranger(error) from None
         with visit as caller:
             return self._served(Vault(caller), found, request, body, retry)
+
+    def _look_since(self, arrived: int) -> Look:
+        """A look that was opened since then, for those that the loop knows of already."""
+        look = self._look
+        if look is None or look.began < arrived:
+            look = self._look = Look(self._workspace, time.monotonic_ns())
+            # Behind the requests that have come in, and before the loop hears of others.
+            asyncio.get_running_loop().call_soon(self._look_away, look)
+        return look
+
+    def _look_away(self, look: Look) -> None:
+        if look is self._look:
+            self._look = None
+        look.release()
 
     def _served(
         self, vault: Vault, found: Match, request: Request, body: bytes, retry: Retry | None
@@ -307,21 +332,21 @@ class App:
     def _sender(self, request: Request) -> str:
         return sender(request.peer, request.headers, self._proxies)
 
-    async def _admitted(self, work: Callable[[], T], *, brief: bool = False) -> T:
-        """A request's work. Raises `Refusal` (503) when too many wait already."""
+    async def _admitted(self, work: Callable[[], T], brief: Callable[[], T] | None = None) -> T:
+        """A request's work; `brief` is the same if it is short. Raises `Refusal` (503) when too many wait already."""
         if self.working >= self._most:
             raise errors.overloaded()
         self.working += 1
         try:
-            return await (self._brief(work) if brief else self._thread(work))
+            return await (self._thread(work) if brief is None else self._brief(work, brief))
         finally:
             self.working -= 1
 
-    async def _brief(self, work: Callable[[], T]) -> T:
+    async def _brief(self, work: Callable[[], T], brief: Callable[[], T]) -> T:
         """Work that is short, as far as one can tell: in a fiber, or in a thread if it turns out to be long."""
         if self._fibers is not None:
             try:
-                return await self._owing(work, self._fibers.run)
+                return await self._owing(brief, self._fibers.run)
             except Lengthy:
                 pass
         return await self._thread(work)

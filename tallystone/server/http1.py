@@ -7,6 +7,7 @@ while it arrives, which framings are refused, one request after the other, how a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import unquote
@@ -146,7 +147,7 @@ class Http1(HttpToolsProtocol):
             "raw_path": raw_path,
             "query_string": query,
             "headers": headers,
-            "state": {},
+            "state": {"arrived": time.monotonic_ns()},
         }
         self.cycle = Exchange(
             scope=self.scope,

@@ -3,6 +3,7 @@ needs three."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import quote
 
@@ -32,7 +33,8 @@ class Headers(Mapping[str, str]):
 
 
 class Request:
-    """What of the ASGI scope is used. `template` is all that a log may say of the path."""
+    """What of the ASGI scope is used. `template` is all that a log may say of the path; `arrived` is when the head was
+    whole (`time.monotonic_ns`), if the HTTP server says so."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
@@ -46,5 +48,6 @@ class Request:
         self.receive = receive
         self.peer: str = (scope.get("client") or ("",))[0]
         self.held = 0  # bytes of its body
+        self.arrived: int = scope.get("state", {}).get("arrived") or time.monotonic_ns()
         self.template = "-"
         self.leaves: Sequence[int] = ()

@@ -120,6 +120,7 @@ def _serve_on(
         with housekeeping(workspace, status, settings.check_every, since), witnessing.under_way():
             yield
 
+    allocator.look_less()
     with witnessing.answering(), on_duty(workspace.folder, jobs):
         if settings.http == "granian":
             http_granian.serve(app, settings, bound, lifeline)

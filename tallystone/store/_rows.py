@@ -17,11 +17,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from threading import Lock
 from typing import Any
 
 from tallystone.kept import ROWS
-from tallystone.store.protocol import Grown, Head, RowChange, Sequencer
+from tallystone.store.protocol import Grown, Head, Moment, RowChange, Sequencer
 from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, VERSION, Row
 
 LARGEST = 128 * 1024
@@ -41,6 +42,7 @@ Place = tuple[Any, ...]
 Entry = tuple[int, Any, int]
 """Since which length of the log this is the answer, the answer, how many bytes it takes."""
 _Name = tuple[str, bytes]
+_SERIALS = count()
 
 
 class Kept:
@@ -49,6 +51,10 @@ class Kept:
     def __init__(self, head: Head, limit: int, name: Callable[[Row], bytes], born: float = 0.0) -> None:
         self.head = head
         """Where what is kept is exact."""
+        self.serial = next(_SERIALS)
+        """No other has it."""
+        self.changed = head[0]
+        """The length at which a row was last changed, or so it is to be taken."""
         self.mark = 0
         """For the store to note up to where in its database it has seen everything."""
         self.born = born
@@ -63,6 +69,10 @@ class Kept:
         self._heads = {head[0]: head[1]}  # that were passed lately
         self._changed: deque[tuple[int, frozenset[Place], frozenset[_Name]]] = deque()
         self._places = 0  # in `_changed`
+        self._touched: dict[
+            Row, int
+        ] = {}  # of the first two cells of a key: when a row below them last changed
+        self._untold = head[0]  # up to this length `_touched` does not tell of every change
         self._forgotten = head[0]  # up to this length we do not know any more which rows changed
         self._name = name
         self._names: dict[_Name, Place] | None = None  # of every row, once somebody else has changed some
@@ -83,6 +93,17 @@ class Kept:
                 return None
             self._renew(place, entry)
         return entry if entry[0] <= length else None
+
+    def unchanged(self, beginning: Row, since: Moment, length: int) -> bool:
+        """See `Snapshot.unchanged`, for a view at this length."""
+        serial, before, _ = since
+        lowest = before if before < length else length
+        # In this order: what is taken out of `_touched` is untold before.
+        return self._touched.get(beginning, -1) <= lowest and self._untold <= lowest and serial == self.serial
+
+    def still(self, since: Moment) -> bool:
+        """Whether every row is now what it was in this view."""
+        return since.cache == self.serial and since.length >= self.changed
 
     def tell(self, place: Place, answer: Row | list[Row] | None, length: int) -> None:
         """Keep what a view at this length was answered, unless a commit has changed it meanwhile."""
@@ -123,12 +144,14 @@ class Kept:
         """Take over what this process has committed: the log has this head now, and these rows changed."""
         changes = list(changes)
         length = head[0]
+        if not changes:
+            with self._lock:
+                self._advance([head])
+            return
         with self._lock:
-            self._advance([head])
-            if not changes:
-                return
             if len(changes) > _MANY:
-                self._drop_all()
+                self._drop_all(length)
+                self._advance([head])
                 return
             places: set[Place] = set()
             for table, key, row in changes:
@@ -146,6 +169,7 @@ class Kept:
                             self._names[name, self._name(key)] = place
                         self._insert(place, (length, row, weight))
             self._remember(length, frozenset(places), frozenset())
+            self._advance([head])  # last: a view at this head asks without the lock
 
     def _succeeds(self, table: str, key: Row) -> bool:
         """Whether this is the version of a block after one that was kept: whoever asked for that one, which goes, asks
@@ -157,12 +181,13 @@ class Kept:
 
     def followed(self, heads: list[Head], changed: set[_Name]) -> None:
         """Others have committed: the log has passed these heads, and these rows are not what they were."""
+        if not changed:
+            with self._lock:
+                self._advance(heads)
+            return
         with self._lock:
-            self._advance(heads)
-            if not changed:
-                return
             if len(changed) > _MANY or (self._names is None and len(self) > _MANY):
-                self._drop_all()
+                self._drop_all(heads[-1][0])
             if self._names is None:
                 rows = [place for place in (*self.young, *self._old) if len(place) == 2]
                 self._names = {(place[0], self._name(place[1])): place for place in rows}
@@ -175,6 +200,7 @@ class Kept:
                     for scan in scans:
                         self._drop(scan)
             self._remember(heads[-1][0], frozenset(), frozenset(changed))
+            self._advance(heads)
 
     def _advance(self, heads: list[Head]) -> None:
         self._heads.update(heads)
@@ -185,10 +211,18 @@ class Kept:
     def _remember(self, length: int, places: frozenset[Place], names: frozenset[_Name]) -> None:
         self._changed.append((length, places, names))
         self._places += len(places) + len(names)
+        self.changed = length
+        self._touched.update((key[:2], length) for _, key in places)
+        if names:  # which say nothing of what is beside them
+            self._untold = length
         while len(self._changed) > _REMEMBERED or self._places > _REMEMBERED_PLACES:
-            known, *gone = self._changed.popleft()
+            known, gone, unnamed = self._changed.popleft()
             self._forgotten = max(self._forgotten, known)
-            self._places -= sum(map(len, gone))
+            self._untold = max(self._untold, known)
+            self._places -= len(gone) + len(unnamed)
+            for beginning in {key[:2] for _, key in gone}:
+                if self._touched.get(beginning) == known:
+                    del self._touched[beginning]
 
     def _renew(self, place: Place, entry: Entry) -> None:
         """Count an old answer among the young ones, if it still is the answer."""
@@ -217,12 +251,13 @@ class Kept:
             self._weight -= young[2]
         return young is not None or old is not None
 
-    def _drop_all(self) -> None:
+    def _drop_all(self, length: int) -> None:
+        self._forgotten = self._untold = self.changed = length
         self.young, self._old, self._weight = {}, {}, 0
         self._scans.clear()
         self._changed.clear()
+        self._touched.clear()
         self._places = 0
-        self._forgotten = self.head[0]
         if self._names is not None:
             self._names = {}
 

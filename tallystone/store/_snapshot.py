@@ -12,7 +12,7 @@ from tallystone.store._failure import translate
 from tallystone.store._rows import FAR, LOG, Kept, RowCache
 from tallystone.store._schema import schema_findings
 from tallystone.store._statements import STATEMENTS, scan_statement
-from tallystone.store.protocol import Grown, Head
+from tallystone.store.protocol import Grown, Head, Moment
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, LOG_MANIFEST, Cell, Row, Table
 from tallystone.waiting import PLACE
 
@@ -153,6 +153,15 @@ class SqliteSnapshot:
             kept.tell(place, rows, self._length)
             return list(rows)
         return rows
+
+    def moment(self) -> Moment | None:
+        """See `Snapshot.moment`."""
+        kept = self._kept
+        return None if kept is None else Moment(kept.serial, self._length, kept.changed)
+
+    def unchanged(self, beginning: Row, since: Moment) -> bool:
+        """See `Snapshot.unchanged`."""
+        return self._kept is not None and self._kept.unchanged(beginning, since, self._length)
 
     def rows(self, table: Table) -> Iterator[Row]:
         """See `Snapshot.rows`."""

@@ -28,7 +28,7 @@ from tallystone.store.postgresql_schema import Connection, migrate, schema_findi
 from tallystone.store.postgresql_scrub import vacuum
 from tallystone.store.postgresql_session import Call, Session, connect, decode
 from tallystone.store.postgresql_writer import Writer
-from tallystone.store.protocol import Batch, Sequencer
+from tallystone.store.protocol import Batch, Moment, Sequencer
 from tallystone.store.tables import Cell, Row, Table
 
 _IDLE_SESSIONS = 32
@@ -121,6 +121,19 @@ class PostgresqlSnapshot:
             kept.tell(place, rows, self._length)
             return list(rows)
         return rows
+
+    def moment(self) -> Moment | None:
+        """See `Snapshot.moment`."""
+        if not self._begun:
+            self._open()
+        kept = self._kept
+        return None if kept is None else Moment(kept.serial, self._length, kept.changed)
+
+    def unchanged(self, beginning: Row, since: Moment) -> bool:
+        """See `Snapshot.unchanged`."""
+        if not self._begun:
+            self._open()
+        return self._kept is not None and self._kept.unchanged(beginning, since, self._length)
 
     def rows(self, table: Table) -> Iterator[Row]:
         """See `Snapshot.rows`."""

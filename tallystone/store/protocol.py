@@ -25,6 +25,7 @@ __all__ = [
     "Followed",
     "Grown",
     "Head",
+    "Moment",
     "Put",
     "Row",
     "RowChange",
@@ -57,6 +58,15 @@ class Expect(NamedTuple):
     row: Row | None
 
 
+class Moment(NamedTuple):
+    """What a view is of: `length` leaves of the log. `cache` names the memory of rows that tells of it, and at
+    `changed` leaves a row was last changed, as far as that memory knows: maybe after the view."""
+
+    cache: int
+    length: int
+    changed: int
+
+
 class Event(NamedTuple):
     """Something that the log records: one leaf. `kind` lies in clear, `detail` is sealed by the caller."""
 
@@ -83,6 +93,8 @@ class Batch:
     expects: list[Expect] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    moment: Moment | None = None
+    """Of the view in which all that is expected was found to be so."""
 
 
 class Snapshot(Protocol):
@@ -108,6 +120,16 @@ class Snapshot(Protocol):
         last column). `after` is a value of the ordering column: only rows beyond it, in the direction of the
         scan, are returned. `limit` bounds their number.
         """
+        ...
+
+    def moment(self) -> Moment | None:
+        """What this view is of. Every row in it is what it was in a view of the same cache and at least `changed`
+        leaves, if it has as many itself. None if nothing that is read here is kept."""
+        ...
+
+    def unchanged(self, beginning: Row, since: Moment) -> bool:
+        """Whether all rows, of any table, whose keys begin with these two cells are here what they were in another
+        view. False if that is not known without asking the database."""
         ...
 
     def rows(self, table: Table) -> Iterator[Row]:

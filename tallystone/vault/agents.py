@@ -22,13 +22,14 @@ from tallystone.vault.attaching import (
     view,
     view_and_keys,
 )
-from tallystone.vault.blocks import new_block, page, remove
+from tallystone.vault.blocks import new_block, remove
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.mail import contact_of, mailbox
 from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import amend, nested, new_principal
+from tallystone.vault.reading import page
 from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.shelves import AGENTS, BLOCKS, ROLES, SELF, agent_keys, find, find_agent, slot_of, walk
 from tallystone.vault.threads import forget_everything
@@ -50,7 +51,7 @@ def create_agent(
         caller.must_act()
         users_only(caller)
         me = caller.identity(plan, caller.id)
-        sponsor = (caller.id, me.digest, caller.signing_seed(plan))
+        sponsor = (caller.id, me.digest, caller.signer(plan))
         identity, keys = new_principal(plan, caller.workspace.id, "agent", caller.keys.root.pin, sponsor)
         keys = nested(caller.workspace, keys)
         held = create_block(
@@ -143,7 +144,7 @@ def edit_agent(caller: Caller, agent_id: str, edit: Callable[[Agent], Mapping[st
             for block_id in have:
                 if block_id not in wanted:
                     touched.append(unplace(caller, plan, held, block_id))
-            keys = agent_keys(caller, held)
+            keys = agent_keys(caller, held, plan)
             for block_id in dict.fromkeys(wanted):
                 if block_id not in have:
                     grant = FirstGrant(caller.identity(plan, agent_id), keys, RIGHTS["write"])
@@ -166,7 +167,7 @@ def change_state(
     changes = change(before)
     if any(before.get(name) != value for name, value in changes.items()):
         after = {**before, **changes}
-        hold(caller, plan, agent_keys(caller, held), before.get("tools", ()), after.get("tools", ()))
+        hold(caller, plan, agent_keys(caller, held, plan), before.get("tools", ()), after.get("tools", ()))
         add_version(opened, {**payload, "state": after}, digest, opened.standing())
 
 
@@ -185,7 +186,7 @@ def end_agent(caller: Caller, plan: Plan, held: Held) -> None:
     """Queue the end of an agent of the caller's, with its event."""
     agent_id = held.subject
     opened = open_block(caller, plan, held, what="Agent", shown=agent_id)
-    keys = agent_keys(caller, held)
+    keys = agent_keys(caller, held, plan)
     touched = [held.key]
     for there in list(walk(plan, keys, BLOCKS)):
         mine = find(plan, caller.keys, BLOCKS, there.block)

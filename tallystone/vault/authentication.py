@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tallystone import crypto
 from tallystone.errors import Tampered, Unauthenticated
-from tallystone.keystore import Identity, Keys, Token, open_root, open_seed
+from tallystone.keystore import Identity, Keys, Token, open_root, open_seed, parse_token
 from tallystone.store.protocol import Row
 from tallystone.store.tables import IDENTITY, INBOX, SHELF, TOKEN
 from tallystone.vault.caller import Caller
@@ -19,6 +19,7 @@ from tallystone.vault.opened_tokens import KeptToken
 from tallystone.vault.plan import WS, Plan, View
 
 if TYPE_CHECKING:
+    from tallystone.vault.looks import Look
     from tallystone.vault.workspace import Workspace
 
 
@@ -32,15 +33,20 @@ class Visit:
     """A caller for one request: its first operation goes on in the view in which its token was looked at. The view
     ends with that operation's planning, or with the `with` block."""
 
-    def __init__(self, workspace: Workspace, token: Token) -> None:
-        """Raises what `authenticate` raises."""
-        self._view = view = View(workspace.store.snapshot(), workspace.recall.find)
-        try:
-            self.caller = caller_in(workspace, view.plan, token)
-        except BaseException:
-            view.close()
-            raise
-        self.caller.views.append(view)
+    def __init__(self, workspace: Workspace, text: str, look: Look | None = None) -> None:
+        """`text`: the token. `look`: one that was opened since the request came in. Raises what `authenticate`
+        raises."""
+        if look is not None:
+            self._view, self.caller = look.visit(text)
+        else:
+            token = parse_token(text)
+            self._view = view = View.of(workspace.store.snapshot(), workspace.recall.find)
+            try:
+                self.caller = caller_in(workspace, view.plan, token)
+            except BaseException:
+                view.close()
+                raise
+        self.caller.views.append(self._view)
 
     def __enter__(self) -> Caller:
         return self.caller

@@ -1,19 +1,16 @@
-"""Creating, reading, listing, editing and deleting blocks."""
+"""Creating, opening, editing and deleting blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tallystone import crypto
-from tallystone.errors import Denied, Invalid, Locked, NotFound, PreconditionFailed
-from tallystone.keystore import Keys
+from tallystone.errors import Denied, Invalid, Locked, PreconditionFailed
 from tallystone.policy import check_version, may_write
 from tallystone.statements import WRITE
-from tallystone.store.tables import BLOCK, SHELF
-from tallystone.vault.caller import Caller, KeysChanged
+from tallystone.store.tables import SHELF
+from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.fields import CONTENT_FIELDS, FIXED_FIELDS, check_fields, over_limit
 from tallystone.vault.fixed import check_edit, check_pair
@@ -28,12 +25,12 @@ from tallystone.vault.owner_fields import (
     refusals_logged,
     settings_with,
 )
-from tallystone.vault.passages import block_position, find_block, walk_blocks
+from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.recall import newest
-from tallystone.vault.records import OFFERED, SALT, Held
+from tallystone.vault.records import SALT, Held
 from tallystone.vault.rotating import change_keys, heal, rotate_if_due
-from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find, position_of, walk
+from tallystone.vault.shelves import AGENTS, BLOCKS, agent_keys, find
 from tallystone.vault.types import DEFAULT_LIMIT, Block
 from tallystone.vault.views import block_view, view_again
 from tallystone.vault.writing import (
@@ -132,99 +129,6 @@ def show(opened: Opened, *, agents: bool = True, viewer: Caller | None = None) -
     return block_view(opened, payload, version, agents=agents, viewer=viewer)
 
 
-def read_block(caller: Caller, block_id: str) -> Block:
-    """The block, and a leaf that says who read it."""
-
-    def action(plan: Plan) -> Block:
-        held = find_block(caller, plan, block_id)
-        block = view_again(caller, plan, held)
-        if block is None:
-            opened = open_block(caller, plan, held)
-            rotate_if_due(opened)
-            block = show(opened)
-        caller.event(plan, "read", held.key, block=block_id, version=block.version)
-        return block
-
-    return caller.transact(action)
-
-
-def page(
-    plan: Plan,
-    keys: Keys,
-    shelf: str,
-    *,
-    after: str | None,
-    before: str | None,
-    reverse: bool,
-) -> tuple[Iterator[Held], bool]:
-    """The shelf beyond the cursor, nearest first, and whether the result must be turned round (walking backwards)."""
-    if before is not None:
-        return walk(
-            plan, keys, shelf, after=position_of(plan, keys, shelf, before), reverse=not reverse
-        ), True
-    start = None if after is None else position_of(plan, keys, shelf, after)
-    return walk(plan, keys, shelf, after=start, reverse=reverse), False
-
-
-def page_of_blocks(
-    caller: Caller, plan: Plan, *, after: str | None, before: str | None, reverse: bool
-) -> tuple[Iterator[Held], bool]:
-    """The caller's blocks beyond the cursor, its roles' among them; see `page`."""
-    if before is not None:
-        place = block_position(caller, plan, before)
-        return walk_blocks(caller, plan, after=place, reverse=not reverse), True
-    start = None if after is None else block_position(caller, plan, after)
-    return walk_blocks(caller, plan, after=start, reverse=reverse), False
-
-
-def visible(
-    caller: Caller, plan: Plan, held: Iterable[Held], where: Callable[[Block], bool] | None, agents: bool
-) -> Iterator[tuple[Held, Block]]:
-    """What of a shelf can be shown: no offers, nothing whose grant or block is gone."""
-    for one in held:
-        if one.state == OFFERED:
-            continue
-        try:
-            block = look(caller, plan, one, agents=agents)
-        except NotFound:
-            _forget_dead(caller, plan, one)
-            continue  # revoked or deleted since it was put here: as if it had never been
-        except KeysChanged:
-            if caller.keys.can_act:
-                raise
-            continue  # a token that only reads cannot take the new keys; asked for by id it is told so
-        if where is None or where(block):
-            yield one, block
-
-
-def _forget_dead(caller: Caller, plan: Plan, held: Held) -> None:
-    """Queue the end of the caller's shelf row of a block that is no more: its owner could not find it."""
-    if caller.keys.can_act and not held.via and plan.get(BLOCK, held.storage) is None:
-        plan.delete(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(held.block))
-
-
-def list_blocks(
-    caller: Caller,
-    *,
-    after: str | None,
-    before: str | None,
-    limit: int | None,
-    reverse: bool,
-    where: Callable[[Block], bool] | None,
-    need_agents: bool,
-) -> list[Block]:
-    """A page of the caller's blocks: one leaf, with an entry for each block that it returns."""
-
-    def action(plan: Plan) -> list[Block]:
-        shelf, backwards = page_of_blocks(caller, plan, after=after, before=before, reverse=reverse)
-        found = list(islice(visible(caller, plan, shelf, where, need_agents), limit))
-        caller.event(plan, "list", *(held.key for held, _ in found), count=len(found))
-        blocks = [block for _, block in found]
-        return blocks[::-1] if backwards else blocks
-
-    return caller.transact(action)
-
-
 def edit_opened(
     opened: Opened,
     edit: Edit,
@@ -263,9 +167,11 @@ def edit_opened(
         )
     check_edit(opened.genesis(), payload, content)
     check_rule(owner.get("keep"), opened.genesis().append_only)
-    with refusals_logged(caller):
-        settings = settings_with(caller, opened.plan, head.settings, owner)
-        check_grants(opened, settings)
+    settings: Mapping[str, Any] = head.settings
+    if owner:
+        with refusals_logged(caller):
+            settings = settings_with(caller, opened.plan, settings, owner)
+            check_grants(opened, settings)
     limit = owner.get("limit", before.limit)
     value = content.get("value", before.value)
     if len(value) > limit and ("value" in content or "limit" in owner):
@@ -285,14 +191,13 @@ def edit_opened(
     # Asked as every reader asks, and then what was written need not be opened again by the next request.
     check_version(opened.head, opened.head, written, newest(opened)[1], standing, None)
     caller.workspace.recall.keep(opened, (payload, *newest(opened)))
-    after = block_view(opened, payload, written, agents=False)
-    return replace(after, agent_ids=before.agent_ids), sorted(fields)
+    return block_view(opened, payload, written, agents=before.agent_ids), sorted(fields)
 
 
 def _move_day(opened: Opened, day: int | None) -> None:
     """Queue another last day. The keys must change with it: the old ones are nested in the other day's, or in none."""
     mark_day(opened.caller, opened.plan, opened.row.storage, opened.row.day, day)
-    opened.row = replace(opened.row, day=day)
+    opened.row = opened.row.changed(day=day)
 
 
 def _allowed(opened: Opened, before: Block, content: Mapping[str, Any], owner: Mapping[str, Any]) -> None:

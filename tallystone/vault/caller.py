@@ -83,7 +83,6 @@ class Caller:
         self.leaves: deque[int] = deque(maxlen=NAMED_LEAVES)  # what this caller's operations logged last
         self.has_mail = self.has_roles = True  # whether mail and roles are worth a look; `authenticate` knows
         self._token_row = token_row
-        self._signing_seed: bytes | None = None
         self.token: Token | None = None  # of whoever came by one: a new root is sealed in it
         self.progress: Callable[[int, int], None] | None = None  # told how far a long change of keys is
         self._generation: int | None = None  # which of the principal's roots these keys are of
@@ -111,6 +110,11 @@ class Caller:
         return expires if isinstance(expires, int) else None
 
     @property
+    def expired(self) -> bool:
+        """Whether the token has ended by now."""
+        return self.expires is not None and self.workspace.now() >= self.expires
+
+    @property
     def scope(self) -> str:
         """`full` or `read`."""
         return str(self._token_row[3])
@@ -128,6 +132,14 @@ class Caller:
         under = self.under.twin() if self.under is not None else None
         return Caller(self.workspace, self.keys, self._token_row, self.reply_key, under)
 
+    def beside(self, before: Plan, plan: Plan) -> Caller:
+        """The same caller for another request, in a plan of the view in which `before` found this one to stand."""
+        caller = Caller(self.workspace, self.keys, self._token_row, self.reply_key)
+        caller.token, caller.has_mail, caller.has_roles = self.token, self.has_mail, self.has_roles
+        caller._generation = self._generation
+        plan.standing[caller] = before.standing[self]
+        return caller
+
     def renewed(self, keys: Keys, token: Token | None) -> None:
         """Go on under a new root, through a token that carries it. Raises `Unauthenticated` if that is gone already."""
         if token is None:
@@ -137,7 +149,7 @@ class Caller:
         if row is None:
             raise Unauthenticated("the token was revoked", hint="use the recovery kit", code="revoked")
         self.keys, self.token, self._token_row, self.reply_key = keys, token, row, token.reply_key
-        self._signing_seed = self._generation = None
+        self._generation = None
 
     # -- committing ---------------------------------------------------------------------------------------------
 
@@ -187,6 +199,7 @@ class Caller:
                         witnessed = must_wait(self, plan)
                         if reply is not None and (plan.changes or plan.reports):
                             reply.keep(plan, result, self.workspace.now(), witnessed=witnessed)
+                        plan.moment = plan.snapshot.moment()
                     batch = plan.batch()
                     first = plan.first = self.workspace.store.commit(batch)
                     self.leaves.extend(range(first, first + len(batch.events)))
@@ -202,7 +215,7 @@ class Caller:
         """That of the request, for its first operation, and for each other a new one."""
         if self.views:
             return self.views.pop()
-        return View(self.workspace.store.snapshot(), self.workspace.recall.find)
+        return View.of(self.workspace.store.snapshot(), self.workspace.recall.find)
 
     def _end_view(self) -> None:
         while self.views:
@@ -244,8 +257,7 @@ class Caller:
             raise _renewed(self.id)
         if row is None:
             raise Unauthenticated("the token was revoked", hint="ask its owner for a new one", code="revoked")
-        expires = self._token_row[5]
-        if isinstance(expires, int) and self.workspace.now() >= expires:
+        if self.expired:
             raise Unauthenticated("the token has expired", hint="ask its owner for a new one", code="expired")
         self.standing(plan)
         if self.under is not None:
@@ -255,7 +267,7 @@ class Caller:
         """This principal's identity, held to be the current one by the commit, as is its sponsor's if it is an agent.
         Raises `Unauthenticated` unless both are active."""
         known = plan.standing.get(self)
-        if known is not None and not plan.changes:
+        if known is not None and not (plan.alters(PRINCIPAL) or plan.alters(IDENTITY)):
             return known
         identity = self.current(plan, self.id)
         if not identity.active:
@@ -340,28 +352,29 @@ class Caller:
             raise Denied(f"only the workspace's first user {what}", hint="ask them", code="not_root")
 
     def signing_seed(self, plan: Plan) -> bytes:
-        """The Ed25519 seed, opened once for this caller."""
-        self.must_act()
-        if self._signing_seed is None:
-            row = plan.get(IDENTITY, self.id)
-            if row is None:
-                raise NotFound("this principal has no keys here", code="no_identity")
-            self._signing_seed = open_seed(self.keys, "sign", bytes(row[2]))
-        return self._signing_seed
+        """The Ed25519 seed."""
+        return open_seed(self.keys, "sign", bytes(self._seeds(plan)[2]))
+
+    def signer(self, plan: Plan) -> crypto.Signer:
+        """The Ed25519 key, loaded once for these keys."""
+        return self.keys.signer(bytes(self._seeds(plan)[2]))
 
     def kem_seed(self, plan: Plan) -> bytes:
         """The X-Wing seed."""
+        return open_seed(self.keys, "kem", bytes(self._seeds(plan)[3]))
+
+    def _seeds(self, plan: Plan) -> Row:
         self.must_act()
         row = plan.get(IDENTITY, self.id)
         if row is None:
             raise NotFound("this principal has no keys here", code="no_identity")
-        return open_seed(self.keys, "kem", bytes(row[3]))
+        return row
 
     def sign(self, plan: Plan, kind: str, body: bytes) -> Signed:
         """`body` signed by this principal and, for an agent under a user's token, by that user as well."""
-        signers = [(self.identity(plan, self.id).digest, self.signing_seed(plan))]
+        signers = [(self.identity(plan, self.id).digest, self.signer(plan))]
         if self.under is not None:
-            signers.append((self.under.identity(plan, self.under.id).digest, self.under.signing_seed(plan)))
+            signers.append((self.under.identity(plan, self.under.id).digest, self.under.signer(plan)))
         return issue(kind, self.workspace.id, body, signers)
 
     # -- events -------------------------------------------------------------------------------------------------

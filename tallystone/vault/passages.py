@@ -18,7 +18,7 @@ from tallystone.grant_tree import grant_proof
 from tallystone.keystore import Keys, Root
 from tallystone.policy import ROLE_DEPTH, Via
 from tallystone.statements import READ, SHARE, WRITE, Leaf, Membership, Signed
-from tallystone.store.tables import GRANT_WRAP
+from tallystone.store.tables import GRANT_WRAP, SHELF
 from tallystone.vault import directory
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
@@ -118,7 +118,7 @@ def keys_of(caller: Caller, plan: Plan, principal: str) -> Keys | None:
     """The keys of an agent or a role that the caller can act as; None for anybody else."""
     if principal.startswith("agent-"):
         agent = None if caller.id.startswith("agent-") else find(plan, caller.keys, AGENTS, principal)
-        return agent_keys(caller, agent) if agent is not None else None
+        return agent_keys(caller, agent, plan) if agent is not None else None
     if principal.startswith("role-"):
         renewed: dict[str, Keys] = plan.memo.get(
             "renewed", {}
@@ -233,7 +233,10 @@ def _own_is_live(caller: Caller, plan: Plan, block_id: str) -> bool:
 
 def block_position(caller: Caller, plan: Plan, block_id: str) -> int:
     """The place of a cursor among the caller's blocks. Raises `Rejected` for one that is not there (any more)."""
-    if find(plan, caller.keys, BLOCKS, block_id) is None:
+    row = plan.need(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(block_id))
+    if row is not None and caller.workspace.recall.kept(caller.keys, row) is not None:
+        return int(row[3])  # these keys have opened just this row
+    if row is None:
         for role in reached(caller, plan):
             held = find(plan, role.keys, BLOCKS, block_id)
             if held is not None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from tallystone.keystore import Identity
-from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
+from tallystone.store.protocol import Batch, Delete, Event, Expect, Moment, Put, Row, Snapshot, Table
 from tallystone.vault.types import CharterView
 
 WS = 1
@@ -51,12 +51,27 @@ class Plan:
         self._expects: dict[tuple[str, Row], Expect] = {}
         self.blocks: dict[Any, Any] = {}  # that it has opened, see `entering.again`
         self.known: dict[Any, Any] = {}  # see `once`
+        self.also: list[
+            Expect
+        ] = []  # what the commit expects besides: found so while this plan had no changes
+        self.moment: Moment | None = None  # of the view, once it has been read
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
         self._changed: dict[str, dict[Row, Put | Delete]] = {}  # the same by table
+        self.steps = 0
+        """How often a change was queued: what was worked out of rows at one step holds until the next."""
         self.first: int | None = None  # once committed: the log number of its first event
         self._events: list[Event] = []
         self._gets: dict[tuple[str, Row], Row | None] = {}
         self._scans: dict[tuple[str, Row, int | None], list[Row]] = {}
+
+    def beside(self) -> Plan:
+        """Another plan that reads the same view and needs what this one needs, which has changed nothing. What the view
+        said to one of them, it need not say to the other."""
+        plan = Plan(self.snapshot, self.recall)
+        plan.pools, plan.identities, plan.charter = self.pools, self.identities, self.charter
+        plan._gets, plan._scans = self._gets, self._scans
+        plan._expects.update(self._expects)
+        return plan
 
     # A snapshot never changes, so what it said once is what it would say again.
 
@@ -154,6 +169,7 @@ class Plan:
         self._change(table, full, Delete(table, full))
 
     def _change(self, table: Table, key: Row, change: Put | Delete) -> None:
+        self.steps += 1
         self._changes[table.name, key] = change
         self._changed.setdefault(table.name, {})[key] = change
 
@@ -197,6 +213,10 @@ class Plan:
         full = (WS, *prefix)
         return any(key[: len(full)] == full for key in self._changed.get(table.name, ()))
 
+    def alters(self, table: Table) -> bool:
+        """Whether this plan has changes of its own in a table."""
+        return table.name in self._changed
+
     def written(self, table: Table) -> list[Row]:
         """The rows of a table that this plan writes."""
         changed = self._changed.get(table.name, {})
@@ -209,19 +229,26 @@ class Plan:
 
     def batch(self) -> Batch:
         """What the store is asked to do."""
-        return Batch(list(self._expects.values()), list(self._changes.values()), list(self._events))
+        expects = [*self._expects.values(), *self.also]
+        return Batch(expects, list(self._changes.values()), list(self._events), self.moment)
 
 
 class View:
-    """A snapshot and the plan that reads it. Closed by whoever enters it, and by `close` if nobody does."""
+    """A plan, and what ends the view that it reads. Closed by whoever enters it, and by `close` if nobody does."""
 
-    __slots__ = ("_context", "plan")
+    __slots__ = ("_end", "plan")
 
-    def __init__(
-        self, context: AbstractContextManager[Snapshot], recall: Callable[[Any, Row], Any] = lambda *_: None
-    ) -> None:
-        self._context: AbstractContextManager[Snapshot] | None = context
-        self.plan = Plan(context.__enter__(), recall)
+    def __init__(self, plan: Plan, end: Callable[..., object]) -> None:
+        """`end` is called once, as a context's `__exit__`."""
+        self.plan = plan
+        self._end: Callable[..., object] | None = end
+
+    @classmethod
+    def of(
+        cls, context: AbstractContextManager[Snapshot], recall: Callable[[Any, Row], Any] = lambda *_: None
+    ) -> View:
+        """A view of its own."""
+        return cls(Plan(context.__enter__(), recall), context.__exit__)
 
     def __enter__(self) -> Plan:
         return self.plan
@@ -229,9 +256,9 @@ class View:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        context, self._context = self._context, None
-        if context is not None:
-            context.__exit__(kind, error, trace)
+        end, self._end = self._end, None
+        if end is not None:
+            end(kind, error, trace)
 
     def close(self) -> None:
         """End the view, if it was not ended before."""

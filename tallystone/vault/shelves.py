@@ -23,7 +23,8 @@ _CHUNK = 100
 _RENEW = "renew"
 
 
-def _held(plan: Plan, keys: Keys, row: Row) -> Held:
+def on_shelf(plan: Plan, keys: Keys, row: Row) -> Held:
+    """What a row of one of these shelves says. Raises `Tampered`."""
     place = "held", row[1], row[2], keys.can_act  # the shelf's id follows from these very keys
     known: Held | None = plan.known.get(place)
     if known is not None and known.origin is not None and known.origin[1] == row:
@@ -39,7 +40,7 @@ def _held(plan: Plan, keys: Keys, row: Row) -> Held:
 def find(plan: Plan, keys: Keys, shelf: str, identity: str) -> Held | None:
     """What is at the blinded address of `identity` on one of the principal's shelves."""
     row = plan.need(SHELF, keys.shelf(shelf), keys.locator(identity))
-    return _held(plan, keys, row) if row is not None else None
+    return on_shelf(plan, keys, row) if row is not None else None
 
 
 def find_agent(caller: Caller, plan: Plan, agent_id: str) -> Held:
@@ -55,19 +56,26 @@ def walk(
     plan: Plan, keys: Keys, shelf: str, *, after: int | None = None, reverse: bool = False
 ) -> Iterator[Held]:
     """The things on a shelf in order, beyond position `after`, opened as they are asked for."""
+    for row in walk_rows(plan, keys, shelf, after=after, reverse=reverse):
+        yield on_shelf(plan, keys, row)
+
+
+def walk_rows(
+    plan: Plan, keys: Keys, shelf: str, *, after: int | None = None, reverse: bool = False
+) -> Iterator[Row]:
+    """The same, as rows."""
     shelf_id = keys.shelf(shelf)
     if plan.touches(SHELF, shelf_id):
         rows = sorted(plan.rows(SHELF, shelf_id), key=_position, reverse=reverse)
         for row in rows:
             if after is None or (_position(row) < after if reverse else _position(row) > after):
-                yield _held(plan, keys, row)
+                yield row
         return
     while True:
         rows = plan.snapshot.scan(
             SHELF, (WS, shelf_id), after=after, limit=_CHUNK, reverse=reverse, index="position"
         )
-        for row in rows:
-            yield _held(plan, keys, row)
+        yield from rows
         if len(rows) < _CHUNK:
             return
         after = _position(rows[-1])
@@ -89,11 +97,23 @@ def position_of(plan: Plan, keys: Keys, shelf: str, cursor: str) -> int:
     return held.position
 
 
-def agent_keys(caller: Caller, held: Held) -> Keys:
+def agent_keys(caller: Caller, held: Held, plan: Plan | None = None) -> Keys:
     """The agent's keys, as far as the caller's token reaches: with a read-only token, without the half that acts. Of an
-    agent that has ended since a backup was made, which is restored: keys that open nothing."""
+    agent that has ended since a backup was made, which is restored: keys that open nothing. With `plan` they are
+    derived once for it."""
     if held.subject == caller.id:
         return caller.keys
+    if plan is None:
+        return _agent_keys(caller, held)
+    place = "agent", caller.id, caller.keys.can_act, held.subject, held.root_read, held.root_act
+    known: Keys | None = plan.known.get(place)
+    if known is None:
+        known = _agent_keys(caller, held)
+        plan.remember(place, known)
+    return known
+
+
+def _agent_keys(caller: Caller, held: Held) -> Keys:
     slot, pin = slot_of(held), caller.keys.root.pin
     if slot is None:
         return Keys(held.subject, Root(held.root_read, held.root_act or None, pin))

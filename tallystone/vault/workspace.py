@@ -43,6 +43,7 @@ from tallystone.vault.capsules import empty_inbox
 from tallystone.vault.charter import check_charter
 from tallystone.vault.daykeys import DAYS, DayKeys
 from tallystone.vault.logkey import KEY_FOLDER, log_keys, make_log_key, read_log_key, seeds, settle
+from tallystone.vault.looks import Look
 from tallystone.vault.opened_tokens import OpenedTokens
 from tallystone.vault.passages import keys_of
 from tallystone.vault.plan import WS, Plan
@@ -172,9 +173,9 @@ class Workspace:
         """What the holder of `token` can do. Raises `Unauthenticated`."""
         return Vault(self.caller(token))
 
-    def visit(self, token: str) -> Visit:
-        """The same caller for one request, which looks at one view. Raises `Unauthenticated`."""
-        return Visit(self, parse_token(token))
+    def visit(self, token: str, look: Look | None = None) -> Visit:
+        """The same caller for one request, in one view: its own, or one of many requests. Raises `Unauthenticated`."""
+        return Visit(self, token, look)
 
     def recover(self, kit_text: str) -> Credentials:
         """A new token from a recovery kit alone. Raises `Invalid` or `Unauthenticated`."""
@@ -255,22 +256,19 @@ class Workspace:
 
     def identity(self, plan: Plan, principal: str, pin: bytes) -> Identity:
         """The verified identity of a principal. The verdict is remembered for as long as its rows stay the same."""
-        if principal in plan.identities and not plan.changes:
+        altered = plan.alters(PRINCIPAL)
+        if principal in plan.identities and not altered:
             return plan.identities[principal]
         rows = plan.rows(PRINCIPAL, principal)
         known = self._identities.get(principal)
         if known is not None and known[0] == rows:
-            plan.identities[principal] = known[1]
+            if not altered:  # others read the same view
+                plan.identities[principal] = known[1]
             return known[1]
         if not rows:
             raise NotFound(f"{principal} not found", hint="list the users with: tallystone user list")
         chain = [
-            Signed(
-                "principal",
-                bytes(row[3]),
-                signature_pairs(_cbor.decode(bytes(row[4]))),
-            )
-            for row in rows
+            Signed("principal", bytes(row[3]), signature_pairs(_cbor.decode(bytes(row[4])))) for row in rows
         ]
         sponsor = PrincipalRecord.decode(chain[0].body).sponsor
         identity = check_principal(
@@ -281,7 +279,7 @@ class Workspace:
 
     def charter(self, plan: Plan, pin: bytes) -> CharterView:
         """The workspace's own rules. The verdict on their rows is remembered. Raises `Tampered`."""
-        if plan.charter is None or plan.changes:
+        if plan.charter is None or plan.alters(CHARTER) or plan.alters(PRINCIPAL):
             rows, known = plan.rows(CHARTER), self._charter
             if known is None or known[0] != rows:
                 known = rows, check_charter(rows, self.id, self.identity(plan, self.record.root, pin))
