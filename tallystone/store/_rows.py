@@ -33,6 +33,7 @@ LOG = frozenset(table.name for table in (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG
 """Tables whose rows are always asked for: they grow with each commit, and no operation reads them twice."""
 _OVERHEAD = 250
 _REMEMBERED, _REMEMBERED_PLACES = 256, 8192
+_TOUCHED = 4096
 _MANY = 1024
 
 Place = tuple[Any, ...]
@@ -51,6 +52,8 @@ class Kept:
         """Where what is kept is exact."""
         self.serial = next(_SERIALS)
         """No other has it."""
+        self.changed = head[0]
+        """The length at which a row was last changed, or so it is to be taken."""
         self.mark = 0
         """For the store to note up to where in its database it has seen everything."""
         self.born = born
@@ -64,9 +67,8 @@ class Kept:
         self._heads = {head[0]: head[1]}  # that were passed lately
         self._changed: deque[tuple[int, frozenset[Place], frozenset[_Name]]] = deque()
         self._places = 0  # in `_changed`
-        self._touched: dict[
-            Row, int
-        ] = {}  # of the first two cells of a key: when a row below them last changed
+        # Of the first two cells of a key: when a row below them last changed, in the order of that.
+        self._touched: dict[Row, int] = {}
         self._untold = head[0]  # up to this length `_touched` does not tell of every change
         self._forgotten = head[0]  # up to this length we do not know any more which rows changed
         self._name = name
@@ -91,10 +93,14 @@ class Kept:
 
     def unchanged(self, beginning: Row, since: Moment, length: int) -> bool:
         """See `Snapshot.unchanged`, for a view at this length."""
-        serial, before = since
+        serial, before, _ = since
         lowest = before if before < length else length
         # In this order: what is taken out of `_touched` is untold before.
         return self._touched.get(beginning, -1) <= lowest and self._untold <= lowest and serial == self.serial
+
+    def still(self, since: Moment) -> bool:
+        """Whether every row is now what it was in this view."""
+        return since.cache == self.serial and since.length >= self.changed
 
     def tell(self, place: Place, answer: Row | list[Row] | None, length: int) -> None:
         """Keep what a view at this length was answered, unless a commit has changed it meanwhile."""
@@ -190,17 +196,20 @@ class Kept:
     def _remember(self, length: int, places: frozenset[Place], names: frozenset[_Name]) -> None:
         self._changed.append((length, places, names))
         self._places += len(places) + len(names)
-        self._touched.update((key[:2], length) for _, key in places)
+        self.changed = length
+        for beginning in {key[:2] for _, key in places}:
+            self._touched.pop(beginning, None)
+            self._touched[beginning] = length
+        while len(self._touched) > _TOUCHED:
+            oldest = next(iter(self._touched))
+            self._untold = max(self._untold, self._touched[oldest])
+            del self._touched[oldest]
         if names:  # which say nothing of what is beside them
             self._untold = length
         while len(self._changed) > _REMEMBERED or self._places > _REMEMBERED_PLACES:
-            known, gone, unnamed = self._changed.popleft()
+            known, *gone = self._changed.popleft()
             self._forgotten = max(self._forgotten, known)
-            self._untold = max(self._untold, known)
-            self._places -= len(gone) + len(unnamed)
-            for beginning in {key[:2] for _, key in gone}:
-                if self._touched.get(beginning) == known:
-                    del self._touched[beginning]
+            self._places -= sum(map(len, gone))
 
     def _renew(self, place: Place, entry: Entry) -> None:
         """Count an old answer among the young ones, if it still is the answer."""
@@ -230,7 +239,7 @@ class Kept:
         return young is not None or old is not None
 
     def _drop_all(self, length: int) -> None:
-        self._forgotten = self._untold = length
+        self._forgotten = self._untold = self.changed = length
         self.young, self._old, self._weight = {}, {}, 0
         self._scans.clear()
         self._changed.clear()
