@@ -59,6 +59,8 @@ class Kept:
         self.mark = 0
         """For the store to note up to where in its database it has seen everything."""
         self.born = born
+        self.crossed = False
+        """Whether others have committed since it was born. An edit of the database may hide behind that."""
         self.young: dict[Place, Entry] = {}
         """What was asked for lately. Look here first: an entry holds at its length and all later ones."""
         self._limit = limit // 2  # for those that were asked for lately; as much for those before
@@ -297,6 +299,10 @@ class RowCache:
         kept = self.kept = self._new(head)
         return kept
 
+    def aged(self, kept: Kept) -> bool:
+        """Whether this is too old to count across a commit of others, one before or one to come."""
+        return self._clock() - kept.born > self._age
+
     def _new(self, head: Head) -> Kept:
         return Kept(head, self._limit, self._sequencer.name, self._clock())
 
@@ -307,10 +313,11 @@ class RowCache:
         if kept.passed(head):
             return kept
         begun = kept.head[0]
-        if 0 <= begun < head[0] <= begun + FAR and self._clock() - kept.born <= self._age:
+        if 0 <= begun < head[0] <= begun + FAR and not self.aged(kept):
             found = self._sequencer.follow(kept.head, head, read(begun))
             if found is not None:
                 kept.followed(*found)
+                kept.crossed = True
                 return kept
         return self.restart(head)
 
