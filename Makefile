@@ -20,7 +20,7 @@ export UV_PROJECT_ENVIRONMENT := $(VENV)
 export PYTHONDONTWRITEBYTECODE :=
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
-.PHONY: all setup demo test test-postgresql bench soak lint format clean
+.PHONY: all setup demo test bench soak lint format clean
 SUITES := dropin overhead growth sharing feed audit log profile
 .PHONY: $(SUITES:%=bench-%)
 .DEFAULT_GOAL := all
@@ -28,7 +28,6 @@ SUITES := dropin overhead growth sharing feed audit log profile
 all:
 	@echo "make demo    start a server, run the whole flow with letta-client, show the proof"
 	@echo "make test    lint, strict types, all tests, and those that open a store on PostgreSQL too"
-	@echo "make test-postgresql  all tests on PostgreSQL, some longer"
 	@echo "make bench   the suites dropin, overhead and growth, twenty minutes; alone, with BENCH_ARGS='--help' for their options:"
 	@echo "make bench-dropin    requests a second of a letta-compatible server, ours or another's"
 	@echo "make bench-overhead  ours against a plaintext twin"
@@ -85,13 +84,11 @@ lint: $(STAMP)
 
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-# The second run is of the modules that open a store (tests/stores.py), on a PostgreSQL server that it starts.
+# The second run is of the tests that open a store (tests/stores.py), on a PostgreSQL server that it starts.
+# TALLYSTONE_LONG=1 leaves out no case of either.
 test: lint
 	@$(PYTEST)
 	@TALLYSTONE_TEST_STORE=postgresql $(PYTEST)
-
-test-postgresql: lint
-	@TALLYSTONE_TEST_STORE=postgresql TALLYSTONE_TEST_ALL=1 $(PYTEST)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ Types: `principal`, `workspace`, `charter`, `invitation`, `restore`, `genesis`, 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
@@ -74,10 +74,12 @@ def signing_input(kind: str, workspace: bytes, body: bytes) -> bytes:
     return crypto.pae("tallystone/v1", kind, workspace, body)
 
 
-def issue(kind: str, workspace: bytes, body: bytes, signers: list[tuple[bytes, bytes]]) -> Signed:
-    """`body` signed by each (record hash, Ed25519 seed) of `signers`, in that order."""
+def issue(
+    kind: str, workspace: bytes, body: bytes, signers: Sequence[tuple[bytes, bytes | crypto.Signer]]
+) -> Signed:
+    """`body` signed by each (record hash, Ed25519 seed or key) of `signers`, in that order."""
     message = signing_input(kind, workspace, body)
-    return Signed(kind, body, tuple((record, crypto.sign(seed, message)) for record, seed in signers))
+    return Signed(kind, body, tuple([(record, crypto.sign(key, message)) for record, key in signers]))
 
 
 class _Body:

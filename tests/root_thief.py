@@ -25,9 +25,9 @@ from tallystone.store.tables import (
     VERSION,
 )
 from tallystone.vault import Workspace
+from tallystone.vault.block_row import BlockRow
 from tallystone.vault.capsules import capsule_info
 from tallystone.vault.ledger import Ledger
-from tallystone.vault.opening import BlockRow
 from tallystone.vault.passages import act_context, act_key
 from tallystone.vault.records import (
     Held,

@@ -1,8 +1,8 @@
 """Which store the tests run on: SQLite, or with TALLYSTONE_TEST_STORE=postgresql a real PostgreSQL server.
 
-The server is one that pip installs; it starts when the first test needs it, one for each process of the test run. On
-PostgreSQL the file that a test names for its store holds the URL of a database instead: a new database for each new
-file. So tests, and processes that they start, name stores by paths on both.
+The server is one that pip installs, one for all processes of a test run. On PostgreSQL the file that a test names for
+its store holds the URL of a database instead: a new database for each new file. So tests, and processes that they
+start, name stores by paths on both.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
 from tallystone.store.protocol import Sequencer, Store
+from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import TABLES
 from tallystone.vault import workspace
 
 POSTGRESQL = os.environ.get("TALLYSTONE_TEST_STORE") == "postgresql"
 
+LONG = os.environ.get("TALLYSTONE_LONG") == "1"
+
+OWN_STORES = {"test_bench"}
+"""Modules that start servers with stores of their own choice."""
 NO_STORE = {
     "test_age",
     "test_architecture",
     "test_bech32",
-    "test_bench",
     "test_cli_access",
     "test_crypto",
     "test_deploy",
@@ -50,32 +55,27 @@ NO_STORE = {
     "test_soak",
     "test_statements",
 }
-"""Modules that open no store, or none that this one could be: what they say on SQLite is all that they say.
-`test_bench` starts servers with stores of their own choice."""
-
-ABOVE = (
-    "test_patterns",
-    "test_tutorial_matrices",
-    "test_wire",
-    "test_npm_client",
-    "test_letta_tutorials",
-    "test_turns_bad",
-    "test_turns",
-    "test_tool_servers",
-    "test_agent_messages",
-    "test_model_options",
-    "test_conversations",
-    "test_cli_places",
-    "test_cli_refusals",
-    "test_models",
-    "test_docs",
-    "test_cli_demo",
-)
-"""Modules about what lies above the vault: examples as strangers run them, recorded answers, models and their tools,
-the terminal. Each takes long for what it says of a store, and what it asks of one, a module that runs on both asks too.
-The most expensive first. `make test` leaves them out on PostgreSQL to stay below ten minutes; `make test-postgresql`
-runs them there (TALLYSTONE_TEST_STORE=postgresql with TALLYSTONE_TEST_ALL=1)."""
-_ALL = os.environ.get("TALLYSTONE_TEST_ALL") == "1"
+"""Modules that open no store: what they say on SQLite is all that they say."""
+SOME_STORE = {
+    "test_cli_refusals": {
+        "test_a_failing_init_leaves_no_empty_kit",
+        "test_a_file_that_is_no_database_is_refused",
+        "test_a_malformed_token_is_refused_and_not_repeated",
+        "test_a_token_can_come_from_standard_input",
+        "test_a_token_file_that_others_can_read_is_warned_about",
+        "test_init_prints_the_key_alone",
+    },
+    "test_docs": {
+        "test_the_drop_in_snippet_of_the_readme_runs",
+        "test_the_embedded_snippet_of_the_readme_runs",
+    },
+    "test_models": {
+        "test_an_application_closes_its_connections",
+        "test_the_client_lists_the_models_of_the_settings",
+    },
+}
+"""Modules of which only these tests open a store. Whichever test opens one though it is said here that it does not
+fails, on SQLite."""
 
 
 def sqlite_only(reason: str) -> pytest.MarkDecorator:
@@ -86,21 +86,66 @@ def sqlite_only(reason: str) -> pytest.MarkDecorator:
 postgresql_only = pytest.mark.postgresql_only
 
 
+def sampled(every: int, reason: str) -> pytest.MarkDecorator:
+    """Marks tests of which PostgreSQL runs one case in `every`, of each at least one; all with TALLYSTONE_LONG=1.
+    `reason`: why what the cases differ in is no matter of the store."""
+    return pytest.mark.sampled(every, reason=reason)
+
+
 def may_hold_tests(path: Path) -> bool:
     """Whether a module may have tests for the store that is at work."""
-    return not POSTGRESQL or not path.name.startswith("test_") or _on_both(path)
+    return not POSTGRESQL or path.stem not in NO_STORE | OWN_STORES
 
 
-def _on_both(path: Path) -> bool:
-    return _ALL or path.parent.name == "attack" or path.stem not in (*NO_STORE, *ABOVE)
-
-
-def selected(item: pytest.Item) -> bool:
-    """Whether a test is for the store that is at work."""
+def selection(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Those tests that are for the store that is at work."""
     if not POSTGRESQL:
-        return item.get_closest_marker("postgresql_only") is None
-    return _on_both(item.path)
+        return [item for item in items if item.get_closest_marker("postgresql_only") is None]
+    found, begun = [], set()
+    for item in filter(opens_a_store, items):
+        place, marker = item.nodeid.partition("[")[0], item.get_closest_marker("sampled")
+        if marker is None or LONG or place not in begun or crc32(item.nodeid.encode()) % marker.args[0] == 0:
+            found.append(item)
+        begun.add(place)
+    return found
 
+
+# -- who says to open no store --------------------------------------------------------------------------------------
+
+
+def opens_a_store(item: pytest.Item) -> bool:
+    """Whether a test may open the store that is at work."""
+    name = getattr(item, "originalname", item.name)
+    return item.path.stem not in NO_STORE and name in SOME_STORE.get(item.path.stem, {name})
+
+
+_running: list[pytest.Item] = []
+_opened: list[str] = []
+
+
+def watch_stores() -> None:
+    """Note which test opens a store in this process."""
+    open_file = SqliteStore.__init__
+
+    def opening(store: SqliteStore, *words: Any, **options: Any) -> None:
+        _opened.extend(item.nodeid for item in _running)
+        open_file(store, *words, **options)
+
+    SqliteStore.__init__ = opening  # type: ignore[method-assign]  # whoever opens one does so by this
+
+
+def begins(item: pytest.Item) -> None:
+    """What is opened from here on is opened by this test."""
+    _running[:] = [item]
+
+
+def check_that_none_was_opened(item: pytest.Item) -> None:
+    """Fail a test that opened a store though it is said above that it does not."""
+    if item.nodeid in _opened and not opens_a_store(item):
+        pytest.fail(f"{item.nodeid} opens a store: tests/stores.py says that it does not", pytrace=False)
+
+
+# -- the server ---------------------------------------------------------------------------------------------------
 
 _SERVER = "TALLYSTONE_TEST_SERVER"
 """In the environment: the URL of the server that the parent process has started."""
@@ -171,6 +216,7 @@ def new_database(how: str = "") -> str:
 # -- databases that are ready, and used again -------------------------------------------------------------------
 
 _USES = 40
+"""After so many the rows that were deleted are cleared away; a new database would cost ten times as much."""
 _ready: list[_Database] = []
 _taken: list[_Database] = []
 
@@ -208,6 +254,29 @@ def ready_database() -> str:
     return server().format(found.name)
 
 
+def stored_rows() -> dict[str, bytes]:
+    """The rows of the database that was taken last, by table."""
+    found = {}
+    for table in TABLES:
+        with _taken[-1].session.cursor().copy(f'COPY "{table.name}" TO STDOUT (FORMAT binary)') as copied:
+            rows = b"".join(copied)
+        if len(rows) > _NO_ROWS:
+            found[table.name] = rows
+    return found
+
+
+_NO_ROWS = 21
+"""A header of 19 bytes and a trailer of 2."""
+
+
+def restore_rows(rows: dict[str, bytes]) -> None:
+    """Put rows into the database that was taken last, which is empty."""
+    with _taken[-1].session.transaction(), _taken[-1].session.cursor() as cursor:
+        for name, some in rows.items():
+            with cursor.copy(f'COPY "{name}" FROM STDIN (FORMAT binary)') as copying:
+                copying.write(some)
+
+
 @contextmanager
 def given_back() -> Iterator[None]:
     """Whatever database is taken meanwhile is used up at the end."""
@@ -222,11 +291,13 @@ def _give_back(database: _Database) -> None:
     database.session.execute(
         f"SELECT pg_terminate_backend(pid, 5000) {others}"
     )  # of processes that were killed
-    if database.uses >= _USES or not _whole(database.session):
+    if not _whole(database.session):
         database.session.close()
         _control().execute(f"DROP DATABASE {database.name}")
         return
     database.session.execute(";".join(f'DELETE FROM "{table.name}"' for table in TABLES))
+    if database.uses % _USES == 0:
+        database.session.execute("VACUUM")
     _ready.append(database)
 
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from stores import sampled
 from test_cli import Names, _sh, _tallystone, plain_terminal  # noqa: F401
 
 from tallystone.cli.remote import RemoteVault
@@ -41,6 +42,7 @@ def serve() -> Iterator[Callable[[], str]]:
         yield start
 
 
+@sampled(3, "test_cli.py plays them all on both stores; this is about HTTP")
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_a_transcript_over_http(path: Path, serve: Callable[[], str]) -> None:
     names, seen, over_http, url = Names(), [], 0, ""

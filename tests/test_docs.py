@@ -134,15 +134,16 @@ def _text(value: ast.expr) -> str:
     return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
 
 
-@pytest.mark.parametrize("code", sorted(set(error_codes())))
-def test_every_error_code_is_documented(code: str) -> None:
-    assert f"| `{code}` |" in page("errors.md")
+def documented_error_codes() -> list[str]:
+    return re.findall(r"^\| `([a-z0-9_]+)` \|", page("errors.md"), flags=re.MULTILINE)
 
 
-def test_no_documented_error_code_is_gone() -> None:
-    documented = re.findall(r"^\| `([a-z_]+)` \|", page("errors.md"), flags=re.MULTILINE)
+def test_every_error_code_is_documented_and_no_documented_one_is_gone() -> None:
+    documented = documented_error_codes()
     assert len(documented) == len(set(documented))
-    assert set(documented) - set(error_codes()) == set()
+    codes = set(error_codes())
+    assert codes - set(documented) == set()
+    assert set(documented) - codes == set()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

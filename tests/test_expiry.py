@@ -30,9 +30,10 @@ from tallystone.store.tables import (
     Table,
 )  # fmt: skip
 from tallystone.vault import Vault, Workspace, purging
+from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.daykeys import DayKeys
 from tallystone.vault.entering import open_block
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened
+from tallystone.vault.opening import Opened
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import nest_key, open_chain_key, unwrap_epoch, wrap_epoch
 from tallystone.vault.shelves import BLOCKS, find

@@ -18,7 +18,7 @@ from tallystone.audit.leaf import key_hash
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.errors import Conflict
 from tallystone.store._rows import FAR, Kept, RowCache
-from tallystone.store.protocol import Batch, Delete, Event, Expect, Grown, Head, Put, Row, Table
+from tallystone.store.protocol import Batch, Delete, Event, Expect, Grown, Head, Moment, Put, Row, Table
 from tallystone.store.tables import BLOCK, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, SHELF, WORKSPACE, WS
 
 BLOCKS = [bytes([65 + number]) for number in range(5)]
@@ -118,6 +118,7 @@ def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, s
         stores += [stack.enter_context(open_store(tmp_path / "store.db")) for _ in range(2)]
         raw = stack.enter_context(editor(tmp_path / "store.db"))
         moments = [Moments() for _ in stores]
+        found_so: list[tuple[Any, Expect, Moment | None]] = []
         open_views: list[tuple[Any, Rows, Moments]] = []
         for number in range(150):
             store, act = dice.choice(stores), dice.random()
@@ -135,6 +136,15 @@ def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, s
                     store.commit(batch)
                     for change in changes:
                         apply(rows, change)
+            elif act < 0.4 and found_so:
+                # What was found in a view, and maybe is so no more.
+                store, expect, moment = dice.choice(found_so[-4:])
+                batch = Batch([expect], [], [Event("read", b"x")], moment)
+                if rows.get((BLOCK.name, expect.key)) == expect.row:
+                    store.commit(batch)
+                else:
+                    with pytest.raises(Conflict):
+                        store.commit(batch)
             elif act < 0.45:
                 view = stack.enter_context(store.snapshot())
                 agree(view, rows, dice)
@@ -147,6 +157,8 @@ def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, s
                 with store.snapshot() as view:
                     agree(view, rows, dice)
                     moments[stores.index(store)].look(view, rows)
+                    key = (WS, dice.choice(BLOCKS))
+                    found_so.append((store, Expect(BLOCK, key, view.get(BLOCK, key)), view.moment()))
             for view, then, told in open_views[-3:]:
                 agree(view, then, dice)
                 told.look(view, then)

@@ -8,6 +8,7 @@ from typing import Any
 import letta_client
 import pytest
 from server_fixtures import Served, fresh_server, server  # noqa: F401
+from stores import sampled
 
 from tallystone.letta.routes import ROUTES
 
@@ -314,6 +315,7 @@ def test_the_log_over_the_wire(server: Served) -> None:  # noqa: F811
 OURS = [route for route in ROUTES if route.kind == "served" and not route.client]
 
 
+@sampled(8, "about paths")
 @pytest.mark.parametrize("route", OURS, ids=lambda route: f"{route.method} {route.path}")
 def test_both_spellings_and_no_redirect(server: Served, route: Any) -> None:  # noqa: F811
     path = (

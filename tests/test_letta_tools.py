@@ -9,8 +9,10 @@ from typing import Any
 import letta_client
 import pytest
 from server_fixtures import Served, fresh_server, server  # noqa: F401
+from stores import sampled
 
 LONG = bool(os.environ.get("TALLYSTONE_LONG"))
+EACH = sampled(4, "the cases differ in the tool, and each edits by the same transaction")
 
 TOOLS = [
     "core_memory_append", "core_memory_replace", "memory_insert", "memory_replace", "memory_rethink",
@@ -102,11 +104,13 @@ READ_ONLY = [
 ]
 
 
+@EACH
 @pytest.mark.parametrize(("tool", "arguments"), READ_ONLY, ids=lambda value: str(value)[:70])
 def test_read_only_binds_every_memory_tool(agent: Agent, tool: str, arguments: dict[str, Any]) -> None:
     assert "read-only" in agent.error(tool, **arguments)
 
 
+@EACH
 @pytest.mark.parametrize(("tool", "arguments"), READ_ONLY, ids=lambda value: str(value)[:70])
 def test_read_only_binds_an_agents_own_token_too(
     agent: Agent,
@@ -138,6 +142,7 @@ def test_the_owner_may_still_edit_a_read_only_block(agent: Agent) -> None:
     assert agent.client.agents.blocks.update("rules", agent_id=agent.id, value="newer").value == "newer"
 
 
+@EACH
 @pytest.mark.parametrize(
     ("tool", "arguments", "said"),
     [

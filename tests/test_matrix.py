@@ -22,11 +22,16 @@ from uuid import UUID
 import httpx
 import pytest
 from server_fixtures import AUTHORITIES, Served, server  # noqa: F401
+from stores import sampled
 
 from tallystone.letta.routes import OPEN_PATHS, OPEN_POSTS, ROUTES, Route
 from tallystone.letta.tools import BY_NAME
 from tallystone.vault import Vault
 from tallystone.vault.types import ExternalTool, ToolAccess
+
+pytestmark = sampled(
+    4, "the cases differ in the route and in who asks: which rows those get, the vault's tests say"
+)
 
 RANDOM = random.Random(8)
 Key = tuple[str, str]

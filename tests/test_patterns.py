@@ -24,12 +24,14 @@ import pytest
 from node_packages import installed, node
 from scripted_models import HANDLES, Asked, Call, Turn
 from server_fixtures import Served, fresh_server, server  # noqa: F401
+from stores import sampled
 from turn_fixtures import Talking, talking  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES, PAGES = ROOT / "examples", ROOT / "docs" / "patterns"
 SCRIPTS = ("support_tiers", "task_queue", "personal_assistant", "enterprise")
 LONG = bool(os.environ.get("TALLYSTONE_LONG"))
+EACH = sampled(4, "the scripts differ in names and matrices, and ask by the same few routes")
 RUNS = 20 if LONG else 1
 WORKERS, TASKS = 12, 60
 
@@ -57,6 +59,7 @@ def left(served: Served) -> tuple[list[str], list[str], Any]:
     return [one.name for one in client.agents.list()], [one.label for one in client.blocks.list()], roles
 
 
+@EACH
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_pattern_holds_as_printed_and_is_drawn_on_its_page(script: str, fresh_server: Served) -> None:  # noqa: F811
     options = ("--company", "acme") if script == "enterprise" else ()
@@ -178,6 +181,7 @@ def _replace(old: str, new: str) -> Call:
     return Call("memory_replace", {"label": "task_queue", "old_string": old, "new_string": new})
 
 
+@EACH
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_pattern_holds_with_a_model(script: str, talking: Talking) -> None:  # noqa: F811
     talking.models.play(diligent if script == "task_queue" else obedient)

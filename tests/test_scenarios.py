@@ -22,6 +22,7 @@ from scenario import (
 )
 from scenario_stages import HttpStage, VaultStage
 from server_fixtures import Served, server  # noqa: F401
+from stores import sampled
 
 from tallystone.errors import Denied, Invalid, Locked, NotFound, Taken, Unauthenticated
 from tallystone.vault import Workspace
@@ -683,6 +684,7 @@ STORIES = [
 ]
 
 
+@sampled(3, "a story is about rights, and its steps ask the store for the same rows")
 @pytest.mark.parametrize("scenario", STORIES, ids=str)
 def test_on_the_vault(scenario: Scenario, tmp_path: Path) -> None:
     workspace, credentials = Workspace.init(tmp_path / "data")
@@ -693,6 +695,7 @@ def test_on_the_vault(scenario: Scenario, tmp_path: Path) -> None:
         assert workspace.verify().findings == []
 
 
+@sampled(4, "the stories are those above; this is about HTTP")
 @pytest.mark.parametrize("scenario", STORIES, ids=str)
 def test_over_http(scenario: Scenario, server: Served) -> None:  # noqa: F811
     stage = HttpStage(server, scenario.users)

@@ -10,6 +10,7 @@ from typing import Any
 import letta_client
 import pytest
 from scripted_models import HANDLES, Asked, Call, Turn
+from stores import sampled
 from test_turns import HUMAN, append, consistent, stop
 from turn_fixtures import Talking, talking, types  # noqa: F401
 
@@ -21,6 +22,9 @@ def returns(answer: Any) -> list[tuple[str, str]]:
     return [
         (one.status, one.tool_return) for one in answer.messages if one.message_type == "tool_return_message"
     ]
+
+
+pytestmark = sampled(3, "the cases differ in what a model or a client says")
 
 
 def test_a_tool_that_does_not_exist(talking: Talking) -> None:  # noqa: F811

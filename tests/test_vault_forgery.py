@@ -15,9 +15,10 @@ from tallystone.policy import Standing
 from tallystone.statements import EMPTY, READ, Version
 from tallystone.store.tables import BLOCK, GRANT_WRAP, VERSION
 from tallystone.vault import Vault, Workspace
+from tallystone.vault.block_row import BlockRow
 from tallystone.vault.entering import open_block
 from tallystone.vault.granting import Terms, grant_to
-from tallystone.vault.opening import BlockRow, Opened
+from tallystone.vault.opening import Opened
 from tallystone.vault.passages import find_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import (

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from mcp.server.mcpserver import Image, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from mcp.server.mcpserver import MCPServer
 
 TOKEN = "canary-5f1c9d-secret"
 """What the real server wants to see as a bearer token."""
@@ -35,53 +36,6 @@ class Real:
     def host(self) -> str:
         """For the setting `allowed_hosts`."""
         return self.url.split("/")[2]
-
-
-def _tools(real: Real) -> None:
-    mcp = real.mcp
-
-    @mcp.tool()
-    def add(left: int, right: int) -> int:
-        """Add two numbers."""
-        real.called.append(("add", (left, right)))
-        return left + right
-
-    @mcp.tool(name="files.read")
-    def files_read(path: str) -> str:
-        """Read a file."""
-        return f"contents of {path}"
-
-    @mcp.tool()
-    def send_message(message: str) -> str:
-        """A tool that is called like one of ours."""
-        return f"sent {message}"
-
-    @mcp.tool()
-    def picture() -> Image:
-        """Draw something."""
-        return Image(data=b"\x89PNG" * 10, format="png")
-
-    @mcp.tool()
-    def fail() -> str:
-        """Fail."""
-        raise ToolError("the disk is on fire")
-
-    @mcp.tool()
-    def echo_secret() -> str:
-        """Say which credentials came."""
-        return f"you sent {real.heard[-1].get('authorization')}"
-
-    @mcp.tool()
-    def lots() -> str:
-        """Say a lot."""
-        return "x" * 200_000
-
-    @mcp.tool()
-    def wait() -> str:
-        """Wait for the test."""
-        real.entered.set()
-        real.gate.wait(30)
-        return "waited"
 
 
 class _Guarded:
@@ -117,8 +71,11 @@ class _Server(uvicorn.Server):
 @contextmanager
 def real_server(transport: str = "streamable_http", **options: Any) -> Iterator[Real]:
     """The real one, in a thread, until the end of the block."""
-    real = Real(MCPServer("tests"))
-    _tools(real)
+    # Here, for it takes a second to load, which other workers need not spend.
+    from mcp_tools import add_tools, mcp_server
+
+    real = Real(mcp_server())
+    add_tools(real)
     app = real.mcp.sse_app() if transport == "sse" else real.mcp.streamable_http_app(**options)
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))

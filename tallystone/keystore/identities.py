@@ -27,11 +27,10 @@ class Identity:
 
     def signed(self, statement: Signed, workspace: bytes, record: bytes | None = None) -> bool:
         """Whether this principal signed, under the record with this hash, or under any of its records."""
-        return any(
-            statement.signed_by(workspace, digest, public)
-            for digest, public in self.signers.items()
-            if record is None or crypto.equal(digest, record)
-        )
+        if record is not None:
+            public = self.signers.get(record)
+            return public is not None and statement.signed_by(workspace, record, public)
+        return any(statement.signed_by(workspace, digest, key) for digest, key in self.signers.items())
 
     @property
     def active(self) -> bool:

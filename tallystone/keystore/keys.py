@@ -26,13 +26,17 @@ class Nest:
     slot: bytes
     key: bytes = field(repr=False)
 
+    @cached_property
+    def _wrapping(self) -> bytes:
+        return crypto.derive(self.key, "shred/root")
+
     def wrap(self, secret: bytes) -> bytes:
         """One half of a root, or both in a row: 8 bytes longer."""
-        return crypto.wrap(crypto.derive(self.key, "shred/root"), secret)
+        return crypto.wrap(self._wrapping, secret)
 
     def unwrap(self, wrapped: bytes) -> bytes:
         """The reverse. Raises `Tampered`."""
-        return crypto.unwrap(crypto.derive(self.key, "shred/root"), wrapped)
+        return crypto.unwrap(self._wrapping, wrapped)
 
 
 def find_nest(slot: bytes, shred_key_of: ShredKeyOf) -> Nest:
@@ -105,6 +109,8 @@ class Keys:
         self.principal = principal
         self.root = root
         self._shelves: dict[str, bytes] = {}
+        self.shelter: tuple[bytes, crypto.Shelter] | None = None  # for whoever keeps things for these keys
+        self._signer: tuple[bytes, crypto.Signer] | None = None
 
     def carry(self) -> list[Any]:
         """Both halves of the root, and what most requests derive of them: for whoever seals it, and opens it by `of`.
@@ -204,6 +210,12 @@ class Keys:
     def former(self) -> bytes:
         """Seals the acting halves and the X-Wing seeds of this principal's earlier roots."""
         return self._act("root/former")
+
+    def signer(self, sealed: bytes) -> crypto.Signer:
+        """The key that this principal signs with, from its sealed seed: opened and loaded once. Raises `Tampered`."""
+        if self._signer is None or self._signer[0] != sealed:
+            self._signer = sealed, crypto.Signer(open_seed(self, "sign", sealed))
+        return self._signer[1]
 
     def shelf(self, kind: str) -> bytes:
         """The id (32 bytes) of this principal's shelf for one kind of thing. Unlinkable to the principal."""

@@ -306,8 +306,7 @@ def decode(body: bytes, kind: type[S]) -> S:
             str(error) if isinstance(error, msgspec.DecodeError) else "it is nested too deeply or is no UTF-8"
         )
         raise Invalid(f"the body is not JSON: {detail}", hint="send one JSON object, in UTF-8") from None
-    for name in struct.__struct_fields__:
-        value = getattr(struct, name)
+    for name, value in msgspec.structs.asdict(struct).items():
         if type(value) not in _FLAT:
             _check_depth(value, name, MAX_DEPTH)
     return struct
@@ -346,10 +345,9 @@ def _without_nul(value: Any) -> Any:
 
 def given(struct: msgspec.Struct) -> dict[str, Any]:
     """The fields that were sent, by name; without those that are null, unless null says something."""
-    said = {name: getattr(struct, name) for name in struct.__struct_fields__}
     return {
         name: value
-        for name, value in said.items()
+        for name, value in msgspec.structs.asdict(struct).items()
         if value is not UNSET and (value is not None or name in NULLABLE)
     }
 

@@ -32,7 +32,6 @@ def _compose(table: Table) -> Statements:
     )
 
 
-_ROWS_A_STATEMENT = (64, 16, 4, 1)
 _BY_NAME = {table.name: table for table in TABLES}
 STATEMENTS: dict[str, Statements] = {table.name: _compose(table) for table in TABLES}
 
@@ -54,7 +53,8 @@ def put_statements(name: str, rows: Sequence[Row]) -> Iterator[tuple[str, Sequen
     numbers, so that a connection keeps every statement prepared."""
     done = 0
     while done < len(rows):
-        count = next(step for step in _ROWS_A_STATEMENT if step <= len(rows) - done)
+        left = len(rows) - done
+        count = 1 if left < 4 else 4 if left < 16 else 16 if left < 64 else 64
         yield put_statement(name, count), rows[done : done + count]
         done += count
 

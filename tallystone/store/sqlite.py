@@ -28,7 +28,7 @@ from tallystone.store._schema import NODES_SINCE, migrate, migrations, newer_for
 from tallystone.store._scrub import empty_wal
 from tallystone.store._settling import Committing, Find, GroupWriter, conflict, settle
 from tallystone.store._snapshot import Reader, SqliteSnapshot, grown
-from tallystone.store._statements import STATEMENTS, put_statements
+from tallystone.store._statements import STATEMENTS, put_statement, put_statements
 from tallystone.store.protocol import Batch, Head, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Cell, Row, Table
 from tallystone.waiting import PLACE
@@ -238,7 +238,9 @@ class SqliteStore(Committing):
             )
         # Settled in memory first, then every row is written once, many to a statement: each statement gives up the
         # interpreter lock, and getting it back among busy threads costs more than the statement.
-        events, changes = settle(group, size, self._find(execute, kept, size, alone))
+        sure = alone and kept.head[0] == size
+        find = self._find(execute, kept, size, alone)
+        events, changes = settle(group, size, find, kept.still if sure else lambda _: False)
         if not events and not changes:
             execute("ROLLBACK")
             return
@@ -367,5 +369,8 @@ def _state(row: Row) -> Head:
 
 
 def _put_all(execute: _Execute, name: str, rows: list[Row]) -> None:
+    if len(rows) == 1:
+        execute(put_statement(name, 1), rows[0])
+        return
     for statement, some in put_statements(name, rows):
         execute(statement, tuple(chain.from_iterable(some)))

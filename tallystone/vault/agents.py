@@ -51,7 +51,7 @@ def create_agent(
         caller.must_act()
         users_only(caller)
         me = caller.identity(plan, caller.id)
-        sponsor = (caller.id, me.digest, caller.signing_seed(plan))
+        sponsor = (caller.id, me.digest, caller.signer(plan))
         identity, keys = new_principal(plan, caller.workspace.id, "agent", caller.keys.root.pin, sponsor)
         keys = nested(caller.workspace, keys)
         held = create_block(
@@ -144,7 +144,7 @@ def edit_agent(caller: Caller, agent_id: str, edit: Callable[[Agent], Mapping[st
             for block_id in have:
                 if block_id not in wanted:
                     touched.append(unplace(caller, plan, held, block_id))
-            keys = agent_keys(caller, held)
+            keys = agent_keys(caller, held, plan)
             for block_id in dict.fromkeys(wanted):
                 if block_id not in have:
                     grant = FirstGrant(caller.identity(plan, agent_id), keys, RIGHTS["write"])
@@ -167,7 +167,7 @@ def change_state(
     changes = change(before)
     if any(before.get(name) != value for name, value in changes.items()):
         after = {**before, **changes}
-        hold(caller, plan, agent_keys(caller, held), before.get("tools", ()), after.get("tools", ()))
+        hold(caller, plan, agent_keys(caller, held, plan), before.get("tools", ()), after.get("tools", ()))
         add_version(opened, {**payload, "state": after}, digest, opened.standing())
 
 
@@ -186,7 +186,7 @@ def end_agent(caller: Caller, plan: Plan, held: Held) -> None:
     """Queue the end of an agent of the caller's, with its event."""
     agent_id = held.subject
     opened = open_block(caller, plan, held, what="Agent", shown=agent_id)
-    keys = agent_keys(caller, held)
+    keys = agent_keys(caller, held, plan)
     touched = [held.key]
     for there in list(walk(plan, keys, BLOCKS)):
         mine = find(plan, caller.keys, BLOCKS, there.block)

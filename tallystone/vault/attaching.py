@@ -10,10 +10,10 @@ from tallystone import policy
 from tallystone.errors import Denied, Invalid, NotFound, Taken, Tampered
 from tallystone.keystore import Keys
 from tallystone.statements import READ, SHARE, WRITE, Leaf
-from tallystone.store.tables import SHELF
+from tallystone.store.tables import GRANT_WRAP, SHELF
 from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller, KeysChanged
-from tallystone.vault.entering import open_block
+from tallystone.vault.entering import note_opened, open_block
 from tallystone.vault.external import copies
 from tallystone.vault.granting import Terms, check_terms, current, grant_to
 from tallystone.vault.opening import Opened, missing
@@ -61,7 +61,7 @@ def labels_stay_unique(opened: Opened, viewer: Caller) -> None:
         held = find(plan, viewer.keys, AGENTS, leaf.recipient)
         if held is None and leaf.recipient != viewer.id:
             continue
-        keys = agent_keys(viewer, held) if held is not None else viewer.keys
+        keys = agent_keys(viewer, held, plan) if held is not None else viewer.keys
         claim_labels(plan, keys)
         no_twins([block for _, block in blocks_of(viewer, plan, keys, agents=False)], {opened.id})
 
@@ -74,8 +74,26 @@ def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes
     opened = open_block(caller, plan, held)
     rotate_if_due(opened)
     claim_labels(plan, agent.keys)
-    note_placed(plan, block_id, place_opened(opened, agent).grant)
+    newest = opened.payload()
+    leaf = place_opened(opened, agent)
+    caller.workspace.recall.keep(opened, newest)
+    _hand_over(opened, agent, leaf)
+    note_placed(plan, block_id, leaf.grant)
     return held.key
+
+
+def _hand_over(opened: Opened, agent: FirstGrant, leaf: Leaf) -> None:
+    """Have this plan go on with a block as the agent will open it, which has just been given it: with the same keys, if
+    it may open what was written before as well, the same policy and the same version, all of them verified."""
+    plan, keys = opened.plan, opened.keys
+    wrap = plan.get(GRANT_WRAP, opened.row.storage, leaf.grant)
+    held = find(plan, agent.keys, BLOCKS, opened.id)
+    if wrap is None or held is None or held.grant != leaf.grant or not leaf.history:
+        return  # then it is opened
+    given = Opened(opened.caller.as_agent(agent.keys), plan, held, opened.row, keys)
+    given.know(opened.head)
+    given.verified = opened.verified
+    note_opened(given, wrap)
 
 
 def note_placed(plan: Plan, block_id: str, grant: int) -> None:
@@ -147,7 +165,7 @@ def view_and_keys(
         caller.workspace.recall.keep(opened, newest)
     if opened.genesis().subject != held.subject:
         raise Tampered("an agent's state belongs to another agent")
-    keys = agent_keys(caller, held)
+    keys = agent_keys(caller, held, plan)
     external = copies(plan, keys, payload["state"])
     if not with_blocks:
         return agent_view(opened, payload, version, [], external), [held.key]
@@ -174,7 +192,7 @@ def attach(caller: Caller, agent_id: str, block_id: str, can: str) -> Agent:
     def action(plan: Plan) -> Agent:
         users_only(caller)
         held = find_agent(caller, plan, agent_id)
-        keys = agent_keys(caller, held)
+        keys = agent_keys(caller, held, plan)
         mine = find_block(caller, plan, block_id)
         rights = _clamped(open_block(caller, plan, mine), RIGHTS[can])
         there = find(plan, keys, BLOCKS, block_id)
@@ -221,7 +239,7 @@ def detach(caller: Caller, agent_id: str, block_id: str) -> Agent:
 
 def unplace(caller: Caller, plan: Plan, agent: Held, block_id: str) -> bytes:
     """Queue the end of an agent's grant. Returns the K_grant to file the event under. Raises the uniform miss."""
-    keys = agent_keys(caller, agent)
+    keys = agent_keys(caller, agent, plan)
     there = find(plan, keys, BLOCKS, block_id)
     if there is None or there.state == OFFERED:
         if lookup(caller if keys is caller.keys else caller.as_agent(keys), plan, block_id) is not None:
@@ -244,8 +262,9 @@ def unplace(caller: Caller, plan: Plan, agent: Held, block_id: str) -> bytes:
         opened = open_block(caller, plan, mine)
     except NotFound:
         return there.key
-    everything = opened.grants()
+    everything, newest = opened.grants(), opened.payload()
     gone = subtree(everything, leaf.grant)
     if gone and leaf.grant in endable(opened, everything):
         remove_grants(opened, gone)
+        caller.workspace.recall.keep(opened, newest)
     return mine.key

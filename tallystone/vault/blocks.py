@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from tallystone import crypto
@@ -168,9 +167,11 @@ def edit_opened(
         )
     check_edit(opened.genesis(), payload, content)
     check_rule(owner.get("keep"), opened.genesis().append_only)
-    with refusals_logged(caller):
-        settings = settings_with(caller, opened.plan, head.settings, owner)
-        check_grants(opened, settings)
+    settings: Mapping[str, Any] = head.settings
+    if owner:
+        with refusals_logged(caller):
+            settings = settings_with(caller, opened.plan, settings, owner)
+            check_grants(opened, settings)
     limit = owner.get("limit", before.limit)
     value = content.get("value", before.value)
     if len(value) > limit and ("value" in content or "limit" in owner):
@@ -190,14 +191,13 @@ def edit_opened(
     # Asked as every reader asks, and then what was written need not be opened again by the next request.
     check_version(opened.head, opened.head, written, newest(opened)[1], standing, None)
     caller.workspace.recall.keep(opened, (payload, *newest(opened)))
-    after = block_view(opened, payload, written, agents=False)
-    return replace(after, agent_ids=before.agent_ids), sorted(fields)
+    return block_view(opened, payload, written, agents=before.agent_ids), sorted(fields)
 
 
 def _move_day(opened: Opened, day: int | None) -> None:
     """Queue another last day. The keys must change with it: the old ones are nested in the other day's, or in none."""
     mark_day(opened.caller, opened.plan, opened.row.storage, opened.row.day, day)
-    opened.row = replace(opened.row, day=day)
+    opened.row = opened.row.changed(day=day)
 
 
 def _allowed(opened: Opened, before: Block, content: Mapping[str, Any], owner: Mapping[str, Any]) -> None:

@@ -83,7 +83,6 @@ class Caller:
         self.leaves: deque[int] = deque(maxlen=NAMED_LEAVES)  # what this caller's operations logged last
         self.has_mail = self.has_roles = True  # whether mail and roles are worth a look; `authenticate` knows
         self._token_row = token_row
-        self._signing_seed: bytes | None = None
         self.token: Token | None = None  # of whoever came by one: a new root is sealed in it
         self.progress: Callable[[int, int], None] | None = None  # told how far a long change of keys is
         self._generation: int | None = None  # which of the principal's roots these keys are of
@@ -150,7 +149,7 @@ class Caller:
         if row is None:
             raise Unauthenticated("the token was revoked", hint="use the recovery kit", code="revoked")
         self.keys, self.token, self._token_row, self.reply_key = keys, token, row, token.reply_key
-        self._signing_seed = self._generation = None
+        self._generation = None
 
     # -- committing ---------------------------------------------------------------------------------------------
 
@@ -200,6 +199,7 @@ class Caller:
                         witnessed = must_wait(self, plan)
                         if reply is not None and (plan.changes or plan.reports):
                             reply.keep(plan, result, self.workspace.now(), witnessed=witnessed)
+                        plan.moment = plan.snapshot.moment()
                     batch = plan.batch()
                     first = plan.first = self.workspace.store.commit(batch)
                     self.leaves.extend(range(first, first + len(batch.events)))
@@ -267,7 +267,7 @@ class Caller:
         """This principal's identity, held to be the current one by the commit, as is its sponsor's if it is an agent.
         Raises `Unauthenticated` unless both are active."""
         known = plan.standing.get(self)
-        if known is not None and not plan.changes:
+        if known is not None and not (plan.alters(PRINCIPAL) or plan.alters(IDENTITY)):
             return known
         identity = self.current(plan, self.id)
         if not identity.active:
@@ -352,28 +352,29 @@ class Caller:
             raise Denied(f"only the workspace's first user {what}", hint="ask them", code="not_root")
 
     def signing_seed(self, plan: Plan) -> bytes:
-        """The Ed25519 seed, opened once for this caller."""
-        self.must_act()
-        if self._signing_seed is None:
-            row = plan.get(IDENTITY, self.id)
-            if row is None:
-                raise NotFound("this principal has no keys here", code="no_identity")
-            self._signing_seed = open_seed(self.keys, "sign", bytes(row[2]))
-        return self._signing_seed
+        """The Ed25519 seed."""
+        return open_seed(self.keys, "sign", bytes(self._seeds(plan)[2]))
+
+    def signer(self, plan: Plan) -> crypto.Signer:
+        """The Ed25519 key, loaded once for these keys."""
+        return self.keys.signer(bytes(self._seeds(plan)[2]))
 
     def kem_seed(self, plan: Plan) -> bytes:
         """The X-Wing seed."""
+        return open_seed(self.keys, "kem", bytes(self._seeds(plan)[3]))
+
+    def _seeds(self, plan: Plan) -> Row:
         self.must_act()
         row = plan.get(IDENTITY, self.id)
         if row is None:
             raise NotFound("this principal has no keys here", code="no_identity")
-        return open_seed(self.keys, "kem", bytes(row[3]))
+        return row
 
     def sign(self, plan: Plan, kind: str, body: bytes) -> Signed:
         """`body` signed by this principal and, for an agent under a user's token, by that user as well."""
-        signers = [(self.identity(plan, self.id).digest, self.signing_seed(plan))]
+        signers = [(self.identity(plan, self.id).digest, self.signer(plan))]
         if self.under is not None:
-            signers.append((self.under.identity(plan, self.under.id).digest, self.under.signing_seed(plan)))
+            signers.append((self.under.identity(plan, self.under.id).digest, self.under.signer(plan)))
         return issue(kind, self.workspace.id, body, signers)
 
     # -- events -------------------------------------------------------------------------------------------------

@@ -17,12 +17,13 @@ from tallystone.grant_tree import TREE_DEPTH
 from tallystone.keystore import Identity
 from tallystone.statements import SHARE, Genesis, Leaf, Link, Signed, identifier
 from tallystone.store.tables import GRANT_WRAP, INBOX, LEDGER
+from tallystone.vault.block_row import FLAG_ROTATE
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.former import kem_seeds
 from tallystone.vault.ledger import admin_public, ask_secret, leaf_salt
 from tallystone.vault.levels import trusts_members
-from tallystone.vault.opening import FLAG_ROTATE, Opened
+from tallystone.vault.opening import Opened
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.records import ACCEPTED, OFFERED, Held
 from tallystone.vault.shelves import BLOCKS, ROLES, find, marked

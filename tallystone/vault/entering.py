@@ -15,10 +15,11 @@ from tallystone import crypto
 from tallystone.errors import NotFound, Tampered
 from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, EPOCH, GRANT_WRAP, LEDGER, SHELF
+from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.caller import Caller, KeysChanged
 from tallystone.vault.former import kem_seeds
 from tallystone.vault.ledger import Ledger, Letter, admin_public, handed_openly, owner_info, renewed
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing, nest_of
+from tallystone.vault.opening import Opened, missing, nest_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.recall import Recalled
 from tallystone.vault.records import EpochKeys, Held, open_chain_key, shelve, unwrap_epoch
@@ -185,5 +186,5 @@ def _check_admin(opened: Opened) -> None:
         raise Tampered("a block's admin key is not the one that its policy names")
     row = opened.plan.get(LEDGER, opened.row.storage, opened.held.grant)
     if row is not None and handed_openly(bytes(row[6])):
-        opened.row = replace(opened.row, flags=opened.row.flags | FLAG_ROTATE)
+        opened.row = opened.row.changed(flags=opened.row.flags | FLAG_ROTATE)
         opened.row.write(opened.plan)

@@ -14,6 +14,7 @@ from tallystone.errors import Locked, Tampered
 from tallystone.statements import SHARE, Leaf
 from tallystone.store.protocol import Row
 from tallystone.store.tables import CALENDAR, EPOCH, GRANT_WRAP, INBOX, LEDGER, VERSION
+from tallystone.vault.block_row import FLAG_ROTATE
 from tallystone.vault.capsules import Parcel, pack
 from tallystone.vault.granting import PROOF_LIMIT, watched
 from tallystone.vault.ledger import (
@@ -30,7 +31,7 @@ from tallystone.vault.ledger import (
     seal_public,
     seal_roster,
 )
-from tallystone.vault.opening import FLAG_ROTATE, Opened
+from tallystone.vault.opening import Opened
 from tallystone.vault.passages import keys_of
 from tallystone.vault.records import (
     ACCEPTED,
@@ -132,7 +133,7 @@ class Rotation:
             self.public = admin_public(self.admin)
             opened.held = replace(opened.held, admin=self.admin)
         opened.enter(self.keys)
-        opened.row = replace(row, epoch=self.keys.number, flags=row.flags & ~FLAG_ROTATE)
+        opened.row = row.changed(epoch=self.keys.number, flags=row.flags & ~FLAG_ROTATE)
         opened.row.write(opened.plan)
 
     def _wrap(self, number: int, key: bytes, *, history: bool) -> None:

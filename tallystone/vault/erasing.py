@@ -35,6 +35,7 @@ from tallystone.store.tables import (
 from tallystone.vault import purging, streams
 from tallystone.vault.agents import end_agent
 from tallystone.vault.attaching import users_only
+from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.caller import Caller
 from tallystone.vault.directory import forget_name, house_of
 from tallystone.vault.entering import open_block
@@ -43,7 +44,7 @@ from tallystone.vault.external import SERVER, TOOL
 from tallystone.vault.former import FORMER, former_roots
 from tallystone.vault.journal import keys_of_grants
 from tallystone.vault.model_keys import MODEL_KEY
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing
+from tallystone.vault.opening import Opened, missing
 from tallystone.vault.passages import keys_of, lookup
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.principals import amend

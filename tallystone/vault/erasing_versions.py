@@ -17,10 +17,11 @@ from tallystone.statements import Erasure, Signed, Version
 from tallystone.store.protocol import Row
 from tallystone.store.tables import EPOCH, VERSION
 from tallystone.vault import streams
+from tallystone.vault.block_row import BlockRow
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
 from tallystone.vault.erasing import RECEIPTS, finish, horizon, leaf_of
-from tallystone.vault.opening import BlockRow, Opened, missing
+from tallystone.vault.opening import Opened, missing
 from tallystone.vault.passages import lookup
 from tallystone.vault.past import Walk, find_version
 from tallystone.vault.plan import WS, Plan

@@ -20,8 +20,18 @@ if TYPE_CHECKING:
 
 def holders_of(opened: Opened) -> list[str]:
     """Whom the live grants are to, by their numbers. Raises `Tampered`."""
-    if not opened.leaves():  # which are held against the policy's root
+    leaves = opened.leaves()  # which are held against the policy's root
+    if not leaves:
         return []
+    place = "holders", opened.id, *leaves.values()  # a leaf fixes its recipient
+    known: list[str] | None = opened.plan.known.get(place)
+    if known is None:
+        known = _holders_of(opened)
+        opened.plan.remember(place, known)
+    return list(known)
+
+
+def _holders_of(opened: Opened) -> list[str]:
     epoch = opened.keys.number
     known = _kept(opened, epoch)
     same = known is not None

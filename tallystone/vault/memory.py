@@ -23,10 +23,11 @@ from tallystone.vault.attaching import (
 )
 from tallystone.vault.blocks import Edit, edit_opened, new_block
 from tallystone.vault.caller import ATTEMPTS, Caller
-from tallystone.vault.entering import open_block
+from tallystone.vault.entering import enter_again, open_block
 from tallystone.vault.passages import find_block, lookup
-from tallystone.vault.plan import Plan, View
+from tallystone.vault.plan import Plan
 from tallystone.vault.reading import page_of_blocks
+from tallystone.vault.recall import Recalled
 from tallystone.vault.records import Held
 from tallystone.vault.rotating import heal
 from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent
@@ -42,7 +43,7 @@ def by_label(caller: Caller, plan: Plan, held: Held, label: str) -> tuple[Held, 
     """
     home = (caller.id, held.owner, held.subject)
     found: list[tuple[Held, Block]] = []
-    for there, block in blocks_of(caller, plan, agent_keys(caller, held), agents=False):
+    for there, block in blocks_of(caller, plan, agent_keys(caller, held, plan), agents=False):
         if block.label == label and there.owner in home:
             return there, block
         if block.label == label:
@@ -68,7 +69,7 @@ def agent_blocks(
     def action(plan: Plan) -> list[Block]:
         held = find_agent(caller, plan, agent_id)
         open_block(caller, plan, held, what="Agent", shown=agent_id)
-        keys = agent_keys(caller, held)
+        keys = agent_keys(caller, held, plan)
         actor = caller if keys is caller.keys else caller.as_agent(keys)
         shelf, backwards = page_of_blocks(actor, plan, after=after, before=before, reverse=reverse)
         found = list(islice(blocks_of(caller, plan, keys, shelf=shelf), limit))
@@ -113,12 +114,23 @@ def edit_by_label(
 
 def _resolve(caller: Caller, agent_id: str, label: str) -> str:
     """The id of the agent's block with this label, as it is now; a refusal is logged."""
-    with View.of(caller.workspace.store.snapshot(), caller.workspace.recall.find) as plan:
-        try:
-            return by_label(caller, plan, find_agent(caller, plan, agent_id), label)[1].id
-        except NotFound as error:
-            caller.refused(error)
-            raise
+    if caller.views:  # in the view that the edit will go on in, unless it has to wait for others
+        plan = caller.views[-1].plan
+        aside = plan.beside()  # what it notes and expects is no part of the edit
+        aside.known = plan.known
+        return _find_id(caller, aside, agent_id, label)
+    with caller.workspace.store.snapshot() as snapshot:
+        return _find_id(caller, Plan(snapshot, caller.workspace.recall.find), agent_id, label)
+
+
+def _find_id(caller: Caller, plan: Plan, agent_id: str, label: str) -> str:
+    try:
+        return by_label(caller, plan, find_agent(caller, plan, agent_id), label)[1].id
+    except NotFound as error:
+        caller.refused(error)
+        raise
+    finally:
+        plan.let_go()
 
 
 def _edit_target(
@@ -126,15 +138,21 @@ def _edit_target(
 ) -> Block:
     def action(plan: Plan) -> Block:
         agent = find_agent(caller, plan, agent_id)
-        keys = agent_keys(caller, agent)
-        actor = caller if keys is caller.keys else caller.as_agent(keys)
+        keys = agent_keys(caller, agent, plan)
+        actor = holder = caller if keys is caller.keys else caller.as_agent(keys)
         there = held = find_block(actor, plan, target, WRITE)
+        kept: Recalled | None = None
         if not as_agent:
             mine = lookup(caller, plan, target, WRITE)
             if mine is not None and mine.storage == there.storage:
+                if there.recalled is None and there.origin is not None and not there.via:
+                    there = plan.recall(*there.origin) or there  # it was opened to find the label
+                kept = enter_again(actor, plan, there)
                 actor, held = caller, mine
         opened = heal(open_block(actor, plan, held))
         block, changed = edit_opened(opened, edit, if_version, viewer=caller)
+        if kept is not None and changed:
+            caller.workspace.recall.keep_for(holder, there, kept, opened)
         if "label" in changed:
             labels_stay_unique(opened, caller)
         kind = "update" if changed else "read"
@@ -189,7 +207,7 @@ def change_memory(caller: Caller, agent_id: str, steps: Sequence[Step]) -> Agent
                 fresh.add(held.block)
         after = view(caller, plan, agent)
         no_twins(after.blocks, fresh)
-        actor = caller if agent.subject == caller.id else caller.as_agent(agent_keys(caller, agent))
+        actor = caller if agent.subject == caller.id else caller.as_agent(agent_keys(caller, agent, plan))
         actor.event(plan, "update", *touched, agent=agent_id, steps=len(steps), **placed(plan))
         return after
 
@@ -197,7 +215,7 @@ def change_memory(caller: Caller, agent_id: str, steps: Sequence[Step]) -> Agent
 
 
 def _take(caller: Caller, plan: Plan, agent: Held, step: Step) -> Held:
-    keys = agent_keys(caller, agent)
+    keys = agent_keys(caller, agent, plan)
     if isinstance(step, AddBlock):
         users_only(caller)
         claim_labels(plan, keys)

@@ -8,7 +8,6 @@ and gave its writer the right. Signatures are remembered by hash, so a second re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from tallystone.policy import Head, Standing, Via
 from tallystone.statements import Genesis, Leaf, Link, Membership, Signed, Version, identifier
 from tallystone.store.protocol import Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, LEDGER, VERSION
+from tallystone.vault.block_row import BlockRow
 from tallystone.vault.caller import Caller
 from tallystone.vault.fixed import check_content
 from tallystone.vault.ledger import Roster, admin_public, open_public, open_roster
@@ -35,32 +35,6 @@ from tallystone.vault.records import (
     previous_epoch,
 )
 from tallystone.vault.tombstones import check_erased
-
-FLAG_ROTATE = 1
-"""Bit of a block's flags: it takes no new version before somebody rotates its keys."""
-
-
-@dataclass(frozen=True)
-class BlockRow:
-    """The block's row, the point of order: every change compares and swaps it."""
-
-    storage: bytes
-    policy: int
-    version: int
-    epoch: int
-    flags: int
-    day: int | None
-    shred: bytes | None
-
-    @classmethod
-    def of(cls, row: Row) -> BlockRow:
-        """From the stored columns."""
-        return cls(*row[1:])
-
-    def write(self, plan: Plan) -> None:
-        """Queue this row; the commit fails if anybody else changed it since this plan looked (design §8)."""
-        plan.need(BLOCK, self.storage)
-        plan.put(BLOCK, self.storage, self.policy, self.version, self.epoch, self.flags, self.day, self.shred)
 
 
 def records_until(role: Identity, record: bytes) -> frozenset[bytes]:
@@ -104,6 +78,8 @@ class Opened:
         self._trusted = caller.workspace.trusted
         self._chain = {keys.number: keys.chain}
         self._heads: dict[int, Head] = {}
+        self._genesis: Genesis | None = None
+        self._ledger: tuple[int, dict[int, tuple[Row, bytes]]] | None = None  # at which step of the plan
         self.verified: tuple[dict[str, Any], Version, bytes] | None = None
 
     @property
@@ -154,7 +130,8 @@ class Opened:
     @property
     def head(self) -> Head:
         """What holds now."""
-        return self.head_at(self.row.policy)
+        known = self._heads.get(self.row.policy)
+        return self.head_at(self.row.policy) if known is None else known
 
     def head_at(self, number: int) -> Head:
         """What held after the statement at `number`, verified. A statement of the owner's stands for itself; for others
@@ -255,10 +232,11 @@ class Opened:
 
     def genesis(self) -> Genesis:
         """The block's first statement, verified. It never changes, and the block's id is its hash: one look will do."""
-        known = self.caller.workspace.geneses.get(self.id)
+        known = self._genesis or self.caller.workspace.geneses.get(self.id)
         if known is None:
             known = self._founded(self.statement(0))
             self.caller.workspace.remember(self.id, known)
+        self._genesis = known
         if known.owner != self.held.owner and not self.held.since:
             raise Tampered("a block's genesis names another owner")
         return known
@@ -349,10 +327,13 @@ class Opened:
 
     # -- grants -------------------------------------------------------------------------------------------------
 
-    def ledger(self) -> dict[int, tuple[Row, bytes]]:
-        """{grant number: (row, leaf digest)} of the live grants."""
-        rows = self.plan.rows(LEDGER, self.held.storage)
-        return {int(row[2]): (row, bytes(row[3])) for row in rows if row[3]}
+    def ledger(self) -> Mapping[int, tuple[Row, bytes]]:
+        """{grant number: (row, leaf digest)} of the live grants, as this plan would leave them."""
+        plan = self.plan
+        if self._ledger is None or self._ledger[0] != plan.steps:
+            rows = plan.rows(LEDGER, self.held.storage)
+            self._ledger = plan.steps, {int(row[2]): (row, bytes(row[3])) for row in rows if row[3]}
+        return self._ledger[1]
 
     def leaves(self) -> dict[int, bytes]:
         """{grant number: leaf digest}, checked against the root in the latest policy statement."""

@@ -118,7 +118,7 @@ def keys_of(caller: Caller, plan: Plan, principal: str) -> Keys | None:
     """The keys of an agent or a role that the caller can act as; None for anybody else."""
     if principal.startswith("agent-"):
         agent = None if caller.id.startswith("agent-") else find(plan, caller.keys, AGENTS, principal)
-        return agent_keys(caller, agent) if agent is not None else None
+        return agent_keys(caller, agent, plan) if agent is not None else None
     if principal.startswith("role-"):
         renewed: dict[str, Keys] = plan.memo.get(
             "renewed", {}

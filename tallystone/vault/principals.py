@@ -32,19 +32,20 @@ def new_principal(
     workspace: bytes,
     kind: str,
     pin: bytes,
-    sponsor: tuple[str, bytes, bytes] | None,
+    sponsor: tuple[str, bytes, bytes | crypto.Signer] | None,
     clearance: int | None = None,
 ) -> tuple[Identity, Keys]:
-    """Queue a new principal's record and sealed seeds. `sponsor` is (id, record hash, Ed25519 seed), or for an invited
-    user (the root's id, the encoded invitation, its signing seed); none: the root, whose record's hash becomes the
-    workspace's id and everybody's pin. A role has no signing key: that part of its row is empty."""
+    """Queue a new principal's record and sealed seeds. `sponsor` is (id, record hash, Ed25519 seed or key), or for an
+    invited user (the root's id, the encoded invitation, its signing seed); none: the root, whose record's hash becomes
+    the workspace's id and everybody's pin. A role has no signing key: that part of its row is empty."""
     signing, kem = b"" if kind == "role" else crypto.random_bytes(), crypto.random_bytes()
+    signer = crypto.Signer(signing) if signing else None
     record = PrincipalRecord(
         kind=kind,
         id="",
         serial=0,
         previous=EMPTY,
-        signing=crypto.signing_public(signing) if signing else b"",
+        signing=signer.public if signer else b"",
         kem=crypto.kem_public(kem),
         sponsor=sponsor[0] if sponsor else "",
         status=ACTIVE,
@@ -52,7 +53,9 @@ def new_principal(
         root=0,
     )
     # A record signs for itself under EMPTY: its own hash does not exist before it does.
-    signers = ([(EMPTY, signing)] if signing else []) + ([(sponsor[1], sponsor[2])] if sponsor else [])
+    signers: list[tuple[bytes, bytes | crypto.Signer]] = [(EMPTY, signer)] if signer else []
+    if sponsor:
+        signers.append(sponsor[1:])
     signed = issue("principal", workspace if sponsor else EMPTY, record.encode(), signers)
     principal = identifier(kind, signed.digest)
     keys = Keys(principal, new_root(pin if sponsor else signed.digest))

@@ -32,10 +32,10 @@ from tallystone.store.tables import (
     Row,
     Table,
 )
+from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.caller import ATTEMPTS
 from tallystone.vault.events import seal_event
 from tallystone.vault.logkey import seeds
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.writing import doom
 

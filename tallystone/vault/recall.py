@@ -12,7 +12,10 @@ on more than rows: a day that ends, clearance, a role.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tallystone import _cbor, crypto
@@ -20,11 +23,12 @@ from tallystone.kept import BLOCKS, Recent, weight_of
 from tallystone.keystore import Keys
 from tallystone.policy import Head
 from tallystone.statements import Version
-from tallystone.store.protocol import Moment, Row
+from tallystone.store.protocol import Expect, Moment, Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, SHELF, VERSION, Table
+from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.events import grant_keys
 from tallystone.vault.holders import holders_of
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened
+from tallystone.vault.opening import Opened
 from tallystone.vault.plan import WS, Dependence, Plan
 from tallystone.vault.records import ACCEPTED, EpochKeys, Held, rights_of, unshelve
 
@@ -45,6 +49,7 @@ _HEAD = (
     "block", "number", "digest", "owner", "grants", "next_grant", "epoch", "version", "version_digest", "admin", "due",
 )  # fmt: skip
 """Beside the settings, which readers ask for as well."""
+_held, _head = attrgetter(*_HELD), attrgetter(*_HEAD)
 
 
 class KeptForm(NamedTuple):
@@ -55,6 +60,7 @@ class KeptForm(NamedTuple):
     charter: object
     others: tuple[Dependence, ...]
     context: bytes
+    number: bytes
     sealed: bytes
 
 
@@ -67,7 +73,10 @@ class Kept:
     rows: tuple[Dependence, ...]
     ledger: list[Row]
     context: bytes
+    number: bytes
     sealed: bytes
+    wrap: Expect
+    """What the commit of whoever reads it expects: that the grant is still there."""
     slot: bytes | None
     """Of the block's shred key."""
     moment: Moment | None = None
@@ -94,7 +103,7 @@ class Kept:
         moment = self.moment  # another thread may note another one, or none
         if moment is None or plan.changes or not plan.snapshot.unchanged(self.rows[0][0][1][:2], moment):
             return False
-        plan.expect(self.rows[0])
+        plan.also.append(self.wrap)
         return True
 
     def found(self, plan: Plan) -> None:
@@ -141,6 +150,11 @@ class Recalled:
         plan.filing[held.key] = self.filing
         return opened
 
+    def is_under(self, epoch: int, head: Head) -> bool:
+        """Whether it was kept under this epoch and this policy."""
+        known, said, *_ = _cbor.own(self._rest)
+        return bool(known[0] == epoch and said[_HEAD.index("digest")] == head.digest)
+
     def granted(self, plan: Plan) -> list[str] | None:
         """Whom the live grants are to, in order; None if they are others by now."""
         kept = self.kept
@@ -152,6 +166,9 @@ class Recall:
 
     def __init__(self, limit: int = BLOCKS) -> None:
         self._kept: Recent[Any, Any] = Recent(limit)  # blocks by place, cells by mark
+        self.at: Callable[[tuple[bytes, bytes, bool]], Kept | None] = self._kept.get
+        """What is kept at a place: a shelf, a locator, and whether the keys act."""
+        self._salt, self._numbers = crypto.random_bytes(), count()
 
     def __repr__(self) -> str:
         return f"Recall({self._kept!r})"
@@ -161,7 +178,7 @@ class Recall:
         kept = self.kept(keys, row)
         if kept is None:
             return None
-        parts = _cbor.own(crypto.open_sealed(keys.recall, kept.context, kept.sealed))
+        parts = _cbor.own(self.under(keys).open(kept.number, kept.context, kept.sealed))
         held = Held.__new__(Held)
         held.__dict__.update(
             zip(_HELD, parts[0], strict=True),
@@ -171,10 +188,20 @@ class Recall:
         )
         return held
 
+    def under(self, keys: Keys) -> crypto.Shelter:
+        """What opens all that is kept for whoever has these keys, which hold it for as long as they are there."""
+        made = keys.shelter
+        if made is None or made[0] is not self._salt:
+            made = keys.shelter = self._salt, crypto.Shelter(keys.recall, self._salt)
+        return made[1]
+
+    def number(self) -> bytes:
+        """One that no other message in this process's memory has. Not across a fork, where no store goes on either."""
+        return next(self._numbers).to_bytes(12, "big")
+
     def kept(self, keys: Keys, row: Row) -> Kept | None:
         """What is kept of what is on a shelf in this row, still sealed, if these keys opened just this row before."""
-        place = (row[1], row[2], keys.can_act)
-        kept: Kept | None = self._kept.get(place)
+        kept = self.at((row[1], row[2], keys.can_act))
         return None if kept is None or kept.shelved != row else kept
 
     def keep(self, opened: Opened, verified: tuple[dict[str, Any], Version, bytes]) -> None:
@@ -198,7 +225,7 @@ class Recall:
         if len(ledger) > GRANTS:
             return
         keys, shelved = origin
-        said = [getattr(held, name) for name in _HELD]
+        said = list(_held(held))
         if plan.get(SHELF, *shelved[1:3]) != shelved or not _as_shelved(held, said):
             return  # this plan has another key for it: what comes of that, the next one sees
         wanted: list[tuple[Table, tuple[Any, ...]]] = [
@@ -213,8 +240,7 @@ class Recall:
         (payload, version, digest), epoch, genesis = verified, opened.keys, opened.genesis()
         due = head.due or bool(row.flags & FLAG_ROTATE)
         rest = [
-            [epoch.number, epoch.dek, epoch.history, epoch.chain],
-            [getattr(head, name) for name in _HEAD], version.__dict__, digest,
+            [epoch.number, epoch.dek, epoch.history, epoch.chain], _head(head), version.__dict__, digest,
         ]  # fmt: skip
         shown = [
             version.number, version.time, version.writer, version.under, head.owner, genesis.owner, genesis.mutable,
@@ -222,14 +248,18 @@ class Recall:
         ]  # fmt: skip
         whole = _cbor.own_bytes([
             said, payload, settings, shown, recipients(opened),
-            due, list(grant_keys(held.key)), _cbor.own_bytes(rest),
+            due, plan.filing.get(held.key) or grant_keys(held.key), _cbor.own_bytes(rest),
         ])  # fmt: skip
         if len(whole) > LARGEST:
             return
-        context = crypto.pae("recall", shelved[1], shelved[2])
-        sealed = crypto.seal(keys.recall, context, whole)
+        known = held.recalled.kept if held.recalled is not None else None
+        same = known is not None and known.shelved == shelved
+        context = known.context if known is not None and same else crypto.pae("recall", *shelved[1:3])
+        number = self.number()
+        sealed = self.under(keys).seal(number, context, whole)
         rows = tuple(((table.name, (WS, *key)), table, plan.get(table, *key)) for table, key in wanted)
-        kept = Kept(shelved, rows, ledger, context, sealed, row.shred)
+        wrap = Expect(GRANT_WRAP, rows[0][0][1], rows[0][2])
+        kept = Kept(shelved, rows, ledger, context, number, sealed, wrap, row.shred)
         self._kept.put((shelved[1], shelved[2], keys.can_act), kept, _weight(kept))
 
     def keep_form(self, keys: Keys, kept: Kept, form: KeptForm) -> None:
@@ -238,6 +268,14 @@ class Recall:
         kept.form = form
         if self._kept.get(place) is kept:
             self._kept.put(place, kept, _weight(kept))
+
+    def keep_for(self, holder: Caller, held: Held, known: Recalled, opened: Opened) -> None:
+        """Note an opened block, whose newest version this plan has written and checked, for another one who holds it as
+        well, as `known` says, which held when the plan began. Not if its keys or its policy have changed: what that
+        means for the holder is asked when it comes."""
+        assert opened.verified is not None  # `add_version` has noted it
+        if known.is_under(opened.keys.number, opened.head):
+            self.keep(known.open(holder, opened.plan, held, opened.row), opened.verified)
 
     def cell(self, mark: bytes) -> bytes | None:
         """A sealed cell that was kept under this mark (see `holders`)."""

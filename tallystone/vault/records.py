@@ -7,6 +7,7 @@ Contexts name the block and the place in it, so a row that is moved elsewhere do
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from tallystone import _cbor, crypto
@@ -259,7 +260,7 @@ class Held:
         since = (self.extra or {}).get("since", 0)
         return since if isinstance(since, int) else 0
 
-    @property
+    @cached_property
     def own_leaf(self) -> Leaf | None:
         """The grant's leaf; none for the owner."""
         return Leaf.decode(self.leaf) if self.leaf else None

@@ -9,9 +9,10 @@ from tallystone import crypto
 from tallystone.keystore import Keys, new_root, seal_seed
 from tallystone.statements import Leaf, Membership, Signed, issue
 from tallystone.store.tables import BLOCK, GRANT_WRAP, IDENTITY, SHELF
+from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import open_block
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, missing
+from tallystone.vault.opening import Opened, missing
 from tallystone.vault.passages import act_context, act_key, reached, role_keys
 from tallystone.vault.plan import Plan
 from tallystone.vault.principals import amend

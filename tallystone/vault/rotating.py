@@ -16,12 +16,13 @@ from tallystone.errors import Locked, Tampered
 from tallystone.grant_tree import grant_proof
 from tallystone.statements import SHARE, WRITE, Leaf
 from tallystone.store.tables import GRANT_WRAP, LEDGER
+from tallystone.vault.block_row import FLAG_ROTATE
 from tallystone.vault.capsules import send
 from tallystone.vault.entering import open_block
 from tallystone.vault.epochs import Rotation, pending, remove_rows, stale
 from tallystone.vault.granting import PROOF_LIMIT
 from tallystone.vault.ledger import asked, handed_openly, is_ended
-from tallystone.vault.opening import FLAG_ROTATE, Opened
+from tallystone.vault.opening import Opened
 from tallystone.vault.passages import lookup
 from tallystone.vault.records import (
     ACCEPTED,
@@ -74,7 +75,7 @@ def remove_grants(opened: Opened, gone: Sequence[Leaf]) -> None:
         change["gone"].append([leaf.encode(), grant_proof(after, leaf.grant)])
         after = {number: digest for number, digest in after.items() if number != leaf.grant}
     add_link(opened, "revocation", change, leaves=after, standing=standing)
-    opened.row = replace(opened.row, flags=opened.row.flags | FLAG_ROTATE)
+    opened.row = opened.row.changed(flags=opened.row.flags | FLAG_ROTATE)
     opened.row.write(opened.plan)
     if opened.held.admin and (turn or _keeps_history(opened)):
         change_keys(opened, turn=turn)

@@ -97,11 +97,23 @@ def position_of(plan: Plan, keys: Keys, shelf: str, cursor: str) -> int:
     return held.position
 
 
-def agent_keys(caller: Caller, held: Held) -> Keys:
+def agent_keys(caller: Caller, held: Held, plan: Plan | None = None) -> Keys:
     """The agent's keys, as far as the caller's token reaches: with a read-only token, without the half that acts. Of an
-    agent that has ended since a backup was made, which is restored: keys that open nothing."""
+    agent that has ended since a backup was made, which is restored: keys that open nothing. With `plan` they are
+    derived once for it."""
     if held.subject == caller.id:
         return caller.keys
+    if plan is None:
+        return _agent_keys(caller, held)
+    place = "agent", caller.id, caller.keys.can_act, held.subject, held.root_read, held.root_act
+    known: Keys | None = plan.known.get(place)
+    if known is None:
+        known = _agent_keys(caller, held)
+        plan.remember(place, known)
+    return known
+
+
+def _agent_keys(caller: Caller, held: Held) -> Keys:
     slot, pin = slot_of(held), caller.keys.root.pin
     if slot is None:
         return Keys(held.subject, Root(held.root_read, held.root_act or None, pin))

@@ -32,7 +32,7 @@ from tallystone.vault.collaboration import Collaboration
 from tallystone.vault.conversations import Conversations
 from tallystone.vault.earlier import Earlier
 from tallystone.vault.erasure import Erasures
-from tallystone.vault.forms import Form, Shown
+from tallystone.vault.forms import Form
 from tallystone.vault.inspection import Inspection
 from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
@@ -51,13 +51,19 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
-        self._open_mail()
+        self._take_mail()
 
     def __repr__(self) -> str:
         return f"Vault({self.principal_id})"
 
     def _open_mail(self) -> None:
-        """Move what others sent to the shelf. A vault may live long, so its lists look again."""
+        """Move what others sent to the shelf. A vault may live long, so its lists look again; not in the view of the
+        request in which that was looked at."""
+        if not self._caller.views:
+            self._caller.has_mail = self._caller.has_roles = True
+            self._take_mail()
+
+    def _take_mail(self) -> None:
         caller = self._caller
         # The answer that a request wants kept is the operation's, not this commit's.
         reply, caller.reply = caller.reply, None
@@ -68,7 +74,6 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
                 collect_trusted(caller)
         finally:
             caller.reply = reply
-        caller.has_mail = caller.has_roles = True
 
     def export(
         self, target: IO[bytes], *, versions: bool = False, step: Callable[[str, int], None] | None = None
@@ -123,7 +128,6 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         """The agent, under this caller's token; what it writes is signed by both. Raises `NotFound`."""
         if agent_id == self._caller.id:
             return self
-
         with self._caller.workspace.store.snapshot() as snapshot:
             try:
                 held = find_agent(self._caller, Plan(snapshot), agent_id)
@@ -215,8 +219,8 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         """One block. Raises `NotFound` for anything that was not granted, whether or not it exists."""
         return reading.read_block(self._caller, block_id)
 
-    def block_as(self, block_id: str, form: Form) -> Shown:
-        """The same in a form, which costs less each time that it is asked for."""
+    def block_as(self, block_id: str, form: Form) -> tuple[int, bytes]:
+        """The same: its version, and the block in a form, which costs less each time that it is asked for."""
         return reading.read_as(self._caller, block_id, form)
 
     def blocks(
@@ -232,13 +236,7 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         """The caller's own and accepted blocks, oldest first. Raises `Rejected` (`bad_cursor`)."""
         self._open_mail()
         return reading.list_blocks(
-            self._caller,
-            after=after,
-            before=before,
-            limit=limit,
-            reverse=reverse,
-            where=where,
-            need_agents=need_agents,
+            self._caller, where, after=after, before=before, limit=limit, reverse=reverse, agents=need_agents
         )
 
     def blocks_as(
@@ -250,7 +248,7 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         limit: int | None = None,
         reverse: bool = False,
     ) -> list[bytes]:
-        """The same in a form, of those blocks that it lists."""
+        """The same in a form, of those that it lists."""
         self._open_mail()
         return reading.list_as(self._caller, form, after=after, before=before, limit=limit, reverse=reverse)
 

@@ -256,12 +256,13 @@ class Workspace:
 
     def identity(self, plan: Plan, principal: str, pin: bytes) -> Identity:
         """The verified identity of a principal. The verdict is remembered for as long as its rows stay the same."""
-        if principal in plan.identities and not plan.changes:
+        altered = plan.alters(PRINCIPAL)
+        if principal in plan.identities and not altered:
             return plan.identities[principal]
         rows = plan.rows(PRINCIPAL, principal)
         known = self._identities.get(principal)
         if known is not None and known[0] == rows:
-            if not plan.changes:  # others read the same view
+            if not altered:  # others read the same view
                 plan.identities[principal] = known[1]
             return known[1]
         if not rows:
@@ -278,13 +279,15 @@ class Workspace:
 
     def charter(self, plan: Plan, pin: bytes) -> CharterView:
         """The workspace's own rules. The verdict on their rows is remembered. Raises `Tampered`."""
-        if plan.charter is None or plan.changes:
+        own = plan.alters(CHARTER) or plan.alters(PRINCIPAL)
+        if own or pin not in plan.charters:
             rows, known = plan.rows(CHARTER), self._charter
             if known is None or known[0] != rows:
-                known = rows, check_charter(rows, self.id, self.identity(plan, self.record.root, pin))
-                self._charter = known
-            plan.charter = known[1]
-        return plan.charter
+                root = self.identity(plan, self.record.root, pin)
+                known = self._charter = rows, check_charter(rows, self.id, root)
+            # Its own is what no other plan of this view sees.
+            return known[1] if own else plan.charters.setdefault(pin, known[1])
+        return plan.charters[pin]
 
     def trust(self, verdict: bytes) -> None:
         """Remember that a policy statement was verified: a hash, which is no secret."""

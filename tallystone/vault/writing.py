@@ -28,11 +28,12 @@ from tallystone.store.tables import (
     SHRED,
     VERSION,
 )
+from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.caller import Caller
 from tallystone.vault.entering import note_opened
 from tallystone.vault.keeping import let_go
 from tallystone.vault.ledger import Ledger, Roster, leaf_salt, seal_roster
-from tallystone.vault.opening import FLAG_ROTATE, BlockRow, Opened, nest_of
+from tallystone.vault.opening import Opened, nest_of
 from tallystone.vault.plan import Plan
 from tallystone.vault.recall import newest
 from tallystone.vault.records import (
@@ -247,7 +248,7 @@ def add_version(
     wrap = wrap_content_key(opened.keys.dek, opened.id, number, content_key)
     plan.remember((open_version, opened.keys.dek, opened.id, number, wrap, sealed), (content, version))
     plan.put(VERSION, row.storage, number, row.epoch, wrap, sealed)
-    opened.row = replace(row, version=number)
+    opened.row = row.changed(version=number)
     opened.row.write(plan)
     opened.verified = dict(payload), version, signed.digest
     return version
@@ -301,7 +302,7 @@ def add_link(
     # Asked before it is written: a link that readers refuse would close the block for everybody.
     today, party_of = caller.workspace.today(), partial(caller.party, plan)
     opened.know(policy.follow(head, kind, link, signed.digest, today, standing, party_of))
-    opened.row = replace(opened.row, policy=link.number)
+    opened.row = opened.row.changed(policy=link.number)
     opened.row.write(plan)
     return signed
 
