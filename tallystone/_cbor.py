@@ -59,10 +59,23 @@ def decode(data: bytes) -> Any:
     return value
 
 
-def spell(value: list[Any]) -> bytes:
-    """`encode` for what we know to be made of bytes and lists alone: there is one way to spell these, and nothing to be
-    looked for in them."""
-    return cbor2.dumps(value)
+def spell_filed(sealed: bytes, filed: list[tuple[bytes, bytes]], own: bytes, capsule: list[bytes]) -> bytes:
+    """`encode` of [sealed, filed, own, capsule], where `filed` are pairs of 40 and 32 bytes, maybe many: what lies
+    between these is the same in each. `own`: 40 bytes, or none."""
+    count = len(filed)
+    if count < 24:
+        head = _FEW[count]
+    else:
+        size, sign = next((size, sign) for size, sign in _MANY if count < 1 << 8 * size)
+        head = sign + count.to_bytes(size, "big")
+    pairs = b"".join([b"\x82\x58\x28" + wrapped + b"\x58\x20" + tag for wrapped, tag in filed])
+    ends = (b"\x58\x28" + own if own else b"\x40"), (cbor2.dumps(capsule) if capsule else b"\x80")
+    return b"".join([b"\x84", cbor2.dumps(sealed), head, pairs, *ends])
+
+
+_FEW = tuple(bytes([0x80 | count]) for count in range(24))
+_MANY = (1, b"\x98"), (2, b"\x99"), (4, b"\x9a")
+"""Of a list: how its length is given; in how many bytes, and what says so."""
 
 
 def encode_named(value: dict[str, Any]) -> bytes:

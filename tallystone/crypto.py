@@ -5,6 +5,7 @@
 | derive a key | `derive` | HKDF-SHA256 (RFC 5869), the purpose is its `info` |
 | blind an address, authenticate a read | `mac` | HMAC-SHA256 (RFC 2104) |
 | encrypt a record | `seal`, `open_sealed` | Cobblestone-256 (C2SP chunked-encryption), key-committing |
+| keep in this process's memory | `Shelter` | ChaCha20-Poly1305 (RFC 8439) under HMAC-SHA256 |
 | encrypt a key under a key | `wrap`, `unwrap` | AES-256 key wrap (RFC 3394) |
 | encrypt to somebody | `seal_to`, `open_from` | HPKE base mode (RFC 9180): X-Wing, HKDF-SHA256, ChaCha20-Poly1305 |
 | sign | `sign`, `verify` | Ed25519 (RFC 8032) |
@@ -21,6 +22,7 @@ import hashlib
 import hmac as _hmac
 import os
 import re
+from collections.abc import Iterable
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -158,10 +160,42 @@ def open_sealed(key: bytes, context: bytes, sealed: bytes) -> bytes:
         raise Tampered("a sealed record does not open") from error
 
 
+class Shelter:
+    """Seals what stays in this process's memory, for whoever brings the same key (32 bytes) again. Opening takes a
+    third of what `open_sealed` takes. It does not commit to its key: nobody else puts anything there."""
+
+    def __init__(self, key: bytes, salt: bytes) -> None:
+        """`salt`: 32 random bytes of this process. Under one key and salt no two messages may have one number."""
+        if len(key) != KEY_SIZE:
+            raise Tampered("a key does not have its length")
+        self._cipher = ChaCha20Poly1305(mac(key, b"tallystone/shelter" + salt))
+
+    def __repr__(self) -> str:
+        return "Shelter()"
+
+    def seal(self, number: bytes, context: bytes, plaintext: bytes) -> bytes:
+        """`plaintext` under a number (12 bytes), bound to `context`; 16 bytes longer."""
+        return self._cipher.encrypt(number, plaintext, context)
+
+    def open(self, number: bytes, context: bytes, sealed: bytes) -> bytes:
+        """The plaintext. Raises `Tampered` for a wrong key, number, context or any changed byte."""
+        try:
+            return self._cipher.decrypt(number, sealed, context)
+        except InvalidTag as error:
+            raise Tampered("a sealed record does not open") from error
+
+
 def wrap(key: bytes, secret: bytes) -> bytes:
     """Key material (a multiple of 8 bytes) under `key` (32 bytes); 8 bytes longer. Deterministic, and safe so: it
     wraps only uniformly random keys, so equal outputs would mean equal keys (RFC 3394)."""
     return aes_key_wrap(key, secret)
+
+
+def file_under(
+    pairs: Iterable[tuple[bytes, bytes]], secret: bytes, message: bytes
+) -> list[tuple[bytes, bytes]]:
+    """`wrap` of a secret under one key and `mac` of a message under the other, for each of many pairs."""
+    return [(aes_key_wrap(key, secret), _hmac.digest(other, message, "sha256")) for key, other in pairs]
 
 
 def unwrap(key: bytes, wrapped: bytes) -> bytes:

@@ -23,8 +23,9 @@ as half of it."""
 PAGES_OF_READER, PAGES_OF_WRITER = MIB // 2, 2 * MIB
 """Of a SQLite file, as its library keeps them for each connection that reads, and for the one that writes. Whatever is
 committed ends what the readers have, so more would serve a single long answer alone."""
-BLOCKS = 10 * MIB
-"""Blocks sealed again for who opened them, and whom their grants are to: some 1,400 of 1 KB (`vault.recall`)."""
+BLOCKS = 12 * MIB
+"""Blocks sealed again for who opened them, as they were shown, and whom their grants are to: some 1,200 of 1 KB
+(`vault.recall`)."""
 TOKENS = 4 * MIB
 """Tokens sealed again for who brings them: some 1,000 (`vault.opened_tokens`)."""
 IDENTITIES = 4 * MIB
@@ -52,8 +53,18 @@ def weight_of(row: Sequence[int | str | bytes | None]) -> int:
     return _CELL + _POINTER * len(row) + sum(map(getsizeof, row))
 
 
+class _Entry(Generic[Value]):
+    __slots__ = ("asked", "value", "weight")
+
+    def __init__(self, value: Value, weight: int) -> None:
+        self.value, self.weight, self.asked = value, weight, False
+
+
 class Recent(Generic[Key, Value]):
     """What was asked for last, as much of it as fits into `limit` bytes. Safe to use from several threads.
+
+    When something must go, it is the oldest; what was asked for since it was the oldest before counts as new (the clock
+    algorithm). So asking moves nothing and takes no lock.
 
     Whoever puts something in says what it weighs: of Python's objects, twice to thrice the bytes that they hold.
     """
@@ -63,7 +74,7 @@ class Recent(Generic[Key, Value]):
         self.weight = 0
         """Bytes, at most `limit`."""
         self._lock = Lock()
-        self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+        self._entries: OrderedDict[Key, _Entry[Value]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -73,33 +84,37 @@ class Recent(Generic[Key, Value]):
 
     def get(self, key: Key) -> Value | None:
         """What was kept under this key."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            self._entries.move_to_end(key)
-            return entry[0]
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        entry.asked = True
+        return entry.value
 
     def put(self, key: Key, value: Value, weight: int) -> None:
-        """Keep this under its key, in place of what was there; what was not asked for the longest goes for it. What is
-        heavier than half of all is not kept."""
+        """Keep this under its key, in place of what was there; what was not asked for goes for it. What is heavier than
+        half of all is not kept."""
         weight += ENTRY
         with self._lock:
             before = self._entries.pop(key, None)
             if before is not None:
-                self.weight -= before[1]
+                self.weight -= before.weight
             if weight > self.limit // 2:
                 return
-            self._entries[key] = value, weight
+            self._entries[key] = _Entry(value, weight)
             self.weight += weight
+            spared = len(self._entries)  # each of them once, however many are asked for meanwhile
             while self.weight > self.limit:
-                _, (_, gone) = self._entries.popitem(last=False)
-                self.weight -= gone
+                oldest, entry = self._entries.popitem(last=False)
+                if entry.asked and spared > 0:
+                    entry.asked, spared = False, spared - 1
+                    self._entries[oldest] = entry
+                else:
+                    self.weight -= entry.weight
 
     def values(self) -> list[Value]:
         """All that is kept, the oldest first."""
         with self._lock:
-            return [value for value, _ in self._entries.values()]
+            return [entry.value for entry in self._entries.values()]
 
     def clear(self) -> None:
         """Forget everything."""

@@ -357,6 +357,18 @@ def test_each_purpose_has_a_key_of_its_own() -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_what_stays_in_memory_is_sealed_under_a_key_of_its_process() -> None:
+    sealed = crypto.Shelter(KEY, SEED).seal(bytes(12), b"context", CANARY)
+    key = hmac.digest(KEY, b"tallystone/shelter" + SEED, "sha256")
+    assert ChaCha20Poly1305(key).decrypt(bytes(12), sealed, b"context") == CANARY
+
+
+def test_many_are_filed_as_each_alone_would_be() -> None:
+    pairs = [(KEY, OTHER_KEY), (OTHER_KEY, KEY)]
+    alone = [(crypto.wrap(one, SEED), crypto.mac(other, CANARY)) for one, other in pairs]
+    assert crypto.file_under(pairs, SEED, CANARY) == alone
+
+
 def test_equal_compares_whole_strings() -> None:
     assert crypto.equal(b"", b"") and crypto.equal(KEY, bytes(KEY))
     assert not crypto.equal(KEY, KEY[:-1]) and not crypto.equal(KEY, OTHER_KEY)
@@ -367,11 +379,13 @@ def test_equal_compares_whole_strings() -> None:
 PUBLIC = crypto.kem_public(SEED)
 SEALED = crypto.seal(KEY, b"context", CANARY)
 WRAPPED = crypto.wrap(KEY, CANARY)
+SHELTERED = crypto.Shelter(KEY, SEED).seal(bytes(12), b"context", CANARY)
 CAPSULE = crypto.seal_to(PUBLIC, b"info", CANARY)
 KIT = crypto.age_seal(PUBLIC, CANARY)
 
 OPENERS: dict[str, tuple[Callable[[bytes], bytes], bytes]] = {
     "record": (lambda data: crypto.open_sealed(KEY, b"context", data), SEALED),
+    "shelter": (lambda data: crypto.Shelter(KEY, SEED).open(bytes(12), b"context", data), SHELTERED),
     "key": (lambda data: crypto.unwrap(KEY, data), WRAPPED),
     "capsule": (lambda data: crypto.open_from(SEED, b"info", data), CAPSULE),
     "kit": (lambda data: crypto.age_open(SEED, data), KIT),
@@ -384,7 +398,7 @@ def test_what_is_whole_opens(name: str) -> None:
     assert opener(data) == CANARY
 
 
-@pytest.mark.parametrize("name", ["record", "key", "capsule"])
+@pytest.mark.parametrize("name", ["record", "shelter", "key", "capsule"])
 def test_a_flipped_bit_anywhere_is_tampering(name: str) -> None:
     opener, data = OPENERS[name]
     for place in range(len(data)):
@@ -395,7 +409,7 @@ def test_a_flipped_bit_anywhere_is_tampering(name: str) -> None:
                 opener(bytes(changed))
 
 
-@pytest.mark.parametrize("name", ["record", "key", "capsule"])
+@pytest.mark.parametrize("name", ["record", "shelter", "key", "capsule"])
 def test_a_shorter_or_longer_ciphertext_is_tampering(name: str) -> None:
     opener, data = OPENERS[name]
     for length in range(len(data)):
@@ -422,6 +436,11 @@ REFUSED: dict[str, Callable[[], object]] = {
     "record: no context": lambda: crypto.open_sealed(KEY, b"", SEALED),
     "record: a short key": lambda: crypto.open_sealed(KEY[:16], b"context", SEALED),
     "record: no bytes": lambda: crypto.open_sealed(KEY, b"context", b""),
+    "shelter: another key": lambda: crypto.Shelter(OTHER_KEY, SEED).open(bytes(12), b"context", SHELTERED),
+    "shelter: another process": lambda: crypto.Shelter(KEY, KEY).open(bytes(12), b"context", SHELTERED),
+    "shelter: another number": lambda: crypto.Shelter(KEY, SEED).open(b"1" * 12, b"context", SHELTERED),
+    "shelter: another context": lambda: crypto.Shelter(KEY, SEED).open(bytes(12), b"", SHELTERED),
+    "shelter: a short key": lambda: crypto.Shelter(KEY[:16], SEED),
     "key: another key": lambda: crypto.unwrap(OTHER_KEY, WRAPPED),
     "key: a short key": lambda: crypto.unwrap(KEY[:24], WRAPPED),
     "key: no bytes": lambda: crypto.unwrap(KEY, b""),

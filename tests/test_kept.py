@@ -19,11 +19,12 @@ from tallystone.audit.leaf import key_hash
 from tallystone.errors import NotFound, Tampered
 from tallystone.kept import ENTRY, PAGES_OF_READER, PAGES_OF_WRITER, Digests, Recent
 from tallystone.store._rows import RowCache
-from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
+from tallystone.store.protocol import Batch, Delete, Expect, Moment, Put, Row
 from tallystone.store.sqlite import SqliteStore
-from tallystone.store.tables import BLOCK, REPLY, WS
+from tallystone.store.tables import BLOCK, REPLY, VERSION, WS
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block
+from tallystone.vault.forms import Form
 from tallystone.vault.plan import Plan
 from tallystone.vault.recall import Kept, Recall
 from tallystone.vault.rotating import change_keys
@@ -33,6 +34,9 @@ pytestmark = sqlite_only("only that store keeps rows between requests (0031)")
 
 KEY: Row = (WS, b"counter")
 SECRET = "the harvest is hidden under the third oak"
+
+
+BARE = Form(lambda block: block.value.encode(), lambda block: True)
 
 
 def seen(store: SqliteStore, key: Row = KEY) -> tuple[Row | None, list[Row]]:
@@ -93,6 +97,43 @@ def test_an_answer_from_an_older_view_is_not_kept_once_its_row_has_changed() -> 
     assert not len(kept)
 
 
+def test_what_was_found_before_everything_was_forgotten_is_not_taken_to_be_so_still() -> None:
+    cache, head = RowCache(sequencer()), (10, b"a")
+    before = cache.restart(head)
+    then = Moment(before.serial, 10, before.changed)
+    assert before.still(then) and before.unchanged(KEY, then, 10)
+    after = cache.restart(head)  # somebody edited a row, and the log has not grown
+    assert not after.still(then) and not after.unchanged(KEY, then, 10)
+    before.committed((11, b"b"), [(BLOCK, KEY, counter(2))])
+    assert not before.still(then) and not before.unchanged(KEY, then, 11)
+    assert before.unchanged((WS, b"other"), then, 11)
+    before.followed([(12, b"c")], {("block", bytes(32))})  # which may be any row
+    assert not before.unchanged((WS, b"other"), then, 12)
+
+
+def test_the_version_after_one_that_was_kept_is_kept_until_somebody_else_changes_it() -> None:
+    rows = RowCache(sequencer(), 1_000_000)
+    kept = rows.restart((1, b"1"))
+    first, second = (WS, b"block", 1), (WS, b"block", 2)
+    kept.tell((VERSION.name, first), (*first, b"first"), 1)
+    kept.committed((2, b"2"), [(VERSION, second, (*second, b"second")), (BLOCK, KEY, counter(1))])
+    found = kept.find((VERSION.name, second), 2)
+    assert found is not None and found[1] == (*second, b"second")
+    assert kept.find((VERSION.name, second), 1) is None  # a view from before the commit
+    assert kept.find((VERSION.name, first), 2) is None  # nobody asks for that one again
+    assert kept.find((BLOCK.name, KEY), 2) is None  # a new row that follows none
+    third = (WS, b"block", 3)
+    kept.followed([(3, b"3")], {(BLOCK.name, key_hash(KEY))})
+    kept.committed((4, b"4"), [(VERSION, third, (*third, b"third"))])  # with names kept as well
+    assert kept.find((VERSION.name, third), 4) is not None
+    kept.followed([(5, b"5")], {(VERSION.name, key_hash(second)), (VERSION.name, key_hash(third))})
+    assert kept.find((VERSION.name, second), 5) is None
+    assert kept.find((VERSION.name, third), 5) is None
+    for number in range(5, 9):  # which others have written, and a view of ours reads
+        kept.tell((VERSION.name, (WS, b"block", number)), (WS, b"block", number, b"read"), 5)
+    assert [place[1][2] for place in kept.young if place[0] == VERSION.name] == [8]
+
+
 def test_what_is_kept_of_rows_has_a_bound() -> None:
     kept = RowCache(sequencer(), 200_000).restart((1, b""))
     for number in range(2_000):
@@ -112,10 +153,18 @@ def test_what_is_remembered_of_changes_has_a_bound_and_beyond_it_no_older_answer
         changed = [Put(BLOCK, counter(length, b"%d" % number)) for number in range(500)]
         kept.committed((length, b""), [(BLOCK, put.row[:2], put.row) for put in changed])
     assert kept._places == sum(len(places) + len(names) for _, places, names in kept._changed) < 10_000
+    for number in range(5_000):
+        kept.committed((41 + number, b""), [(BLOCK, (WS, b"%d of many" % number), None)])
+    then = Moment(kept.serial, 41 + 2_000, 0)
+    assert len(kept._touched) < 5_000
+    for name, length, same in ((b"untouched", 5_040, True), (b"2500 of many", 5_040, False)):
+        assert kept.unchanged((WS, name), then, length) == same
+    early = Moment(kept.serial, 41, 0)
+    assert not kept.unchanged((WS, b"untouched"), early, 5_040)  # which is not known any more
     place = ("block", (WS, b"untouched"))
-    for length in (10, 40):
+    for length in (10, 5_040):
         kept.tell(place, None, length)
-        assert (kept.find(place, 40) is None) == (length == 10)
+        assert (kept.find(place, 5_040) is None) == (length == 10)
 
 
 # -- blocks ------------------------------------------------------------------------------------------------------
@@ -224,8 +273,8 @@ def test_the_bytes_that_are_counted_are_those_that_are_taken(workspace: Workspac
     workspace._identities.clear()
     tracemalloc.start()
     try:
-        for block in blocks:
-            alice.block(block)
+        for block in blocks * 2:
+            alice.block_as(block, BARE)
         for agent in agents:
             alice.attach(agent, blocks[0])
         store = workspace.store

@@ -18,7 +18,7 @@ from tallystone.audit.leaf import key_hash
 from tallystone.audit.sequencer import LogSequencer
 from tallystone.errors import Conflict
 from tallystone.store._rows import FAR, Kept, RowCache
-from tallystone.store.protocol import Batch, Delete, Event, Expect, Grown, Head, Put, Row, Table
+from tallystone.store.protocol import Batch, Delete, Event, Expect, Grown, Head, Moment, Put, Row, Table
 from tallystone.store.tables import BLOCK, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, SHELF, WORKSPACE, WS
 
 BLOCKS = [bytes([65 + number]) for number in range(5)]
@@ -118,6 +118,7 @@ def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, s
         stores += [stack.enter_context(open_store(tmp_path / "store.db")) for _ in range(2)]
         raw = stack.enter_context(editor(tmp_path / "store.db"))
         moments = [Moments() for _ in stores]
+        found_so: list[tuple[Any, Expect, Moment | None]] = []
         open_views: list[tuple[Any, Rows, Moments]] = []
         for number in range(150):
             store, act = dice.choice(stores), dice.random()
@@ -135,6 +136,15 @@ def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, s
                     store.commit(batch)
                     for change in changes:
                         apply(rows, change)
+            elif act < 0.4 and found_so:
+                # What was found in a view, and maybe is so no more.
+                store, expect, moment = dice.choice(found_so[-4:])
+                batch = Batch([expect], [], [Event("read", b"x")], moment)
+                if rows.get((BLOCK.name, expect.key)) == expect.row:
+                    store.commit(batch)
+                else:
+                    with pytest.raises(Conflict):
+                        store.commit(batch)
             elif act < 0.45:
                 view = stack.enter_context(store.snapshot())
                 agree(view, rows, dice)
@@ -147,6 +157,8 @@ def test_every_answer_is_the_databases_whoever_commits_between(tmp_path: Path, s
                 with store.snapshot() as view:
                     agree(view, rows, dice)
                     moments[stores.index(store)].look(view, rows)
+                    key = (WS, dice.choice(BLOCKS))
+                    found_so.append((store, Expect(BLOCK, key, view.get(BLOCK, key)), view.moment()))
             for view, then, told in open_views[-3:]:
                 agree(view, then, dice)
                 told.look(view, then)
@@ -188,6 +200,43 @@ def test_an_edit_that_hides_behind_others_commits_is_seen_after_two_seconds(tmp_
                 raw.execute("UPDATE block SET version = 7")
             theirs.commit(Batch(events=[Event("read", b"x")]))
         assert seen == [counter(1), counter(1), counter(7)]
+
+
+@sqlite_only("PostgreSQL tells of every transaction: the tests below")
+def test_an_edit_that_hides_behind_the_last_commit_of_others_is_seen_after_two_seconds(
+    tmp_path: Path,
+) -> None:
+    with make_store(tmp_path / "store.db") as ours, open_store(tmp_path / "store.db") as theirs:
+        now = [0.0]
+        cache = cache_of(ours)
+        cache._clock = lambda: now[0]
+        cache.restart()
+        ours.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+        with ours.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(1)
+        with editor(tmp_path / "store.db") as raw:
+            raw.execute("UPDATE block SET version = 7")
+        theirs.commit(Batch(events=[Event("read", b"x")]))
+        with ours.snapshot() as view:
+            view.get(BLOCK, KEY)
+        now[0] = 2.1
+        for _ in range(2):
+            with ours.snapshot() as view:
+                assert view.get(BLOCK, KEY) == counter(7)
+            ours.commit(Batch(events=[Event("read", b"y")]))
+
+
+def test_an_edit_before_a_process_has_written_for_the_first_time_is_seen(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store.db") as store:
+        store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+    with open_store(tmp_path / "store.db") as store:
+        with store.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(1)
+        with editor(tmp_path / "store.db") as raw:
+            raw.execute("UPDATE block SET version = 7")
+        store.commit(Batch(events=[Event("read", b"x")]))
+        with store.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(7)
 
 
 def test_a_commit_expects_what_the_file_says_and_not_what_is_kept(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Queue:
         self._threads[-1].start()
         # The first one leads and waits for the file; each of the others waits in the queue.
         while not (self._commits._led if number == 0 else len(self._commits) >= number):
-            assert number not in self.answers, self.answers[number]
+            assert self._threads[number].is_alive(), self.answers.get(number)
         while number == 0 and len(self._commits):
             pass
 

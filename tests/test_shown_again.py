@@ -37,7 +37,7 @@ def whole(content: bytes) -> Block:
 ASKS: dict[str, Callable[[Vault, str], Block]] = {
     "by id": lambda vault, block: vault.block(block),
     "in a list": lambda vault, block: next(one for one in vault.blocks() if one.id == block),
-    "by id, in a form": lambda vault, block: whole(vault.block_as(block, EVERY).content),
+    "by id, in a form": lambda vault, block: whole(vault.block_as(block, EVERY)[1]),
     "in a list, in a form": lambda vault, block: next(
         one for one in map(whole, vault.blocks_as(EVERY)) if one.id == block
     ),
@@ -92,6 +92,20 @@ def test_a_kept_block_with_an_edited_row_is_not_shown(
         raw.execute(f'UPDATE "{table}" SET "{column}" = zeroblob(length("{column}"))')
     with pytest.raises(Tampered):
         ask(bob, block)
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
+def test_an_owner_is_not_shown_who_holds_a_kept_block_by_edited_rows(
+    tmp_path: Path, alice: Vault, ask: Callable[[Vault, str], Block]
+) -> None:
+    block, agent = alice.create_block(label="oak", value="v").id, alice.create_agent({"name": "scout"}).id
+    alice.attach(agent, block)
+    for _ in range(3):
+        assert ask(alice, block).agent_ids == [agent]
+    with closing(raw_rows.connect(tmp_path / "data" / "tallystone.db")) as raw, raw:
+        raw.execute("UPDATE ledger SET leaf = zeroblob(length(leaf))")
+    with pytest.raises(Tampered):
+        ask(alice, block)
 
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())

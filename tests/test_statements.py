@@ -218,3 +218,11 @@ def test_a_leafs_hash_cannot_be_guessed_from_what_it_says() -> None:
     assert Leaf.decode(leaf.encode()) == leaf
     assert leaf.digest != replace(leaf, salt=b"b" * 16).digest
     assert "salt" not in repr(leaf)
+
+
+@pytest.mark.parametrize("count", [0, 1, 23, 24, 255, 256, 65_535, 65_536])
+def test_the_details_of_an_event_are_spelled_as_any_list(count: int) -> None:
+    filed = [(bytes(40), bytes([count % 256]) * 32)] * count
+    for own, capsule in ((bytes(40), []), (b"", [b"capsule", bytes(40)])):
+        details = [bytes(300), [list(pair) for pair in filed], own, capsule]
+        assert _cbor.spell_filed(bytes(300), filed, own, capsule) == _cbor.encode(details)

@@ -30,8 +30,8 @@ def create(call: Call) -> Answer:
 
 def retrieve(call: Call) -> Answer:
     """`GET /v1/blocks/{block_id}`: its current value, with its version as `ETag`."""
-    shown = call.vault.block_as(call.id("block"), _JSON)
-    return Answer(msgspec.Raw(shown.content), headers={"etag": etag_of(shown.version)})
+    version, content = call.vault.block_as(call.id("block"), _JSON)
+    return Answer(msgspec.Raw(content), headers={"etag": etag_of(version)})
 
 
 def list_(call: Call) -> Answer:

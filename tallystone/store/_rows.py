@@ -23,16 +23,19 @@ from typing import Any
 
 from tallystone.kept import ROWS
 from tallystone.store.protocol import Grown, Head, Moment, RowChange, Sequencer
-from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, Row
+from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, VERSION, Row
 
 LARGEST = 128 * 1024
-"""Bytes of a row, or of the rows of one scan, beyond which it is not kept."""
+"""Bytes of a row, or of the rows of one scan, beyond which it is not kept; less where all is kept within less."""
+_PARTS = 64
+"""So many at least must there be room for."""
 FAR = 256
 """Leaves of others that are read at most to learn what changed; beyond that, everything is forgotten."""
 LOG = frozenset(table.name for table in (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG_NODE, LOG_HEAD))
 """Tables whose rows are always asked for: they grow with each commit, and no operation reads them twice."""
 _OVERHEAD = 250
 _REMEMBERED, _REMEMBERED_PLACES = 256, 8192
+_TOUCHED = 4096
 _MANY = 1024
 
 Place = tuple[Any, ...]
@@ -51,12 +54,17 @@ class Kept:
         """Where what is kept is exact."""
         self.serial = next(_SERIALS)
         """No other has it."""
+        self.changed = head[0]
+        """The length at which a row was last changed, or so it is to be taken."""
         self.mark = 0
         """For the store to note up to where in its database it has seen everything."""
         self.born = born
+        self.crossed = False
+        """Whether others have committed since it was born. An edit of the database may hide behind that."""
         self.young: dict[Place, Entry] = {}
         """What was asked for lately. Look here first: an entry holds at its length and all later ones."""
         self._limit = limit // 2  # for those that were asked for lately; as much for those before
+        self._largest = min(LARGEST, limit // _PARTS)
         self._lock = Lock()
         self._old: dict[Place, Entry] = {}
         self._weight = 0
@@ -64,9 +72,8 @@ class Kept:
         self._heads = {head[0]: head[1]}  # that were passed lately
         self._changed: deque[tuple[int, frozenset[Place], frozenset[_Name]]] = deque()
         self._places = 0  # in `_changed`
-        self._touched: dict[
-            Row, int
-        ] = {}  # of the first two cells of a key: when a row below them last changed
+        # Of the first two cells of a key: when a row below them last changed, in the order of that.
+        self._touched: dict[Row, int] = {}
         self._untold = head[0]  # up to this length `_touched` does not tell of every change
         self._forgotten = head[0]  # up to this length we do not know any more which rows changed
         self._name = name
@@ -91,10 +98,14 @@ class Kept:
 
     def unchanged(self, beginning: Row, since: Moment, length: int) -> bool:
         """See `Snapshot.unchanged`, for a view at this length."""
-        serial, before = since
+        serial, before, _ = since
         lowest = before if before < length else length
         # In this order: what is taken out of `_touched` is untold before.
         return self._touched.get(beginning, -1) <= lowest and self._untold <= lowest and serial == self.serial
+
+    def still(self, since: Moment) -> bool:
+        """Whether every row is now what it was in this view."""
+        return since.cache == self.serial and since.length >= self.changed
 
     def tell(self, place: Place, answer: Row | list[Row] | None, length: int) -> None:
         """Keep what a view at this length was answered, unless a commit has changed it meanwhile."""
@@ -102,7 +113,7 @@ class Kept:
         rows = (answer,) if isinstance(answer, tuple) else answer or ()
         for row in rows:
             weight += _weight(row)
-        if weight > LARGEST:
+        if weight > self._largest:
             return
         touched, scan = (place[0], place[1]), len(place) > 2
         name = (place[0], self._name(place[1])) if self._names is not None and not scan else None
@@ -118,6 +129,8 @@ class Kept:
                 self._scans.setdefault(place[0], {}).setdefault(touched, set()).add(place)
             elif self._names is not None:
                 self._names[name or (place[0], self._name(place[1]))] = place
+            if not scan:
+                self._succeeds(*touched)
             self._insert(place, (length, answer, weight))
 
     def _concerns(self, places: frozenset[Place], names: frozenset[_Name], place: Place) -> bool:
@@ -151,12 +164,22 @@ class Kept:
                 for cut in range(len(key) + 1) if scans else ():
                     for scan in self._scans[name].pop((name, key[:cut]), ()):
                         self._drop(scan)
-                if self._drop(place):
+                if self._drop(place) or self._succeeds(name, key):
                     weight = _OVERHEAD + _weight(row or ())
-                    if weight <= LARGEST:
+                    if weight <= self._largest:
+                        if self._names is not None:
+                            self._names[name, self._name(key)] = place
                         self._insert(place, (length, row, weight))
             self._remember(length, frozenset(places), frozenset())
             self._advance([head])  # last: a view at this head asks without the lock
+
+    def _succeeds(self, table: str, key: Row) -> bool:
+        """Whether this is the version of a block after one that was kept: whoever asked for that one, which goes, asks
+        for this one from now on."""
+        number = key[-1]
+        if table != VERSION.name or not isinstance(number, int):
+            return False
+        return self._drop((table, (*key[:-1], number - 1)))
 
     def followed(self, heads: list[Head], changed: set[_Name]) -> None:
         """Others have committed: the log has passed these heads, and these rows are not what they were."""
@@ -190,17 +213,20 @@ class Kept:
     def _remember(self, length: int, places: frozenset[Place], names: frozenset[_Name]) -> None:
         self._changed.append((length, places, names))
         self._places += len(places) + len(names)
-        self._touched.update((key[:2], length) for _, key in places)
+        self.changed = length
+        for beginning in {key[:2] for _, key in places}:
+            self._touched.pop(beginning, None)
+            self._touched[beginning] = length
+        while len(self._touched) > _TOUCHED:
+            oldest = next(iter(self._touched))
+            self._untold = max(self._untold, self._touched[oldest])
+            del self._touched[oldest]
         if names:  # which say nothing of what is beside them
             self._untold = length
         while len(self._changed) > _REMEMBERED or self._places > _REMEMBERED_PLACES:
-            known, gone, unnamed = self._changed.popleft()
+            known, *gone = self._changed.popleft()
             self._forgotten = max(self._forgotten, known)
-            self._untold = max(self._untold, known)
-            self._places -= len(gone) + len(unnamed)
-            for beginning in {key[:2] for _, key in gone}:
-                if self._touched.get(beginning) == known:
-                    del self._touched[beginning]
+            self._places -= sum(map(len, gone))
 
     def _renew(self, place: Place, entry: Entry) -> None:
         """Count an old answer among the young ones, if it still is the answer."""
@@ -230,7 +256,7 @@ class Kept:
         return young is not None or old is not None
 
     def _drop_all(self, length: int) -> None:
-        self._forgotten = self._untold = length
+        self._forgotten = self._untold = self.changed = length
         self.young, self._old, self._weight = {}, {}, 0
         self._scans.clear()
         self._changed.clear()
@@ -273,6 +299,10 @@ class RowCache:
         kept = self.kept = self._new(head)
         return kept
 
+    def aged(self, kept: Kept) -> bool:
+        """Whether this is too old to count across a commit of others, one before or one to come."""
+        return self._clock() - kept.born > self._age
+
     def _new(self, head: Head) -> Kept:
         return Kept(head, self._limit, self._sequencer.name, self._clock())
 
@@ -283,10 +313,11 @@ class RowCache:
         if kept.passed(head):
             return kept
         begun = kept.head[0]
-        if 0 <= begun < head[0] <= begun + FAR and self._clock() - kept.born <= self._age:
+        if 0 <= begun < head[0] <= begun + FAR and not self.aged(kept):
             found = self._sequencer.follow(kept.head, head, read(begun))
             if found is not None:
                 kept.followed(*found)
+                kept.crossed = True
                 return kept
         return self.restart(head)
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from tallystone.errors import Conflict, StoreError
 from tallystone.store._commits import CommitQueue, Ticket
-from tallystone.store.protocol import CommitObserver, Event, Expect, Put, RowChange
+from tallystone.store.protocol import CommitObserver, Event, Expect, Moment, Put, RowChange
 from tallystone.store.tables import Row, Table
 
 Find: TypeAlias = Callable[[Table, Row], Row | None]
@@ -68,9 +68,12 @@ class GroupWriter:
             raise
 
 
-def settle(group: list[Ticket], size: int, find: Find) -> tuple[list[Event], list[RowChange]]:
+def settle(
+    group: list[Ticket], size: int, find: Find, still: Callable[[Moment], bool] = lambda _: False
+) -> tuple[list[Event], list[RowChange]]:
     """Give each ticket its first log number or its `Conflict`, on a log of `size` leaves; return what is to be written:
-    the events in order, and of each row what it is in the end.
+    the events in order, and of each row what it is in the end. `still`: whether the transaction finds all rows as they
+    were in a view; then nothing that was read there need be looked for.
 
     Raises `StoreError` for a row that has not as many cells as its table.
     """
@@ -80,7 +83,8 @@ def settle(group: list[Ticket], size: int, find: Find) -> tuple[list[Event], lis
     events: list[Event] = []
     for ticket in group:
         batch = ticket.batch
-        if not _holds(find, known, batch.expects):
+        seen = batch.moment
+        if (changed or seen is None or not still(seen)) and not _holds(find, known, batch.expects):
             ticket.error = conflict()
             continue
         ticket.first = size + len(events)

@@ -80,6 +80,8 @@ class SqliteSnapshot:
         elif not kept.passed(head):
             with rows.committing:  # ours may be durable, and not told yet
                 kept = rows.follow(head, partial(grown, connection))
+        elif kept.crossed and rows.aged(kept):  # also if others have been silent since
+            kept = rows.restart(head)
         return kept
 
     def _head(self, connection: Reader) -> Head | None:
@@ -156,7 +158,8 @@ class SqliteSnapshot:
 
     def moment(self) -> Moment | None:
         """See `Snapshot.moment`."""
-        return None if self._kept is None else (self._kept.serial, self._length)
+        kept = self._kept
+        return None if kept is None else Moment(kept.serial, self._length, kept.changed)
 
     def unchanged(self, beginning: Row, since: Moment) -> bool:
         """See `Snapshot.unchanged`."""

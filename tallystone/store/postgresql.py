@@ -126,7 +126,8 @@ class PostgresqlSnapshot:
         """See `Snapshot.moment`."""
         if not self._begun:
             self._open()
-        return None if self._kept is None else (self._kept.serial, self._length)
+        kept = self._kept
+        return None if kept is None else Moment(kept.serial, self._length, kept.changed)
 
     def unchanged(self, beginning: Row, since: Moment) -> bool:
         """See `Snapshot.unchanged`."""

@@ -58,6 +58,15 @@ class Expect(NamedTuple):
     row: Row | None
 
 
+class Moment(NamedTuple):
+    """What a view is of: `length` leaves of the log. `cache` names the memory of rows that tells of it, and at
+    `changed` leaves a row was last changed, as far as that memory knows: maybe after the view."""
+
+    cache: int
+    length: int
+    changed: int
+
+
 class Event(NamedTuple):
     """Something that the log records: one leaf. `kind` lies in clear, `detail` is sealed by the caller."""
 
@@ -71,8 +80,6 @@ RowChange: TypeAlias = tuple[Table, Row, Row | None]
 
 Head: TypeAlias = tuple[int, bytes]
 """Which state of the log this is: how many leaves it has, and the frontier, which is over all of them."""
-Moment: TypeAlias = tuple[int, int]
-"""What a view was of, for `Snapshot.unchanged`: for the store to read alone."""
 Grown: TypeAlias = tuple[Cell, Cell, Cell]
 """A leaf that was added: its number, the leaf, and the manifest beside it or None."""
 Followed: TypeAlias = tuple[list[Head], set[tuple[str, bytes]]]
@@ -86,6 +93,8 @@ class Batch:
     expects: list[Expect] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    moment: Moment | None = None
+    """Of the view in which all that is expected was found to be so."""
 
 
 class Snapshot(Protocol):
@@ -114,7 +123,8 @@ class Snapshot(Protocol):
         ...
 
     def moment(self) -> Moment | None:
-        """What this view is of, for a later view's `unchanged`. None if nothing that is read here is kept."""
+        """What this view is of. Every row in it is what it was in a view of the same cache and at least `changed`
+        leaves, if it has as many itself. None if nothing that is read here is kept."""
         ...
 
     def unchanged(self, beginning: Row, since: Moment) -> bool:

@@ -238,7 +238,9 @@ class SqliteStore(Committing):
             )
         # Settled in memory first, then every row is written once, many to a statement: each statement gives up the
         # interpreter lock, and getting it back among busy threads costs more than the statement.
-        events, changes = settle(group, size, self._find(execute, kept, size, alone))
+        sure = alone and kept.head[0] == size
+        find = self._find(execute, kept, size, alone)
+        events, changes = settle(group, size, find, kept.still if sure else lambda _: False)
         if not events and not changes:
             execute("ROLLBACK")
             return
@@ -277,7 +279,7 @@ class SqliteStore(Committing):
             if number > max(migrations()):
                 raise newer_format(number)
         edited = self._written is not None and not alone and size == self._written[0]
-        if edited:
+        if edited or self._written is None:  # of what was before our first look, nothing is known
             self._rows.restart()
         self._written = size, edits
         return edited, alone

@@ -194,6 +194,7 @@ class Caller:
                         witnessed = must_wait(self, plan)
                         if reply is not None and (plan.changes or plan.reports):
                             reply.keep(plan, result, self.workspace.now(), witnessed=witnessed)
+                        plan.moment = plan.snapshot.moment()
                     first = plan.first = turn.commit(plan)
                     self.leaves.extend(range(first, first + plan.events))
                 except Exception as error:

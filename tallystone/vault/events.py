@@ -33,13 +33,11 @@ def seal_event(
     event_key = crypto.random_bytes()
     sealed = crypto.seal(event_key, b"event", _cbor.encode_named(dict(content)))
     digest = crypto.sha256(sealed)
-    filed = []
-    for grant in grants:
-        key, mac_key = known.get(grant) or grant_keys(grant)
-        filed.append([crypto.wrap(key, event_key), crypto.mac(mac_key, digest)])
+    pairs = [known.get(grant) or grant_keys(grant) for grant in grants]
+    filed = crypto.file_under(pairs, event_key, digest)
     own = crypto.wrap(keys.own, event_key) if keys is not None else b""
     capsule = [auditor[0], crypto.wrap(crypto.derive_for(auditor[1], _AUDITED), event_key)] if auditor else []
-    return _cbor.spell([sealed, filed, own, capsule])
+    return _cbor.spell_filed(sealed, filed, own, capsule)
 
 
 def open_own(detail: bytes, keys: Keys) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
-from typing import NamedTuple
+from typing import TypeAlias
 
 from tallystone import crypto
 from tallystone.store.protocol import Row
@@ -27,6 +27,7 @@ from tallystone.vault.types import Block
 
 _ID = 42
 _HEAD = Struct(f">32s32s32sQ??{_ID}s")
+_SIZE = _HEAD.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,70 +39,76 @@ class Form:
     listed: Callable[[Block], bool]
 
 
-class Shown(NamedTuple):
-    """A block in its form, with what is noted in the log: under which K_grant, which version."""
-
-    key: bytes
-    version: int
-    content: bytes
-    listed: bool
-    owned: bool
+Shown: TypeAlias = tuple[bytes, int, bytes, bool, bool]
+"""A block in a form: the K_grant and the version that the log notes, the content, whether it is listed, whether the
+reader owns it."""
 
 
 class Showing:
     """Shows one caller's blocks in one form, in one plan."""
 
     def __init__(self, caller: Caller, plan: Plan, form: Form) -> None:
-        self._caller, self._plan, self._form, self._keys = caller, plan, form, caller.keys
-        self._recall, self._shreds = caller.workspace.recall, caller.workspace.shreds
+        self._caller, self._plan, self._form = caller, plan, form
+        self._keys, self._acts = caller.keys, caller.keys.can_act
+        self._recall, self._shred_key = caller.workspace.recall, caller.workspace.shreds.get
+        self._at, self._open = self._recall.at, self._recall.under(caller.keys).open
         self._charter = caller.workspace.charter(plan, caller.keys.root.pin)
         self._opened: dict[str, bytes] = plan.memo.setdefault("opened", {})
+        now = plan.snapshot.moment()
+        # Whatever was found so in this cache since then is so here, row by row.
+        calm = now is not None and now.changed <= now.length
+        self._cache = now.cache if now is not None and calm else None
+        self._changed = now.changed if now is not None else 0
         if caller.under is not None:
             caller.standing(plan)
 
     def again(self, row: Row) -> Shown | None:
         """What is in this row of the caller's shelf, as the caller was shown it before; None if that does not hold any
         more, or was not kept. Raises `StoreError` if its shred key cannot be read."""
-        plan, kept = self._plan, self._recall.kept(self._keys, row)
-        form = kept.form if kept is not None else None
-        if kept is None or form is None or form.form is not self._form or form.charter is not self._charter:
+        kept = self._at((row[1], row[2], self._acts))
+        if kept is None or (kept.shelved is not row and kept.shelved != row):
             return None
-        if not kept.stands(plan):
+        plan, form, since = self._plan, kept.form, kept.moment
+        if form is None or form[0] is not self._form or form[1] is not self._charter:
             return None
-        if kept.slot is not None and self._shreds.get(kept.slot, plan.pools) is None:
+        if since is not None and since[0] == self._cache and since[1] >= self._changed and not plan.steps:
+            plan.also.append(kept.wrap)
+        elif not kept.stands(plan):
             return None
-        for (_, key), table, before in form.others:
+        if kept.slot is not None and self._shred_key(kept.slot, plan.pools) is None:
+            return None
+        _, _, others, context, number, sealed = form
+        for (_, key), table, before in others:
             if plan.need(table, *key[1:]) != before:
                 return None
-        opened = crypto.open_sealed(self._keys.recall, form.context, form.sealed)
-        key, filed, mac_key, version, listed, owned, name = _HEAD.unpack_from(opened)
-        plan.filing[key] = filed, mac_key
-        self._opened[name.decode()] = key
-        return Shown(key, version, opened[_HEAD.size :], listed, owned)
+        opened = self._open(number, context, sealed)
+        grant, filed, mac_key, version, listed, owned, name = _HEAD.unpack_from(opened)
+        plan.filing[grant] = filed, mac_key
+        self._opened[name.decode()] = grant
+        return grant, version, opened[_SIZE:], listed, owned
 
     def show(self, held: Held, block: Block) -> Shown:
         """A block in its form, which is kept if what it was made from is."""
         form = self._form
         content, listed, owned = form.make(block), form.listed(block), not held.leaf and not held.via
         self._keep(held, block, content, listed, owned)
-        return Shown(held.key, block.version, content, listed, owned)
+        return held.key, block.version, content, listed, owned
 
     def _keep(self, held: Held, block: Block, content: bytes, listed: bool, owned: bool) -> None:
         """Keep it, if the block was shown from what was kept of it: then this plan has found that its rows stand, and
         no change of keys is due."""
         known, plan = held.recalled, self._plan
-        if known is None or known.due or held.origin is None or len(held.block) != _ID:
+        if known is None or known.due or len(held.block) != _ID:
             return
         kept, level = known.kept, audit_level(known.settings, self._charter)
         if level >= WITNESSED or not kept.untouched(plan):
             return
-        owner = block.owner == self._caller.id
-        agents = [] if owner else [one for one in known.recipients if one.startswith("agent-")]
-        others = [self._shelved(one) for one in agents if one != self._caller.id]
+        agents = [one for one in known.recipients if one.startswith("agent-") and one != self._caller.id]
+        others = [self._shelved(one) for one in agents] if block.owner != self._caller.id else []
         head = _HEAD.pack(held.key, *known.filing, block.version, listed, owned, held.block.encode())
-        context = crypto.pae("recall/form", *kept.shelved[1:3])
-        sealed = crypto.seal(self._keys.recall, context, head + content)
-        form = KeptForm(self._form, self._charter, tuple(others), context, sealed)
+        context, number = crypto.pae("recall/form", *kept.shelved[1:3]), self._recall.number()
+        sealed = self._recall.under(self._keys).seal(number, context, head + content)
+        form = KeptForm(self._form, self._charter, tuple(others), context, number, sealed)
         self._recall.keep_form(self._keys, kept, form)
 
     def _shelved(self, agent: str) -> Dependence:

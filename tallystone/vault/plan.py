@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from tallystone.keystore import Identity
-from tallystone.store.protocol import Batch, Delete, Event, Expect, Put, Row, Snapshot, Table
+from tallystone.store.protocol import Batch, Delete, Event, Expect, Moment, Put, Row, Snapshot, Table
 from tallystone.vault.types import CharterView
 
 WS = 1
@@ -45,12 +45,16 @@ class Plan:
         self.identities: dict[
             str, Identity
         ] = {}  # as the rows say that this plan reads, while it changes none
-        self.charter: CharterView | None = None  # as the rows say that this plan reads
+        self.charters: dict[bytes, CharterView] = {}  # likewise, by whose word it is
         self.filing: dict[bytes, tuple[bytes, bytes]] = {}  # of a K_grant its `events.grant_keys`
         self.noted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}  # see `note`
         self._expects: dict[tuple[str, Row], Expect] = {}
         self.blocks: dict[Any, Any] = {}  # that it has opened, see `entering.again`
         self.known: dict[Any, Any] = {}  # see `once`
+        self.also: list[
+            Expect
+        ] = []  # what the commit expects besides: found so while this plan had no changes
+        self.moment: Moment | None = None  # of the view, once it has been read
         self._changes: dict[tuple[str, Row], Put | Delete] = {}
         self._changed: dict[str, dict[Row, Put | Delete]] = {}  # the same by table
         self.steps = 0
@@ -64,7 +68,7 @@ class Plan:
         """Another plan that reads the same view and needs what this one needs, which has changed nothing. What the view
         said to one of them, it need not say to the other."""
         plan = Plan(self.snapshot, self.recall)
-        plan.pools, plan.identities, plan.charter = self.pools, self.identities, self.charter
+        plan.pools, plan.identities, plan.charters = self.pools, self.identities, self.charters
         plan._gets, plan._scans = self._gets, self._scans
         plan._expects.update(self._expects)
         return plan
@@ -125,18 +129,10 @@ class Plan:
                     row = gets[place] = snapshot.get(table, place[1])
             if row is not before and row != before:
                 return False
-        if changes:
-            place, table, _ = known[0]
-            self.need(table, *place[1][1:])  # of the store, not of this plan
-        else:
-            self.expect(known[0])
-        return True
-
-    def expect(self, known: Dependence) -> None:
-        """Have the commit fail unless this row is what it was: this plan, which has no changes, has found it so."""
-        place, table, row = known
+        place, table, _ = known[0]
         if place not in self._expects:
-            self._expects[place] = Expect(table, place[1], row)
+            self.need(table, *place[1][1:])
+        return True
 
     def lists(self, known: list[Row], table: Table, *prefix: int | bytes | str) -> bool:
         """Whether `rows` gives just these."""
@@ -230,6 +226,12 @@ class Plan:
         changed = self._changed.get(table.name, {})
         return [change.row for change in changed.values() if isinstance(change, Put)]
 
+    def let_go(self) -> None:
+        """Forget what was opened, once the planning is over. It holds this plan, which holds it: keys and contents
+        would stay in memory until Python looks for such circles, and a server has it look seldom."""
+        self.blocks.clear()
+        self.memo.pop("roles", None)
+
     @property
     def changes(self) -> bool:
         """Whether anything but the log would be written."""
@@ -237,7 +239,8 @@ class Plan:
 
     def batch(self) -> Batch:
         """What the store is asked to do."""
-        return Batch(list(self._expects.values()), list(self._changes.values()), list(self._events))
+        expects = [*self._expects.values(), *self.also]
+        return Batch(expects, list(self._changes.values()), list(self._events), self.moment)
 
 
 class View:
@@ -265,6 +268,7 @@ class View:
     ) -> None:
         end, self._end = self._end, None
         if end is not None:
+            self.plan.let_go()
             end(kind, error, trace)
 
     def close(self) -> None:

@@ -37,18 +37,19 @@ def read_block(caller: Caller, block_id: str) -> Block:
     return caller.transact(action)
 
 
-def read_as(caller: Caller, block_id: str, form: Form) -> Shown:
-    """The same, in a form."""
+def read_as(caller: Caller, block_id: str, form: Form) -> tuple[int, bytes]:
+    """The same: its version, and the block in a form."""
 
-    def action(plan: Plan) -> Shown:
+    def action(plan: Plan) -> tuple[int, bytes]:
         showing = Showing(caller, plan, form)
         row = plan.need(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(block_id))
         shown = showing.again(row) if row is not None else None
-        if shown is None or not (shown.owned or not reached(caller, plan)):  # a role may give more
+        if shown is None or not (shown[4] or not reached(caller, plan)):  # a role may give more
             held = find_block(caller, plan, block_id)
             shown = showing.show(held, _current(caller, plan, held))
-        caller.event(plan, "read", shown.key, block=block_id, version=shown.version)
-        return shown
+        grant, version, content, _, _ = shown
+        caller.event(plan, "read", grant, block=block_id, version=version)
+        return version, content
 
     return caller.transact(action)
 
@@ -158,8 +159,8 @@ def list_as(
             place = None if cursor is None else block_position(caller, plan, cursor)
             walked = _shown(caller, plan, showing, after=place, reverse=reverse != backwards)
         found = list(islice(walked, limit))
-        caller.event(plan, "list", *(shown.key for shown in found), count=len(found))
-        contents = [shown.content for shown in found]
+        caller.event(plan, "list", *[shown[0] for shown in found], count=len(found))
+        contents = [shown[2] for shown in found]
         return contents[::-1] if backwards else contents
 
     return caller.transact(action)
@@ -177,5 +178,5 @@ def _shown(
         if shown is None:
             for held, block in visible(caller, plan, [on_shelf(plan, keys, row)], None, agents=True):
                 shown = showing.show(held, block)
-        if shown is not None and shown.listed:
+        if shown is not None and shown[3]:
             yield shown

@@ -12,7 +12,9 @@ on more than rows: a day that ends, clearance, a role.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +23,7 @@ from tallystone.kept import BLOCKS, Recent, weight_of
 from tallystone.keystore import Keys
 from tallystone.policy import Head
 from tallystone.statements import Version
-from tallystone.store.protocol import Moment, Row
+from tallystone.store.protocol import Expect, Moment, Row
 from tallystone.store.tables import BLOCK, CHAIN, EPOCH, GRANT_WRAP, LEDGER, SHELF, VERSION, Table
 from tallystone.vault.block_row import FLAG_ROTATE, BlockRow
 from tallystone.vault.events import grant_keys
@@ -58,6 +60,7 @@ class KeptForm(NamedTuple):
     charter: object
     others: tuple[Dependence, ...]
     context: bytes
+    number: bytes
     sealed: bytes
 
 
@@ -70,7 +73,10 @@ class Kept:
     rows: tuple[Dependence, ...]
     ledger: list[Row]
     context: bytes
+    number: bytes
     sealed: bytes
+    wrap: Expect
+    """What the commit of whoever reads it expects: that the grant is still there."""
     slot: bytes | None
     """Of the block's shred key."""
     moment: Moment | None = None
@@ -94,13 +100,10 @@ class Kept:
     def untouched(self, plan: Plan) -> bool:
         """Whether these rows, but the shelf's, are known to be what they were, without looking at each; the commit asks
         for the wrap again. If not, they may be all the same."""
-        if (
-            self.moment is None
-            or plan.changes
-            or not plan.snapshot.unchanged(self.rows[0][0][1][:2], self.moment)
-        ):
+        moment = self.moment  # another thread may note another one, or none
+        if moment is None or plan.changes or not plan.snapshot.unchanged(self.rows[0][0][1][:2], moment):
             return False
-        plan.expect(self.rows[0])
+        plan.also.append(self.wrap)
         return True
 
     def found(self, plan: Plan) -> None:
@@ -163,6 +166,9 @@ class Recall:
 
     def __init__(self, limit: int = BLOCKS) -> None:
         self._kept: Recent[Any, Any] = Recent(limit)  # blocks by place, cells by mark
+        self.at: Callable[[tuple[bytes, bytes, bool]], Kept | None] = self._kept.get
+        """What is kept at a place: a shelf, a locator, and whether the keys act."""
+        self._salt, self._numbers = crypto.random_bytes(), count()
 
     def __repr__(self) -> str:
         return f"Recall({self._kept!r})"
@@ -172,7 +178,7 @@ class Recall:
         kept = self.kept(keys, row)
         if kept is None:
             return None
-        parts = _cbor.own(crypto.open_sealed(keys.recall, kept.context, kept.sealed))
+        parts = _cbor.own(self.under(keys).open(kept.number, kept.context, kept.sealed))
         held = Held.__new__(Held)
         held.__dict__.update(
             zip(_HELD, parts[0], strict=True),
@@ -182,10 +188,20 @@ class Recall:
         )
         return held
 
+    def under(self, keys: Keys) -> crypto.Shelter:
+        """What opens all that is kept for whoever has these keys, which hold it for as long as they are there."""
+        made = keys.shelter
+        if made is None or made[0] is not self._salt:
+            made = keys.shelter = self._salt, crypto.Shelter(keys.recall, self._salt)
+        return made[1]
+
+    def number(self) -> bytes:
+        """One that no other message in this process's memory has. Not across a fork, where no store goes on either."""
+        return next(self._numbers).to_bytes(12, "big")
+
     def kept(self, keys: Keys, row: Row) -> Kept | None:
         """What is kept of what is on a shelf in this row, still sealed, if these keys opened just this row before."""
-        place = (row[1], row[2], keys.can_act)
-        kept: Kept | None = self._kept.get(place)
+        kept = self.at((row[1], row[2], keys.can_act))
         return None if kept is None or kept.shelved != row else kept
 
     def keep(self, opened: Opened, verified: tuple[dict[str, Any], Version, bytes]) -> None:
@@ -239,9 +255,11 @@ class Recall:
         known = held.recalled.kept if held.recalled is not None else None
         same = known is not None and known.shelved == shelved
         context = known.context if known is not None and same else crypto.pae("recall", *shelved[1:3])
-        sealed = crypto.seal(keys.recall, context, whole)
+        number = self.number()
+        sealed = self.under(keys).seal(number, context, whole)
         rows = tuple(((table.name, (WS, *key)), table, plan.get(table, *key)) for table, key in wanted)
-        kept = Kept(shelved, rows, ledger, context, sealed, row.shred)
+        wrap = Expect(GRANT_WRAP, rows[0][0][1], rows[0][2])
+        kept = Kept(shelved, rows, ledger, context, number, sealed, wrap, row.shred)
         self._kept.put((shelved[1], shelved[2], keys.can_act), kept, _weight(kept))
 
     def keep_form(self, keys: Keys, kept: Kept, form: KeptForm) -> None:

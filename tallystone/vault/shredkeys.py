@@ -69,7 +69,7 @@ class ShredKeys:
         """
         if len(slot) != SLOT_SIZE:
             return None
-        pool, offset = slot[:_NAME], _offset(slot)
+        pool, offset = slot[:_NAME], int.from_bytes(slot[_NAME:], "big") * crypto.KEY_SIZE
         if pools is None:
             key = self._read(pool, offset, crypto.KEY_SIZE)
         else:

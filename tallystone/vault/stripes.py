@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Any
 
-from tallystone.store.protocol import Batch, Cell, Moment, Put, Row, Snapshot, Store, Table
+from tallystone.store.protocol import Batch, Cell, Expect, Moment, Put, Row, Snapshot, Store, Table
 from tallystone.store.tables import BLOCK, VERSION
 from tallystone.vault.plan import Dependence, Plan, View
 from tallystone.waiting import Turns
@@ -247,8 +247,7 @@ def ahead(
     for batch in batches:
         rows.update((place, row) for place, _, row in _outcomes(batch))
     plan = Plan(Ahead(context.__enter__(), rows), recall)
-    for row in _outcomes(batches[-1]):
-        plan.expect(row)
+    plan.also += [Expect(table, place[1], row) for place, table, row in _outcomes(batches[-1])]
     return View(plan, context.__exit__)
 
 

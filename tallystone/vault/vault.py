@@ -32,7 +32,7 @@ from tallystone.vault.collaboration import Collaboration
 from tallystone.vault.conversations import Conversations
 from tallystone.vault.earlier import Earlier
 from tallystone.vault.erasure import Erasures
-from tallystone.vault.forms import Form, Shown
+from tallystone.vault.forms import Form
 from tallystone.vault.inspection import Inspection
 from tallystone.vault.offers import collect_trusted
 from tallystone.vault.plan import Plan
@@ -219,8 +219,8 @@ class Vault(Collaboration, Conversations, Earlier, Tools, Administration, Erasur
         """One block. Raises `NotFound` for anything that was not granted, whether or not it exists."""
         return reading.read_block(self._caller, block_id)
 
-    def block_as(self, block_id: str, form: Form) -> Shown:
-        """The same in a form, which costs less each time that it is asked for."""
+    def block_as(self, block_id: str, form: Form) -> tuple[int, bytes]:
+        """The same: its version, and the block in a form, which costs less each time that it is asked for."""
         return reading.read_as(self._caller, block_id, form)
 
     def blocks(
