@@ -28,7 +28,7 @@ def _wait(opened: threading.Event) -> None:
 def test_while_one_request_waits_for_its_block_others_are_answered(server: Served) -> None:  # noqa: F811
     block = server.letta().blocks.create(label="busy", value="a")
     with ThreadPoolExecutor(1) as pool:
-        with server.workspace.lock_for(block.id):
+        with server.workspace.stripes.of(block.id).turns:
             waiting = pool.submit(server.letta().blocks.update, block.id, value="b")
             for _ in range(50):
                 assert server.http().get("/v1/health/").status_code == 200

@@ -52,9 +52,9 @@ class CommitQueue:
         """How many batches wait."""
         return len(self._waiting)
 
-    def submit(self, batch: Batch) -> int:
+    def submit(self, batch: Batch, queued: Callable[[], None] | None = None) -> int:
         """Have `batch` written, by this thread or another; return its first log number, or raise what `write`
-        set.
+        set. `queued` is called when it has its place in the queue.
         """
         ticket = Ticket(batch, PLACE.get().gate())
         began = time.time_ns() if self.observers else 0
@@ -64,6 +64,8 @@ class CommitQueue:
             self._waiting.append(ticket)
             ticket.leads = not self._led
             self._led = True
+        if queued is not None:
+            queued()
         if not ticket.leads:
             self._wait(ticket)
         if ticket.leads:

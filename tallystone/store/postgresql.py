@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Protocol
@@ -247,10 +247,10 @@ class PostgresqlStore(Committing):
         """See `Store.snapshot`."""
         return PostgresqlSnapshot(self, self._rows)
 
-    def commit(self, batch: Batch) -> int:
+    def commit(self, batch: Batch, queued: Callable[[], None] | None = None) -> int:
         """See `Store.commit`. A batch that PostgreSQL refuses (a wrong type, a missing column) fails alone."""
         self._own_process()
-        return self._commits.submit(batch)
+        return self._commits.submit(batch, queued)
 
     def size(self) -> int:
         """See `Store.size`: all of the database."""

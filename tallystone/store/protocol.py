@@ -7,7 +7,7 @@ the log, which the caller's `Sequencer` composes, since a store knows no log for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
@@ -201,8 +201,9 @@ class Store(Protocol):
         """A new read view. It sees every batch that was acknowledged before it is entered."""
         ...
 
-    def commit(self, batch: Batch) -> int:
-        """Write `batch`; return when it is durable. The answer is the log number of its first event.
+    def commit(self, batch: Batch, queued: Callable[[], None] | None = None) -> int:
+        """Write `batch`; return when it is durable. The answer is the log number of its first event. `queued` is called
+        once it has its place: what is committed later, in this process, comes after it, in its transaction or another.
 
         Raises `Conflict` if an expectation does not hold, `StoreFull` or `StoreError` if the store cannot
         write; nothing of the batch is written then.

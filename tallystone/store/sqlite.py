@@ -112,10 +112,10 @@ class SqliteStore(Committing):
         """See `Store.snapshot`."""
         return SqliteSnapshot(self._take_reader, self._return_reader, self._rows)
 
-    def commit(self, batch: Batch) -> int:
+    def commit(self, batch: Batch, queued: Callable[[], None] | None = None) -> int:
         """See `Store.commit`. A batch that SQLite refuses (a wrong type, a missing column) fails alone."""
         self._own_process()
-        return self._commits.submit(batch)
+        return self._commits.submit(batch, queued)
 
     def size(self) -> int:
         """See `Store.size`: the file and its write-ahead log."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tallystone import crypto, policy
@@ -26,14 +25,13 @@ from tallystone.errors import (
 )
 from tallystone.keystore import Identity, Keys, Token, open_seed
 from tallystone.statements import Signed, issue
-from tallystone.store.protocol import Row
+from tallystone.store.protocol import Batch, Row
 from tallystone.store.tables import IDENTITY, INBOX, PRINCIPAL, TOKEN
 from tallystone.vault.audit_levels import must_wait
 from tallystone.vault.awaiting import must_be_cosigned
 from tallystone.vault.events import seal_event
 from tallystone.vault.plan import WS, Plan, View
 from tallystone.vault.replies import Repeated, Reply
-from tallystone.waiting import Turns
 
 if TYPE_CHECKING:
     from tallystone.vault.workspace import Workspace
@@ -48,7 +46,6 @@ CONCERNED = 8
 """Blocks whose owners are told of one refusal: of those that were opened first."""
 _REFUSALS = (Denied, Locked, NotFound, Unauthenticated, Unwitnessed, Tampered)
 """What is logged whenever it ends an operation."""
-_UNGUARDED = nullcontext()
 
 
 class KeysChanged(Locked):
@@ -89,6 +86,7 @@ class Caller:
         self.views: list[
             View
         ] = []  # that in which the token was looked at, for the first operation of a request
+        self.behind: list[Batch] = []  # what is queued, while something is planned on it
 
     def __repr__(self) -> str:
         return f"Caller({self.id})"
@@ -124,7 +122,7 @@ class Caller:
         agent = Caller(self.workspace, keys, self._token_row, self.reply_key, under=self)
         agent.reply = self.reply
         agent.leaves = self.leaves
-        agent.views = self.views
+        agent.views, agent.behind = self.views, self.behind
         return agent
 
     def twin(self) -> Caller:
@@ -177,16 +175,13 @@ class Caller:
     ) -> tuple[T, bool]:
         """The result, and whether a witness must have seen it before it is told."""
         collected: set[tuple[str, bytes]] = set()
-        guard: Turns | nullcontext[None] = _UNGUARDED
-        if lock is not None:
-            guard = turns = self.workspace.lock_for(lock)
-            if turns.taken:  # who has waited for others looks at what they left, and holds no view meanwhile
-                self._end_view()
         plan: Plan | None = None
-        with guard:
+        workspace = self.workspace
+        turns = workspace.stripes.turn(lock, workspace.store, workspace.recall.find, self.views, self.behind)
+        with turns as turn:
             for _ in range(ATTEMPTS):
                 try:
-                    with self._view() as plan:
+                    with turn.view(alone=reply is not None) as plan:
                         self.check(plan)
                         if reply is not None:
                             known = reply.find(plan, self.workspace.now())
@@ -200,26 +195,19 @@ class Caller:
                         if reply is not None and (plan.changes or plan.reports):
                             reply.keep(plan, result, self.workspace.now(), witnessed=witnessed)
                         plan.moment = plan.snapshot.moment()
-                    batch = plan.batch()
-                    first = plan.first = self.workspace.store.commit(batch)
-                    self.leaves.extend(range(first, first + len(batch.events)))
-                except TallystoneError as error:
+                    first = plan.first = turn.commit(plan)
+                    self.leaves.extend(range(first, first + plan.events))
+                except Exception as error:
+                    if turn.was_early():
+                        continue
+                    if not isinstance(error, TallystoneError):
+                        raise
                     if not self._again(error, plan, collected, audit=audit):
                         raise
                 else:
                     self.workspace.shred(plan)
                     return result, witnessed
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
-
-    def _view(self) -> View:
-        """That of the request, for its first operation, and for each other a new one."""
-        if self.views:
-            return self.views.pop()
-        return View.of(self.workspace.store.snapshot(), self.workspace.recall.find)
-
-    def _end_view(self) -> None:
-        while self.views:
-            self.views.pop().close()
 
     def _again(
         self, error: TallystoneError, plan: Plan | None, collected: set[tuple[str, bytes]], *, audit: bool
@@ -325,6 +313,8 @@ class Caller:
     def refused(self, error: TallystoneError, plan: Plan | None = None) -> None:
         """Log a refusal, for the auditor and for the owners of the blocks that the caller had open when it happened:
         they see who tried what, or that what is stored does not verify, and why. Others' blocks are not in it."""
+        if self.behind:
+            return  # no refusal yet: it is asked again
         held: dict[str, bytes] = plan.memo.get("opened", {}) if plan is not None else {}
         concerned = dict(list(held.items())[:CONCERNED])
         detail: dict[str, Any] = {

@@ -217,7 +217,7 @@ class _Copied:
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         return self._target.snapshot()
 
-    def commit(self, batch: Batch) -> int:
+    def commit(self, batch: Batch, queued: Callable[[], None] | None = None) -> int:
         raise StoreError("a copy takes no writes before it is finished", code="read_only")
 
     def observe(self, observer: CommitObserver) -> None:

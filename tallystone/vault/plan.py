@@ -217,6 +217,10 @@ class Plan:
         """Whether this plan has changes of its own in a table."""
         return table.name in self._changed
 
+    def alters_only(self, *tables: Table) -> bool:
+        """Whether this plan has changes of its own in no other tables."""
+        return self._changed.keys() <= {table.name for table in tables}
+
     def written(self, table: Table) -> list[Row]:
         """The rows of a table that this plan writes."""
         changed = self._changed.get(table.name, {})

@@ -55,7 +55,6 @@ from tallystone.vault.shredkeys import POOLS, ShredKeys
 from tallystone.vault.stripes import Stripes
 from tallystone.vault.types import Backups, CharterView, Credentials
 from tallystone.vault.vault import Vault
-from tallystone.waiting import Turns
 
 _RECORD, _GENESIS = 1000, 550
 """Bytes that a principal's verified record takes beyond its rows, and a block's first statement."""
@@ -94,7 +93,7 @@ class Workspace:
         self.tokens = OpenedTokens()
         self.clock: Callable[[], float] = time.time
         self.signed = signed
-        self._stripes = Stripes()
+        self.stripes = Stripes()
         self._identities: Recent[str, tuple[list[Row], Identity]] = Recent(IDENTITIES)
         self._charter: tuple[list[Row], CharterView] | None = None
         self._position = 0
@@ -231,10 +230,6 @@ class Workspace:
         with self._position_lock:
             self._position = max(self._position + 1, time.time_ns())
             return self._position
-
-    def lock_for(self, name: str) -> Turns:
-        """See `Stripes`."""
-        return self._stripes.lock_for(name)
 
     def collect(self, caller: Caller, holder: str) -> None:
         """Open the mail of a principal that the caller is or can act as: its blocks have new keys."""
