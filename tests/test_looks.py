@@ -234,11 +234,14 @@ def test_what_a_request_has_opened_goes_with_it(
     bob.add_members(role, ["alice"])
     bob.share(shared, role, "write")
     alice.accept_offer(role)
+    agent = alice.create_agent({"name": "scout"}).id
+    alice.attach(agent, block)
     asks: list[Callable[[Vault], object]] = [
         lambda vault: vault.block(block),
         lambda vault: vault.blocks(),
         lambda vault: vault.edit_block(block, lambda now: {"value": now.value[::-1] + "y"}),
         lambda vault: vault.edit_block(shared, lambda _: {"value": "hers"}),
+        lambda vault: vault.edit_agent_block(agent, "oak", lambda now: {"value": now.value + "z"}),
         lambda vault: vault.block("block-" + "0" * 36),
     ]
     gc.collect()

@@ -75,7 +75,7 @@ def seen(vaults: list[Vault], blocks: list[str]) -> list[object]:
     for vault in vaults:
         for block in (None, *blocks):
             try:
-                shown = vault.blocks_as(FORM) if block is None else [vault.block_as(block, FORM).content]
+                shown = vault.blocks_as(FORM) if block is None else [vault.block_as(block, FORM)[1]]
                 found.append([pickle.loads(content) for content in shown])
             except TallystoneError as error:
                 found.append((type(error), error.code))
