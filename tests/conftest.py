@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stock
 from force import RUNNING
 from hypothesis import settings
 from stores import (
@@ -103,24 +104,27 @@ def databases() -> Iterator[None]:
 
 
 @pytest.fixture
-def founded(tmp_path: Path) -> Iterator[tuple[Workspace, Credentials]]:
-    """A new workspace in an empty directory, and its first user's credentials."""
-    workspace, credentials = Workspace.init(tmp_path / "data", "alice")
-    yield workspace, credentials
+def founded(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[Workspace, tuple[Credentials, ...]]]:
+    """A workspace that was just founded, and its users' credentials: the first's, and the second's if it is needed."""
+    names = ("alice", "bob") if "bob_credentials" in request.fixturenames else ("alice",)
+    workspace, made = stock.founded(tmp_path / "data", *names)
+    yield workspace, made
     workspace.close()
 
 
 @pytest.fixture
-def workspace(founded: tuple[Workspace, Credentials]) -> Workspace:
+def workspace(founded: tuple[Workspace, tuple[Credentials, ...]]) -> Workspace:
     """An open workspace."""
     RUNNING.add(founded[0])
     return founded[0]
 
 
 @pytest.fixture
-def alice_credentials(founded: tuple[Workspace, Credentials]) -> Credentials:
+def alice_credentials(founded: tuple[Workspace, tuple[Credentials, ...]]) -> Credentials:
     """The first user's token and kit."""
-    return founded[1]
+    return founded[1][0]
 
 
 @pytest.fixture
@@ -130,9 +134,9 @@ def alice(workspace: Workspace, alice_credentials: Credentials) -> Vault:
 
 
 @pytest.fixture
-def bob_credentials(alice: Vault) -> Credentials:
+def bob_credentials(founded: tuple[Workspace, tuple[Credentials, ...]]) -> Credentials:
     """The second user's token and kit."""
-    return alice.add_user("bob")
+    return founded[1][1]
 
 
 @pytest.fixture

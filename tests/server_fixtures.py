@@ -23,7 +23,7 @@ AUTHORITIES = httpx.create_ssl_context()
 """Loaded once: each client would do so for itself, which takes longer than most of what it then asks."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Served:
     """A running server, its workspace, and the token of its first user."""
 

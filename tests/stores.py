@@ -254,6 +254,29 @@ def ready_database() -> str:
     return server().format(found.name)
 
 
+def stored_rows() -> dict[str, bytes]:
+    """The rows of the database that was taken last, by table."""
+    found = {}
+    for table in TABLES:
+        with _taken[-1].session.cursor().copy(f'COPY "{table.name}" TO STDOUT (FORMAT binary)') as copied:
+            rows = b"".join(copied)
+        if len(rows) > _NO_ROWS:
+            found[table.name] = rows
+    return found
+
+
+_NO_ROWS = 21
+"""A header of 19 bytes and a trailer of 2."""
+
+
+def restore_rows(rows: dict[str, bytes]) -> None:
+    """Put rows into the database that was taken last, which is empty."""
+    with _taken[-1].session.transaction(), _taken[-1].session.cursor() as cursor:
+        for name, some in rows.items():
+            with cursor.copy(f'COPY "{name}" FROM STDIN (FORMAT binary)') as copying:
+                copying.write(some)
+
+
 @contextmanager
 def given_back() -> Iterator[None]:
     """Whatever database is taken meanwhile is used up at the end."""

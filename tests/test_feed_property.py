@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import sampled
 
 from tallystone.errors import TallystoneError, Unauthenticated
 from tallystone.vault import Vault, Workspace
@@ -294,6 +295,7 @@ class History:
             listener.told[change.block_id] = change.version
 
 
+@sampled(4, "what a feed tells is judged above the store")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_feed_tells_what_a_list_shows_and_hints_at_nothing_else(tmp_path: Path, seed: int) -> None:
     history = History(tmp_path / "data", seed)

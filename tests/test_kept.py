@@ -19,7 +19,7 @@ from tallystone.audit.leaf import key_hash
 from tallystone.errors import NotFound, Tampered
 from tallystone.kept import ENTRY, PAGES_OF_READER, PAGES_OF_WRITER, Digests, Recent
 from tallystone.store._rows import RowCache
-from tallystone.store.protocol import Batch, Delete, Expect, Put, Row
+from tallystone.store.protocol import Batch, Delete, Expect, Moment, Put, Row
 from tallystone.store.sqlite import SqliteStore
 from tallystone.store.tables import BLOCK, REPLY, VERSION, WS
 from tallystone.vault import Vault, Workspace
@@ -97,6 +97,20 @@ def test_an_answer_from_an_older_view_is_not_kept_once_its_row_has_changed() -> 
     assert not len(kept)
 
 
+def test_what_was_found_before_everything_was_forgotten_is_not_taken_to_be_so_still() -> None:
+    cache, head = RowCache(sequencer()), (10, b"a")
+    before = cache.restart(head)
+    then = Moment(before.serial, 10, before.changed)
+    assert before.still(then) and before.unchanged(KEY, then, 10)
+    after = cache.restart(head)  # somebody edited a row, and the log has not grown
+    assert not after.still(then) and not after.unchanged(KEY, then, 10)
+    before.committed((11, b"b"), [(BLOCK, KEY, counter(2))])
+    assert not before.still(then) and not before.unchanged(KEY, then, 11)
+    assert before.unchanged((WS, b"other"), then, 11)
+    before.followed([(12, b"c")], {("block", bytes(32))})  # which may be any row
+    assert not before.unchanged((WS, b"other"), then, 12)
+
+
 def test_the_version_after_one_that_was_kept_is_kept_until_somebody_else_changes_it() -> None:
     rows = RowCache(sequencer(), 1_000_000)
     kept = rows.restart((1, b"1"))
@@ -140,10 +154,18 @@ def test_what_is_remembered_of_changes_has_a_bound_and_beyond_it_no_older_answer
         changed = [Put(BLOCK, counter(length, b"%d" % number)) for number in range(500)]
         kept.committed((length, b""), [(BLOCK, put.row[:2], put.row) for put in changed])
     assert kept._places == sum(len(places) + len(names) for _, places, names in kept._changed) < 10_000
+    for number in range(5_000):
+        kept.committed((41 + number, b""), [(BLOCK, (WS, b"%d of many" % number), None)])
+    then = Moment(kept.serial, 41 + 2_000, 0)
+    assert len(kept._touched) < 5_000
+    for name, length, same in ((b"untouched", 5_040, True), (b"2500 of many", 5_040, False)):
+        assert kept.unchanged((WS, name), then, length) == same
+    early = Moment(kept.serial, 41, 0)
+    assert not kept.unchanged((WS, b"untouched"), early, 5_040)  # which is not known any more
     place = ("block", (WS, b"untouched"))
-    for length in (10, 40):
+    for length in (10, 5_040):
         kept.tell(place, None, length)
-        assert (kept.find(place, 40) is None) == (length == 10)
+        assert (kept.find(place, 5_040) is None) == (length == 10)
 
 
 # -- blocks ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import letta_client
 import pytest
 from server_fixtures import Served, server  # noqa: F401
+from stores import sampled
 
 TUTORIALS: dict[str, Any] = json.loads(
     (Path(__file__).parent / "vectors/wire/tutorials.json").read_text("utf-8")
@@ -53,6 +54,7 @@ class Team:
         return self.client.agents.tools.run(tool, agent_id=self.agents[agent].id, args=arguments)
 
 
+@sampled(4, "the tutorials differ in names and matrices")
 @pytest.mark.parametrize("number", TUTORIALS)
 def test_the_matrix_holds_both_ways(server: Served, number: str) -> None:  # noqa: F811
     team = Team(server.letta(), number)

@@ -95,6 +95,20 @@ def test_a_kept_block_with_an_edited_row_is_not_shown(
 
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
+def test_an_owner_is_not_shown_who_holds_a_kept_block_by_edited_rows(
+    tmp_path: Path, alice: Vault, ask: Callable[[Vault, str], Block]
+) -> None:
+    block, agent = alice.create_block(label="oak", value="v").id, alice.create_agent({"name": "scout"}).id
+    alice.attach(agent, block)
+    for _ in range(3):
+        assert ask(alice, block).agent_ids == [agent]
+    with closing(raw_rows.connect(tmp_path / "data" / "tallystone.db")) as raw, raw:
+        raw.execute("UPDATE ledger SET leaf = zeroblob(length(leaf))")
+    with pytest.raises(Tampered):
+        ask(alice, block)
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
 def test_a_kept_block_whose_key_another_process_destroyed_is_not_shown(
     workspace: Workspace, alice: Vault, ask: Callable[[Vault, str], Block]
 ) -> None:

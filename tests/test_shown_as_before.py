@@ -12,9 +12,12 @@ import pytest
 from stores import POSTGRESQL
 
 from tallystone.errors import TallystoneError, Tampered
+from tallystone.store.tables import SHELF
 from tallystone.vault import Vault, Workspace
-from tallystone.vault.forms import Form
+from tallystone.vault.forms import Form, Showing
+from tallystone.vault.plan import Plan
 from tallystone.vault.recall import Kept, Recalled
+from tallystone.vault.shelves import BLOCKS
 from tallystone.vault.types import Block
 
 DAY = 86_400
@@ -220,3 +223,20 @@ def test_what_was_shown_is_not_looked_at_row_by_row(scene: Scene, monkeypatch: p
         expected = outcome(lambda: scene.alice.blocks_as(FORM))
     monkeypatch.setattr(Recalled, "__init__", None)
     assert outcome(lambda: scene.alice.blocks_as(FORM)) == expected
+
+
+def test_a_page_shows_no_block_newer_than_its_view(scene: Scene) -> None:
+    """Another thread reads on, and keeps what it is shown, while a page is made."""
+    caller = scene.alice._caller
+    for _ in range(3):
+        seen(scene)
+    with scene.workspace.store.snapshot() as snapshot:
+        plan = Plan(snapshot, scene.workspace.recall.find)
+        showing = Showing(caller, plan, FORM)
+        row = plan.need(SHELF, caller.keys.shelf(BLOCKS), caller.keys.locator(scene.block))
+        is_edited(scene, value="another")
+        for _ in range(3):
+            scene.alice.block_as(scene.block, FORM)
+        assert row is not None
+        shown = showing.again(row)
+        assert shown is None or pickle.loads(shown[2]).value == SECRET

@@ -575,7 +575,7 @@ class Sharing(RuleBasedStateMachine):
 
 
 Sharing.TestCase.settings = settings(
-    max_examples=60 if LONG else 3 if POSTGRESQL else 6,
+    max_examples=60 if LONG else 2 if POSTGRESQL else 6,
     stateful_step_count=50 if LONG else 25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -587,7 +587,7 @@ class TestEveryReadAgreesWithTheModel(Sharing.TestCase):  # type: ignore[name-de
     """What pytest collects."""
 
 
-LIVES, STEPS = (40, 120) if LONG else (1 if POSTGRESQL else 2, 60)
+LIVES, STEPS = (40, 120) if LONG else (1, 40) if POSTGRESQL else (2, 60)
 
 
 def live(machine: Sharing, chance: random.Random) -> Counter[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +76,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield from (talking.served for talking in serving(tmp_path_factory.mktemp("wire") / "data", models))
 
 
-class Things:
-    """A block, an agent and what else a snippet names, made for one record."""
+class Made:
+    """A block, an agent and what else a snippet names."""
 
-    def __init__(self, served: Served, record: dict[str, Any]) -> None:
+    def __init__(self, served: Served) -> None:
         vault = served.vault()
-        self.sent: list[httpx.Request] = []
-        self.http = httpx.Client(
-            trust_env=False, verify=AUTHORITIES, event_hooks={"request": [self.sent.append]}
-        )
-        self.client = served.letta(http_client=self.http)
         older = vault.create_block(label="older")
         block = vault.create_block(label="task_queue", value="v", tags=["t"])
         for value in ("w", "x"):  # version 3, which a record's If-Match names
@@ -103,20 +99,37 @@ class Things:
         )
         said = {"id": new_id("message"), "role": "user", "date": 1, "text": "hello"}
         vault.begin_turn(agent.id, "default", {"id": new_id("run")}, lambda *_: ([said], {})).write(end=True)
+        self.ids = {"A": agent.id, "B": block.id, "agent_id": agent.id, "older": older.id, "newer": newer.id}
+        self.block, self.second, self.agent = block, second, agent
+
+
+@cache
+def unchanged(served: Served) -> Made:
+    """What all records name that change nothing: made once."""
+    return Made(served)
+
+
+class Things:
+    """What a record's snippet names, and what is sent for it."""
+
+    def __init__(self, served: Served, record: dict[str, Any]) -> None:
+        changes = any(request["method"] != "GET" for request in record["requests"])
+        made = Made(served) if changes else unchanged(served)
+        self.sent: list[httpx.Request] = []
+        self.http = httpx.Client(
+            trust_env=False, verify=AUTHORITIES, event_hooks={"request": [self.sent.append]}
+        )
+        self.client = served.letta(http_client=self.http)
         tool = "memory_insert" if "detach" in record["name"] else "web_search"
         request = record["requests"][0] if record["requests"] else {}
         self.names: dict[str, Any] = {
             "client": self.client,
-            "A": agent.id,
-            "B": block.id,
-            "agent_id": agent.id,
-            "older": older.id,
-            "newer": newer.id,
+            **made.ids,
             "tool_id": BY_NAME[tool].id,
             "body": dict(request.get("body") or {}),
             "query": _grouped(request.get("query") or []),
-            "block2": second,
-            **dict.fromkeys(("agent", "worker_agent", "worker", "former_employee_agent"), agent),
+            "block2": made.second,
+            **dict.fromkeys(("agent", "worker_agent", "worker", "former_employee_agent"), made.agent),
             **dict.fromkeys(
                 (
                     "block",
@@ -126,7 +139,7 @@ class Things:
                     "sensitive_block",
                     "company_confidential",
                 ),
-                block,
+                made.block,
             ),
         }
 

@@ -109,6 +109,7 @@ class Keys:
         self.principal = principal
         self.root = root
         self._shelves: dict[str, bytes] = {}
+        self.shelter: tuple[bytes, crypto.Shelter] | None = None  # for whoever keeps things for these keys
         self._signer: tuple[bytes, crypto.Signer] | None = None
 
     def carry(self) -> list[Any]:

@@ -35,6 +35,7 @@ LOG = frozenset(table.name for table in (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG
 """Tables whose rows are always asked for: they grow with each commit, and no operation reads them twice."""
 _OVERHEAD = 250
 _REMEMBERED, _REMEMBERED_PLACES = 256, 8192
+_TOUCHED = 4096
 _MANY = 1024
 
 Place = tuple[Any, ...]
@@ -58,6 +59,8 @@ class Kept:
         self.mark = 0
         """For the store to note up to where in its database it has seen everything."""
         self.born = born
+        self.crossed = False
+        """Whether others have committed since it was born. An edit of the database may hide behind that."""
         self.young: dict[Place, Entry] = {}
         """What was asked for lately. Look here first: an entry holds at its length and all later ones."""
         self._limit = limit // 2  # for those that were asked for lately; as much for those before
@@ -69,9 +72,8 @@ class Kept:
         self._heads = {head[0]: head[1]}  # that were passed lately
         self._changed: deque[tuple[int, frozenset[Place], frozenset[_Name]]] = deque()
         self._places = 0  # in `_changed`
-        self._touched: dict[
-            Row, int
-        ] = {}  # of the first two cells of a key: when a row below them last changed
+        # Of the first two cells of a key: when a row below them last changed, in the order of that.
+        self._touched: dict[Row, int] = {}
         self._untold = head[0]  # up to this length `_touched` does not tell of every change
         self._forgotten = head[0]  # up to this length we do not know any more which rows changed
         self._name = name
@@ -217,17 +219,19 @@ class Kept:
         self._changed.append((length, places, names))
         self._places += len(places) + len(names)
         self.changed = length
-        self._touched.update((key[:2], length) for _, key in places)
+        for beginning in {key[:2] for _, key in places}:
+            self._touched.pop(beginning, None)
+            self._touched[beginning] = length
+        while len(self._touched) > _TOUCHED:
+            oldest = next(iter(self._touched))
+            self._untold = max(self._untold, self._touched[oldest])
+            del self._touched[oldest]
         if names:  # which say nothing of what is beside them
             self._untold = length
         while len(self._changed) > _REMEMBERED or self._places > _REMEMBERED_PLACES:
-            known, gone, unnamed = self._changed.popleft()
+            known, *gone = self._changed.popleft()
             self._forgotten = max(self._forgotten, known)
-            self._untold = max(self._untold, known)
-            self._places -= len(gone) + len(unnamed)
-            for beginning in {key[:2] for _, key in gone}:
-                if self._touched.get(beginning) == known:
-                    del self._touched[beginning]
+            self._places -= sum(map(len, gone))
 
     def _renew(self, place: Place, entry: Entry) -> None:
         """Count an old answer among the young ones, if it still is the answer."""
@@ -300,6 +304,10 @@ class RowCache:
         kept = self.kept = self._new(head)
         return kept
 
+    def aged(self, kept: Kept) -> bool:
+        """Whether this is too old to count across a commit of others, one before or one to come."""
+        return self._clock() - kept.born > self._age
+
     def _new(self, head: Head) -> Kept:
         return Kept(head, self._limit, self._sequencer.name, self._clock())
 
@@ -310,10 +318,11 @@ class RowCache:
         if kept.passed(head):
             return kept
         begun = kept.head[0]
-        if 0 <= begun < head[0] <= begun + FAR and self._clock() - kept.born <= self._age:
+        if 0 <= begun < head[0] <= begun + FAR and not self.aged(kept):
             found = self._sequencer.follow(kept.head, head, read(begun))
             if found is not None:
                 kept.followed(*found)
+                kept.crossed = True
                 return kept
         return self.restart(head)
 

@@ -55,10 +55,10 @@ class Showing:
         self._charter = caller.workspace.charter(plan, caller.keys.root.pin)
         self._opened: dict[str, bytes] = plan.memo.setdefault("opened", {})
         now = plan.snapshot.moment()
-        # Whatever was found so in this cache since then is so here, row by row.
+        # Whatever was found so in this cache between these two is so here, row by row.
         calm = now is not None and now.changed <= now.length
         self._cache = now.cache if now is not None and calm else None
-        self._changed = now.changed if now is not None else 0
+        self._changed, self._length = (now.changed, now.length) if now is not None else (0, 0)
         if caller.under is not None:
             caller.standing(plan)
 
@@ -71,7 +71,8 @@ class Showing:
         plan, form, since = self._plan, kept.form, kept.moment
         if form is None or form[0] is not self._form or form[1] is not self._charter:
             return None
-        if since is not None and since[0] == self._cache and since[1] >= self._changed and not plan.changes:
+        here = since is not None and since[0] == self._cache and self._changed <= since[1] <= self._length
+        if here and not plan.steps:
             plan.also.append(kept.wrap)
         elif not kept.stands(plan):
             return None

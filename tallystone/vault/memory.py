@@ -129,6 +129,8 @@ def _find_id(caller: Caller, plan: Plan, agent_id: str, label: str) -> str:
     except NotFound as error:
         caller.refused(error)
         raise
+    finally:
+        plan.let_go()
 
 
 def _edit_target(

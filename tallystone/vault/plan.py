@@ -45,7 +45,7 @@ class Plan:
         self.identities: dict[
             str, Identity
         ] = {}  # as the rows say that this plan reads, while it changes none
-        self.charter: CharterView | None = None  # as the rows say that this plan reads
+        self.charters: dict[bytes, CharterView] = {}  # likewise, by whose word it is
         self.filing: dict[bytes, tuple[bytes, bytes]] = {}  # of a K_grant its `events.grant_keys`
         self.noted: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}  # see `note`
         self._expects: dict[tuple[str, Row], Expect] = {}
@@ -68,7 +68,7 @@ class Plan:
         """Another plan that reads the same view and needs what this one needs, which has changed nothing. What the view
         said to one of them, it need not say to the other."""
         plan = Plan(self.snapshot, self.recall)
-        plan.pools, plan.identities, plan.charter = self.pools, self.identities, self.charter
+        plan.pools, plan.identities, plan.charters = self.pools, self.identities, self.charters
         plan._gets, plan._scans = self._gets, self._scans
         plan._expects.update(self._expects)
         return plan
@@ -222,6 +222,12 @@ class Plan:
         changed = self._changed.get(table.name, {})
         return [change.row for change in changed.values() if isinstance(change, Put)]
 
+    def let_go(self) -> None:
+        """Forget what was opened, once the planning is over. It holds this plan, which holds it: keys and contents
+        would stay in memory until Python looks for such circles, and a server has it look seldom."""
+        self.blocks.clear()
+        self.memo.pop("roles", None)
+
     @property
     def changes(self) -> bool:
         """Whether anything but the log would be written."""
@@ -258,6 +264,7 @@ class View:
     ) -> None:
         end, self._end = self._end, None
         if end is not None:
+            self.plan.let_go()
             end(kind, error, trace)
 
     def close(self) -> None:

@@ -100,11 +100,8 @@ class Kept:
     def untouched(self, plan: Plan) -> bool:
         """Whether these rows, but the shelf's, are known to be what they were, without looking at each; the commit asks
         for the wrap again. If not, they may be all the same."""
-        if (
-            self.moment is None
-            or plan.changes
-            or not plan.snapshot.unchanged(self.rows[0][0][1][:2], self.moment)
-        ):
+        moment = self.moment  # another thread may note another one, or none
+        if moment is None or plan.changes or not plan.snapshot.unchanged(self.rows[0][0][1][:2], moment):
             return False
         plan.also.append(self.wrap)
         return True
@@ -192,8 +189,11 @@ class Recall:
         return held
 
     def under(self, keys: Keys) -> crypto.Shelter:
-        """What opens all that is kept for whoever has these keys."""
-        return crypto.Shelter(keys.recall, self._salt)
+        """What opens all that is kept for whoever has these keys, which hold it for as long as they are there."""
+        made = keys.shelter
+        if made is None or made[0] is not self._salt:
+            made = keys.shelter = self._salt, crypto.Shelter(keys.recall, self._salt)
+        return made[1]
 
     def number(self) -> bytes:
         """One that no other message in this process's memory has. Not across a fork, where no store goes on either."""

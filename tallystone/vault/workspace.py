@@ -279,13 +279,15 @@ class Workspace:
 
     def charter(self, plan: Plan, pin: bytes) -> CharterView:
         """The workspace's own rules. The verdict on their rows is remembered. Raises `Tampered`."""
-        if plan.charter is None or plan.alters(CHARTER) or plan.alters(PRINCIPAL):
+        own = plan.alters(CHARTER) or plan.alters(PRINCIPAL)
+        if own or pin not in plan.charters:
             rows, known = plan.rows(CHARTER), self._charter
             if known is None or known[0] != rows:
-                known = rows, check_charter(rows, self.id, self.identity(plan, self.record.root, pin))
-                self._charter = known
-            plan.charter = known[1]
-        return plan.charter
+                root = self.identity(plan, self.record.root, pin)
+                known = self._charter = rows, check_charter(rows, self.id, root)
+            # Its own is what no other plan of this view sees.
+            return known[1] if own else plan.charters.setdefault(pin, known[1])
+        return plan.charters[pin]
 
     def trust(self, verdict: bytes) -> None:
         """Remember that a policy statement was verified: a hash, which is no secret."""

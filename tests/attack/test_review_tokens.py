@@ -386,9 +386,9 @@ def end(workspace: Workspace, by: Vault, principal: str, /, **more: Any) -> None
 
 
 def test_a_workspace_record_with_an_attackers_log_key_is_a_finding_though_the_whole_log_fits_it(
-    tmp_path: Path, founded: tuple[Workspace, Credentials], database: Path
+    tmp_path: Path, founded: tuple[Workspace, tuple[Credentials, ...]], database: Path
 ) -> None:
-    workspace, credentials = founded
+    workspace, (credentials, *_) = founded
     workspace.vault(credentials.token).create_block(label="team", value="one")
     workspace.close()
     seed = crypto.random_bytes()

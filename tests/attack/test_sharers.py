@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import sampled
 
 from attack.lying import caller_of, forge, held_by, identity_of, opened_by, seal_capsule_body
 from attack.scene import DATABASE, raw, rows
@@ -102,6 +103,7 @@ DAY = timedelta(1)
 TODAYS = datetime.now(UTC).date()
 
 
+@sampled(3, "the cases differ in what a row says, which is judged above the store")
 @pytest.mark.parametrize(
     ("holds", "terms", "forged"),
     [
@@ -333,6 +335,7 @@ def test_a_revoked_agents_user(workspace: Workspace, vault: Vaults, database: Pa
 # -- what is the owner's ----------------------------------------------------------------------------------------
 
 
+@sampled(4, "the cases differ in what a row says, which is judged above the store")
 @pytest.mark.parametrize(
     "settings",
     [
