@@ -21,7 +21,7 @@ export PYTHONDONTWRITEBYTECODE :=
 UV_SYNC := $(BIN)/uv sync --frozen --all-extras --quiet --python $(BIN)/python
 
 .PHONY: all setup demo test bench soak lint format clean
-SUITES := dropin overhead growth sharing feed audit log profile
+SUITES := dropin workers overhead growth sharing feed audit log profile
 .PHONY: $(SUITES:%=bench-%)
 .DEFAULT_GOAL := all
 
@@ -30,6 +30,7 @@ all:
 	@echo "make test    lint, strict types, all tests, and those that open a store on PostgreSQL too"
 	@echo "make bench   the suites dropin, overhead and growth, twenty minutes; alone, with BENCH_ARGS='--help' for their options:"
 	@echo "make bench-dropin    requests a second of a letta-compatible server, ours or another's"
+	@echo "make bench-workers   one worker and two on PostgreSQL, in turns"
 	@echo "make bench-overhead  ours against a plaintext twin"
 	@echo "make bench-growth    1,000 to 100,000 blocks, or a million"
 	@echo "make bench-sharing   what sharing and revoking cost (BENCH_ARGS='--members 100000' for a large role)"

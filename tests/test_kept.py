@@ -132,6 +132,7 @@ def test_the_version_after_one_that_was_kept_is_kept_until_somebody_else_changes
     for number in range(5, 9):  # which others have written, and a view of ours reads
         kept.tell((VERSION.name, (WS, b"block", number)), (WS, b"block", number, b"read"), 5)
     assert [place[1][2] for place in kept.young if place[0] == VERSION.name] == [8]
+    assert kept._names is not None and len(kept._names) == len(kept.young)  # nor are they remembered by name
 
 
 def test_what_is_kept_of_rows_has_a_bound() -> None:

@@ -268,6 +268,24 @@ def test_an_edit_that_was_begun_long_before_it_is_committed_is_seen(tmp_path: Pa
             assert view.get(BLOCK, KEY) == counter(7)
 
 
+@postgresql_only
+def test_while_somebody_edits_what_is_kept_counts_and_once_they_have_it_does_not(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store.db") as ours, editor(tmp_path / "store.db") as raw:
+        ours.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+        with ours.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(1)
+        kept = cache_of(ours).kept
+        raw.execute("BEGIN")
+        raw.execute("UPDATE block SET version = 7")
+        for _ in range(2):
+            with ours.snapshot() as view:
+                assert view.get(BLOCK, KEY) == counter(1)
+                assert cache_of(ours).kept is kept
+        raw.execute("COMMIT")
+        with ours.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(7)
+
+
 # -- what the log says ------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,8 @@ IDLE = 1024 * 1024
 GARBAGE = 10_000
 """New objects after which Python looks for garbage among them that refers to itself. Its own number is 700, which some
 requests reach alone, and of the server's garbage hardly any is such."""
+LOOK = 15
+"""Seconds between two looks at all that there is, see `look`."""
 
 
 def settle() -> bool:
@@ -43,3 +45,9 @@ def look_less() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
+
+
+def look() -> None:
+    """Look for garbage among all that came since `look_less`: milliseconds. Python does so when a quarter more
+    is there than the last time, which takes a server minutes, and all that while its memory grows."""
+    gc.collect()

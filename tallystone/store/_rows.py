@@ -179,7 +179,12 @@ class Kept:
         number = key[-1]
         if table != VERSION.name or not isinstance(number, int):
             return False
-        return self._drop((table, (*key[:-1], number - 1)))
+        before = (table, (*key[:-1], number - 1))
+        if not self._drop(before):
+            return False
+        if self._names is not None:
+            self._names.pop((table, self._name(before[1])), None)
+        return True
 
     def followed(self, heads: list[Head], changed: set[_Name]) -> None:
         """Others have committed: the log has passed these heads, and these rows are not what they were."""
