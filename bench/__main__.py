@@ -2,6 +2,7 @@
 
 | suite    | what it measures                                                                              |
 | dropin   | any letta-compatible server: requests a second and milliseconds of what its clients call       |
+| workers  | one worker and two, in turns, against what the processor time of both allows                  |
 | overhead | ours against a plaintext twin, in turns: what keys, signatures and the log cost                |
 | growth   | retrieve, list, update, share and revoke with 1,000 to 1,000,000 blocks                        |
 | sharing  | sharing and revoking, against the number of those who hold a grant                             |
@@ -20,7 +21,19 @@ from __future__ import annotations
 import importlib
 import sys
 
-SUITES = ("dropin", "overhead", "growth", "sharing", "feed", "audit", "log", "profile", "soak", "report")
+SUITES = (
+    "dropin",
+    "workers",
+    "overhead",
+    "growth",
+    "sharing",
+    "feed",
+    "audit",
+    "log",
+    "profile",
+    "soak",
+    "report",
+)
 
 
 def main(arguments: list[str]) -> int:

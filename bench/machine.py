@@ -85,6 +85,13 @@ def _cpu(pid: int) -> float:
     )  # its own, and of children that have ended
 
 
+def whole() -> tuple[float, float]:
+    """Seconds that the cores have worked, and that they have done nothing, since the machine began."""
+    fields = [int(one) for one in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / _TICK, idle / _TICK
+
+
 def memory(*pids: int) -> dict[str, float]:
     """MB (2²⁰ bytes) of these processes and their descendants: resident; with each page that several map divided among
     them (so that all together is what the machine has given); and of pages that nobody else maps."""

@@ -188,7 +188,7 @@ def _resources(run: dict[str, Any]) -> str:
 
 def workers(docs: Path) -> str:
     """What more workers gain, against the bound that processor time sets: client and database share the cores."""
-    found = _result(docs, "dropin")
+    found = _result(docs, "workers") or _result(docs, "dropin")
     runs = found["runs"] if found is not None else []
     rows = []
     for many in (run for run in runs if run["workers"] > 1 and run["store"]):
@@ -207,18 +207,24 @@ def _gain(alone: dict[str, Any], one: dict[str, Any], many: dict[str, Any]) -> t
     more = [row for row in many["rows"] if all(row[name] == one[name] for name in same)]
     if not more or not one["server_ms"]:
         return ()
-    rest = one["client_ms"] + one["beside_ms"]
-    most = min(many["workers"], alone["machine"]["cores"] * one["server_ms"] / (one["server_ms"] + rest))
-    gain = more[0]["per_second"] / one["per_second"]
+    found, most = gain(one, more[0], many["workers"], alone["machine"]["cores"])
     rates = f"{one['per_second']:,.0f}", f"{more[0]['per_second']:,.0f}"
     return (
         many["name"],
         TITLES[one["operation"]],
         *rates,
-        f"{gain:.2f}",
+        f"{found:.2f}",
         f"{most:.2f}",
-        f"{gain / most:.2f}",
+        f"{found / most:.2f}",
     )
+
+
+def gain(one: dict[str, Any], many: dict[str, Any], workers: int, cores: int) -> tuple[float, float]:
+    """How much faster so many workers are than one, and how much they can be at most, as the processor time of a
+    request allows. Of each, its row."""
+    rest = one["client_ms"] + one["beside_ms"]
+    most = min(workers, cores * one["server_ms"] / (one["server_ms"] + rest))
+    return many["per_second"] / one["per_second"], most
 
 
 def growth(docs: Path) -> str:

@@ -21,7 +21,7 @@ from tallystone.kept import ENTRY, PAGES_OF_READER, PAGES_OF_WRITER, Digests, Re
 from tallystone.store._rows import RowCache
 from tallystone.store.protocol import Batch, Delete, Expect, Moment, Put, Row
 from tallystone.store.sqlite import SqliteStore
-from tallystone.store.tables import BLOCK, REPLY, WS
+from tallystone.store.tables import BLOCK, REPLY, VERSION, WS
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block
 from tallystone.vault.forms import Form
@@ -109,6 +109,29 @@ def test_what_was_found_before_everything_was_forgotten_is_not_taken_to_be_so_st
     assert before.unchanged((WS, b"other"), then, 11)
     before.followed([(12, b"c")], {("block", bytes(32))})  # which may be any row
     assert not before.unchanged((WS, b"other"), then, 12)
+
+
+def test_the_version_after_one_that_was_kept_is_kept_until_somebody_else_changes_it() -> None:
+    rows = RowCache(sequencer(), 1_000_000)
+    kept = rows.restart((1, b"1"))
+    first, second = (WS, b"block", 1), (WS, b"block", 2)
+    kept.tell((VERSION.name, first), (*first, b"first"), 1)
+    kept.committed((2, b"2"), [(VERSION, second, (*second, b"second")), (BLOCK, KEY, counter(1))])
+    found = kept.find((VERSION.name, second), 2)
+    assert found is not None and found[1] == (*second, b"second")
+    assert kept.find((VERSION.name, second), 1) is None  # a view from before the commit
+    assert kept.find((VERSION.name, first), 2) is None  # nobody asks for that one again
+    assert kept.find((BLOCK.name, KEY), 2) is None  # a new row that follows none
+    third = (WS, b"block", 3)
+    kept.followed([(3, b"3")], {(BLOCK.name, key_hash(KEY))})
+    kept.committed((4, b"4"), [(VERSION, third, (*third, b"third"))])  # with names kept as well
+    assert kept.find((VERSION.name, third), 4) is not None
+    kept.followed([(5, b"5")], {(VERSION.name, key_hash(second)), (VERSION.name, key_hash(third))})
+    assert kept.find((VERSION.name, second), 5) is None
+    assert kept.find((VERSION.name, third), 5) is None
+    for number in range(5, 9):  # which others have written, and a view of ours reads
+        kept.tell((VERSION.name, (WS, b"block", number)), (WS, b"block", number, b"read"), 5)
+    assert [place[1][2] for place in kept.young if place[0] == VERSION.name] == [8]
 
 
 def test_what_is_kept_of_rows_has_a_bound() -> None:

@@ -202,6 +202,43 @@ def test_an_edit_that_hides_behind_others_commits_is_seen_after_two_seconds(tmp_
         assert seen == [counter(1), counter(1), counter(7)]
 
 
+@sqlite_only("PostgreSQL tells of every transaction: the tests below")
+def test_an_edit_that_hides_behind_the_last_commit_of_others_is_seen_after_two_seconds(
+    tmp_path: Path,
+) -> None:
+    with make_store(tmp_path / "store.db") as ours, open_store(tmp_path / "store.db") as theirs:
+        now = [0.0]
+        cache = cache_of(ours)
+        cache._clock = lambda: now[0]
+        cache.restart()
+        ours.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+        with ours.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(1)
+        with editor(tmp_path / "store.db") as raw:
+            raw.execute("UPDATE block SET version = 7")
+        theirs.commit(Batch(events=[Event("read", b"x")]))
+        with ours.snapshot() as view:
+            view.get(BLOCK, KEY)
+        now[0] = 2.1
+        for _ in range(2):
+            with ours.snapshot() as view:
+                assert view.get(BLOCK, KEY) == counter(7)
+            ours.commit(Batch(events=[Event("read", b"y")]))
+
+
+def test_an_edit_before_a_process_has_written_for_the_first_time_is_seen(tmp_path: Path) -> None:
+    with make_store(tmp_path / "store.db") as store:
+        store.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+    with open_store(tmp_path / "store.db") as store:
+        with store.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(1)
+        with editor(tmp_path / "store.db") as raw:
+            raw.execute("UPDATE block SET version = 7")
+        store.commit(Batch(events=[Event("read", b"x")]))
+        with store.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(7)
+
+
 def test_a_commit_expects_what_the_file_says_and_not_what_is_kept(tmp_path: Path) -> None:
     with make_store(tmp_path / "store.db") as ours, open_store(tmp_path / "store.db") as theirs:
         ours.commit(Batch(changes=[Put(BLOCK, counter(1))]))

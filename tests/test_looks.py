@@ -4,9 +4,10 @@ opens its own caller in it, and what one request does in it is nobody else's."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,9 +17,14 @@ from test_opened_tokens import ENDS, shred
 from tallystone.errors import Denied, NotFound, StoreError, TallystoneError, Unauthenticated
 from tallystone.keystore import Token, parse_token
 from tallystone.server.app import App
+from tallystone.server.fibers import Fiber
+from tallystone.server.request import Request
 from tallystone.store.tables import PRINCIPAL
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.looks import Look
+from tallystone.vault.opening import Opened
+from tallystone.vault.plan import Plan
+from tallystone.vault.recall import LARGEST
 from tallystone.vault.types import Credentials
 
 
@@ -117,12 +123,14 @@ def _request(app: App, token: str, path: str, answers: list[int], **state: int) 
         if message["type"] == "http.response.start":
             answers.append(message["status"])
 
-    headers = [(b"host", b"here"), (b"authorization", b"Bearer " + token.encode())]
-    scope = {
+    return app(_scope(path, [(b"authorization", b"Bearer " + token.encode())], **state), receive, send)
+
+
+def _scope(path: str, headers: list[tuple[bytes, bytes]], **state: int) -> dict[str, Any]:
+    return {
         "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
-        "headers": headers, "client": ("::1", 1), "state": state,
+        "headers": [(b"host", b"here"), *headers], "client": ("::1", 1), "state": state,
     }  # fmt: skip
-    return app(scope, receive, send)
 
 
 def _views(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -183,6 +191,93 @@ def test_a_request_sees_what_was_acknowledged_before_it_came_in(
         await app.close()
 
     asyncio.run(main())
+
+
+def test_a_request_whose_end_comes_late_sees_what_was_acknowledged_before_that(
+    workspace: Workspace, alice: Vault, alice_credentials: Credentials
+) -> None:
+    """From a server that does not say when a request had come in."""
+    block, app = alice.create_block(label="oak", value="old").id, App(workspace)
+    whole, contents = asyncio.Event(), [b""]
+
+    async def receive() -> dict[str, Any]:
+        asyncio.get_running_loop().call_soon(others)
+        while not whole.is_set():
+            await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        contents.append(message.get("body", b""))
+
+    def others() -> None:
+        app._look_since(time.monotonic_ns())
+        alice.edit_block(block, lambda _: {"value": "new"})
+        whole.set()
+
+    async def main() -> None:
+        bearer = b"Bearer " + alice_credentials.token.encode()
+        headers = [(b"authorization", bearer), (b"content-length", b"2")]
+        await app(_scope(f"/v1/blocks/{block}", headers), receive, send)
+        await app.close()
+
+    asyncio.run(main())
+    assert whole.is_set() and b'"new"' in b"".join(contents)
+
+
+def test_what_a_request_has_opened_goes_with_it(
+    workspace: Workspace, alice: Vault, bob: Vault, alice_credentials: Credentials
+) -> None:
+    """Keys and contents wait for no garbage collector, which looks seldom."""
+    value = "x" * (LARGEST + 1)  # none of it is kept: each time it is opened
+    block = alice.create_block(label="oak", value=value, limit=2 * LARGEST).id
+    shared, role = bob.create_block(label="ash").id, bob.create_role("crew").id
+    bob.add_members(role, ["alice"])
+    bob.share(shared, role, "write")
+    alice.accept_offer(role)
+    asks: list[Callable[[Vault], object]] = [
+        lambda vault: vault.block(block),
+        lambda vault: vault.blocks(),
+        lambda vault: vault.edit_block(block, lambda now: {"value": now.value[::-1] + "y"}),
+        lambda vault: vault.edit_block(shared, lambda _: {"value": "hers"}),
+        lambda vault: vault.block("block-" + "0" * 36),
+    ]
+    gc.collect()
+    gc.disable()
+    try:
+        for old in (False, True):  # in an old look, every change loses a race first
+            look = Look(workspace, 0) if old else None
+            for ask in asks:
+                with suppress(NotFound), asked(workspace, alice_credentials.token, look) as vault:
+                    ask(vault)
+            if look is not None:
+                look.release()
+            look = None
+        assert not [one for one in gc.get_objects() if isinstance(one, Plan | Opened)]
+    finally:
+        gc.enable()
+
+
+def test_a_request_on_the_loop_leaves_nothing_behind(
+    workspace: Workspace, alice: Vault, alice_credentials: Credentials
+) -> None:
+    """Neither its body nor its answer."""
+    path, app, answers = f"/v1/blocks/{alice.create_block(label='oak').id}", App(workspace), list[int]()
+
+    async def main() -> None:
+        await _request(app, alice_credentials.token, path, answers, arrived=1)
+        gc.collect()
+        gc.disable()
+        try:
+            for where in (path, path[:-4] + "0000", "/v1/blocks/"):
+                await _request(app, alice_credentials.token, where, answers, arrived=1)
+            await asyncio.sleep(0)
+            assert not [one for one in gc.get_objects() if isinstance(one, Plan | Fiber | Request)]
+        finally:
+            gc.enable()
+        await app.close()
+
+    asyncio.run(main())
+    assert answers == [200, 200, 404, 200]
 
 
 def test_a_change_planned_in_an_old_look_is_made_on_what_is_there_now(

@@ -296,7 +296,8 @@ class App:
     def _look_since(self, arrived: int) -> Look:
         """A look that was opened since then, for those that the loop knows of already."""
         look = self._look
-        if look is None or look.began < arrived:
+        # Who does not say when a request came in may hand over the end of it in any turn of the loop.
+        if look is None or not arrived or look.began < arrived:
             look = self._look = Look(self._workspace, time.monotonic_ns())
             # Behind the requests that have come in, and before the loop hears of others.
             asyncio.get_running_loop().call_soon(self._look_away, look)

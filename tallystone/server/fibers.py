@@ -121,11 +121,13 @@ class Fiber(greenlet, Generic[T]):
         self._waited = False
 
     def _body(self) -> None:
-        PLACE.set(self)
+        before = PLACE.set(self)
         try:
             self.result = self._work()
         except BaseException as error:
             self.raised = error
+        finally:
+            PLACE.reset(before)  # this holds its context: each holding the other, body and answer would stay
 
     # -- see `waiting.Place` --------------------------------------------------------------------------------------
 

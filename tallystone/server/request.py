@@ -3,7 +3,6 @@ needs three."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import quote
 
@@ -34,7 +33,7 @@ class Headers(Mapping[str, str]):
 
 class Request:
     """What of the ASGI scope is used. `template` is all that a log may say of the path; `arrived` is when the head was
-    whole (`time.monotonic_ns`), if the HTTP server says so."""
+    whole (`time.monotonic_ns`), if the HTTP server says so; 0 if it does not."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
@@ -48,6 +47,6 @@ class Request:
         self.receive = receive
         self.peer: str = (scope.get("client") or ("",))[0]
         self.held = 0  # bytes of its body
-        self.arrived: int = scope.get("state", {}).get("arrived") or time.monotonic_ns()
+        self.arrived: int = scope.get("state", {}).get("arrived", 0)
         self.template = "-"
         self.leaves: Sequence[int] = ()

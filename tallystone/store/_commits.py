@@ -71,7 +71,10 @@ class CommitQueue:
         for observer in self.observers:
             observer.waited(began, time.time_ns())
         if ticket.error is not None:
-            raise ticket.error
+            try:
+                raise ticket.error
+            finally:
+                ticket.error = None  # it holds this frame, and all below: what was planned, and on what
         if ticket.first is None:  # only if the leader's thread was interrupted
             raise StoreError(
                 "the write was interrupted", hint="look whether it took place", code="interrupted"

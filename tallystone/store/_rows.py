@@ -23,10 +23,12 @@ from typing import Any
 
 from tallystone.kept import ROWS
 from tallystone.store.protocol import Grown, Head, Moment, RowChange, Sequencer
-from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, Row
+from tallystone.store.tables import LOG_DETAIL, LOG_HEAD, LOG_LEAF, LOG_MANIFEST, LOG_NODE, VERSION, Row
 
 LARGEST = 128 * 1024
-"""Bytes of a row, or of the rows of one scan, beyond which it is not kept."""
+"""Bytes of a row, or of the rows of one scan, beyond which it is not kept; less where all is kept within less."""
+_PARTS = 64
+"""So many at least must there be room for."""
 FAR = 256
 """Leaves of others that are read at most to learn what changed; beyond that, everything is forgotten."""
 LOG = frozenset(table.name for table in (LOG_LEAF, LOG_DETAIL, LOG_MANIFEST, LOG_NODE, LOG_HEAD))
@@ -57,9 +59,12 @@ class Kept:
         self.mark = 0
         """For the store to note up to where in its database it has seen everything."""
         self.born = born
+        self.crossed = False
+        """Whether others have committed since it was born. An edit of the database may hide behind that."""
         self.young: dict[Place, Entry] = {}
         """What was asked for lately. Look here first: an entry holds at its length and all later ones."""
         self._limit = limit // 2  # for those that were asked for lately; as much for those before
+        self._largest = min(LARGEST, limit // _PARTS)
         self._lock = Lock()
         self._old: dict[Place, Entry] = {}
         self._weight = 0
@@ -108,7 +113,7 @@ class Kept:
         rows = (answer,) if isinstance(answer, tuple) else answer or ()
         for row in rows:
             weight += _weight(row)
-        if weight > LARGEST:
+        if weight > self._largest:
             return
         touched, scan = (place[0], place[1]), len(place) > 2
         name = (place[0], self._name(place[1])) if self._names is not None and not scan else None
@@ -124,6 +129,8 @@ class Kept:
                 self._scans.setdefault(place[0], {}).setdefault(touched, set()).add(place)
             elif self._names is not None:
                 self._names[name or (place[0], self._name(place[1]))] = place
+            if not scan:
+                self._succeeds(*touched)
             self._insert(place, (length, answer, weight))
 
     def _concerns(self, places: frozenset[Place], names: frozenset[_Name], place: Place) -> bool:
@@ -157,12 +164,22 @@ class Kept:
                 for cut in range(len(key) + 1) if scans else ():
                     for scan in self._scans[name].pop((name, key[:cut]), ()):
                         self._drop(scan)
-                if self._drop(place):
+                if self._drop(place) or self._succeeds(name, key):
                     weight = _OVERHEAD + _weight(row or ())
-                    if weight <= LARGEST:
+                    if weight <= self._largest:
+                        if self._names is not None:
+                            self._names[name, self._name(key)] = place
                         self._insert(place, (length, row, weight))
             self._remember(length, frozenset(places), frozenset())
             self._advance([head])  # last: a view at this head asks without the lock
+
+    def _succeeds(self, table: str, key: Row) -> bool:
+        """Whether this is the version of a block after one that was kept: whoever asked for that one, which goes, asks
+        for this one from now on."""
+        number = key[-1]
+        if table != VERSION.name or not isinstance(number, int):
+            return False
+        return self._drop((table, (*key[:-1], number - 1)))
 
     def followed(self, heads: list[Head], changed: set[_Name]) -> None:
         """Others have committed: the log has passed these heads, and these rows are not what they were."""
@@ -282,6 +299,10 @@ class RowCache:
         kept = self.kept = self._new(head)
         return kept
 
+    def aged(self, kept: Kept) -> bool:
+        """Whether this is too old to count across a commit of others, one before or one to come."""
+        return self._clock() - kept.born > self._age
+
     def _new(self, head: Head) -> Kept:
         return Kept(head, self._limit, self._sequencer.name, self._clock())
 
@@ -292,10 +313,11 @@ class RowCache:
         if kept.passed(head):
             return kept
         begun = kept.head[0]
-        if 0 <= begun < head[0] <= begun + FAR and self._clock() - kept.born <= self._age:
+        if 0 <= begun < head[0] <= begun + FAR and not self.aged(kept):
             found = self._sequencer.follow(kept.head, head, read(begun))
             if found is not None:
                 kept.followed(*found)
+                kept.crossed = True
                 return kept
         return self.restart(head)
 

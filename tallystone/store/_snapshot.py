@@ -80,6 +80,8 @@ class SqliteSnapshot:
         elif not kept.passed(head):
             with rows.committing:  # ours may be durable, and not told yet
                 kept = rows.follow(head, partial(grown, connection))
+        elif kept.crossed and rows.aged(kept):  # also if others have been silent since
+            kept = rows.restart(head)
         return kept
 
     def _head(self, connection: Reader) -> Head | None:

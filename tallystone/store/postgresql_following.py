@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from psycopg.pq.abc import PGresult
 
-from tallystone.store._columns import BLOB, INTEGER
+from tallystone.store._columns import BLOB, INTEGER, TEXT
 from tallystone.store._rows import FAR, Kept, RowCache
 from tallystone.store.postgresql_session import Call, Session, decode, encode
 from tallystone.store.protocol import Grown, Head
 from tallystone.store.tables import WS
 
-_SNAPSHOT = "pg_snapshot_xmin(pg_current_snapshot()), pg_snapshot_xmax(pg_current_snapshot())"
+_SNAPSHOT = "pg_current_snapshot()::text"
+"""The first number that may be of a transaction under way, the first that nobody has, and those between that are under
+way: `10:20:10,14,15`."""
 _VIEW: Call = (
     f"SELECT size, frontier, xmin, {_SNAPSHOT} FROM log_head WHERE ws = $1",
     encode((INTEGER,), (WS,)),
@@ -49,6 +51,8 @@ class State:
     """All transactions with lower numbers are over."""
     high: int
     """No transaction with this number or a higher one is in the view."""
+    open: frozenset[int]
+    """Those between that are not in the view either: they are under way."""
     last: int
     """The transaction that wrote the head."""
     leaves: list[Grown]
@@ -63,11 +67,11 @@ def view_calls(kept: Kept) -> list[Call]:
 
 def view_state(head: PGresult, leaves: PGresult) -> State | None:
     """The state of the view that asked. None: there is no log."""
-    found = decode((INTEGER, BLOB, *[INTEGER] * 3), head)
+    found = decode((INTEGER, BLOB, INTEGER, TEXT), head)
     if not found:
         return None
-    ((size, frontier, last, low, high),) = found
-    return state_of((size, frontier), last, low, high, leaves)
+    ((size, frontier, last, seen),) = found
+    return state_of((size, frontier), last, seen, leaves)
 
 
 def grown_call(kept: Kept) -> Call:
@@ -75,18 +79,25 @@ def grown_call(kept: Kept) -> Call:
     return _GROWN, encode((INTEGER, INTEGER), (WS, kept.head[0] if kept.head[0] >= 0 else _UNKNOWN))
 
 
-def state_of(head: Head, last: int, low: int, high: int, leaves: PGresult) -> State:
+def state_of(head: Head, last: int, seen: str, leaves: PGresult) -> State:
     """From what the database has answered."""
+    low, high, under_way = _taken_apart(seen)
     rows = sorted(decode((INTEGER, BLOB, INTEGER, BLOB), leaves))
     last = _whole(last, high)
     return State(
         head,
         low,
         high,
+        under_way,
         last,
         [(number, leaf, manifest) for number, leaf, _, manifest in rows],
         frozenset([last, *(_whole(writer, high) for _, _, writer, _ in rows)]),
     )
+
+
+def _taken_apart(seen: str) -> tuple[int, int, frozenset[int]]:
+    low, high, under_way = seen.split(":")
+    return int(low), int(high), frozenset(map(int, under_way.split(","))) if under_way else frozenset()
 
 
 def _whole(number: int, high: int) -> int:
@@ -125,7 +136,8 @@ def _accounted(kept: Kept, state: State, session: Session) -> bool:
     first, last = kept.mark + 1, state.high - 1
     if last - first > _MANY:
         return False
-    if all(number in state.writers for number in range(first, last + 1)):
+    told = state.writers | state.open
+    if all(number in told for number in range(first, last + 1)):
         return True
     found = decode((INTEGER,), session.run((_COMMITTED, encode((INTEGER, INTEGER), (first, last)))))
-    return all(number in state.writers for (number,) in found)
+    return all(number in told for (number,) in found)

@@ -17,7 +17,7 @@ from psycopg.pq.abc import PGresult
 
 from tallystone.errors import StoreError, Tampered
 from tallystone.store import postgresql_statements as statements
-from tallystone.store._columns import INTEGER
+from tallystone.store._columns import INTEGER, TEXT
 from tallystone.store._commits import Ticket
 from tallystone.store._rows import FAR, Kept, RowCache
 from tallystone.store._schema import migrations, newer_format
@@ -128,14 +128,14 @@ class Writer:
         lookups = _lookups(asked)
         answers = session.run_all([*calls, *lookups.values()])
         _, *_, heads, now, leaves = answers[: len(calls)]
-        ((low, high, number, newest),) = decode([INTEGER] * 4, now)
+        ((seen, number, newest),) = decode((TEXT, INTEGER, INTEGER), now)
         if newest > max(migrations()):
             raise newer_format(newest)
         ends = decode((*statements.KINDS[LOG_HEAD.name], INTEGER), heads)
         head, last = (ends[0][:-1], ends[0][-1]) if ends else (None, 0)
         self._log_begun = head is not None
         size = 0 if head is None else head[1]
-        state = None if head is None else state_of((head[1], head[2]), last, low, high, leaves)
+        state = None if head is None else state_of((head[1], head[2]), last, seen, leaves)
         if self._goes_beyond(session, kept, size, state):
             # An older head was put back, or a leaf put in: going on would write over what the log already says.
             raise Tampered(

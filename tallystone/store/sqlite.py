@@ -279,7 +279,7 @@ class SqliteStore(Committing):
             if number > max(migrations()):
                 raise newer_format(number)
         edited = self._written is not None and not alone and size == self._written[0]
-        if edited:
+        if edited or self._written is None:  # of what was before our first look, nothing is known
             self._rows.restart()
         self._written = size, edits
         return edited, alone

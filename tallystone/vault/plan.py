@@ -222,6 +222,12 @@ class Plan:
         changed = self._changed.get(table.name, {})
         return [change.row for change in changed.values() if isinstance(change, Put)]
 
+    def let_go(self) -> None:
+        """Forget what was opened, once the planning is over. It holds this plan, which holds it: keys and contents
+        would stay in memory until Python looks for such circles, and a server has it look seldom."""
+        self.blocks.clear()
+        self.memo.pop("roles", None)
+
     @property
     def changes(self) -> bool:
         """Whether anything but the log would be written."""
@@ -258,6 +264,7 @@ class View:
     ) -> None:
         end, self._end = self._end, None
         if end is not None:
+            self.plan.let_go()
             end(kind, error, trace)
 
     def close(self) -> None:

@@ -100,11 +100,8 @@ class Kept:
     def untouched(self, plan: Plan) -> bool:
         """Whether these rows, but the shelf's, are known to be what they were, without looking at each; the commit asks
         for the wrap again. If not, they may be all the same."""
-        if (
-            self.moment is None
-            or plan.changes
-            or not plan.snapshot.unchanged(self.rows[0][0][1][:2], self.moment)
-        ):
+        moment = self.moment  # another thread may note another one, or none
+        if moment is None or plan.changes or not plan.snapshot.unchanged(self.rows[0][0][1][:2], moment):
             return False
         plan.also.append(self.wrap)
         return True
