@@ -19,7 +19,6 @@ from stores import (
     given_back,
     may_hold_tests,
     selection,
-    server,
     use_postgresql,
     watch_stores,
 )
@@ -42,8 +41,6 @@ def pytest_configure(config: pytest.Config) -> None:
     the machine, so that a file there is as durable as on a disk; a commit is fsynced all the same."""
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-    if POSTGRESQL and getattr(config.option, "numprocesses", None):
-        server()  # one for all processes, which find it in the environment
     # A test that leaves a store open is told nothing of it on SQLite either.
     config.addinivalue_line("markers", "postgresql_only: about PostgreSQL itself; see stores.py")
     config.addinivalue_line("markers", "sampled(every, reason): PostgreSQL runs some cases; see stores.py")

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import letta_client
 import pytest
+from stock import founded
 
 from tallystone.server.run import running
 from tallystone.server.settings import Settings
@@ -73,7 +74,7 @@ def fresh_server(tmp_path: Path) -> Iterator[Served]:
 
 
 def _serve(folder: Path) -> Iterator[Served]:
-    workspace, credentials = Workspace.init(folder)
+    workspace, (credentials, *_) = founded(folder, "root")
     with workspace, running(workspace, Settings(port=0, refusals=100_000, log_level="error")) as url:
         served = Served(workspace, url, credentials.token, credentials.principal)
         try:

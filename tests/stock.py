@@ -44,9 +44,9 @@ _homes: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def founded(folder: Path, *names: str) -> tuple[Workspace, tuple[Credentials, ...]]:
-    """A workspace in `folder`, which must not be there yet, open; and its users: the first name is its founder's."""
+    """A workspace in `folder`, which must be empty or missing, open; and its users: the first name is its founder's."""
     stock = _stock(*names)
-    shutil.copytree(stock.folder, folder)
+    shutil.copytree(stock.folder, folder, dirs_exist_ok=True)
     if POSTGRESQL:
         url = ready_database()
         restore_rows(stock.rows)

@@ -1,8 +1,9 @@
 """Which store the tests run on: SQLite, or with TALLYSTONE_TEST_STORE=postgresql a real PostgreSQL server.
 
-The server is one that pip installs, one for all processes of a test run. On PostgreSQL the file that a test names for
-its store holds the URL of a database instead: a new database for each new file. So tests, and processes that they
-start, name stores by paths on both.
+The server is one that pip installs; it starts when the first test needs it, one for each process of the test run: what
+others do on a server is seen by tests of what a store keeps. On PostgreSQL the file that a test names for its store
+holds the URL of a database instead: a new database for each new file. So tests, and processes that they start, name
+stores by paths on both.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ def test_a_crash_says_nothing_of_what_it_held(
     def explode(*_: object, **__: object) -> None:
         raise RuntimeError("SECRET in a message")
 
-    monkeypatch.setattr("tallystone.vault.Vault.block", explode)
+    monkeypatch.setattr("tallystone.vault.Vault.block_as", explode)
     answer = server.http().get(f"/v1/blocks/{BLOCK}")
     assert answer.status_code == 500 and answer.headers["x-should-retry"] == "false"
     assert "SECRET" not in answer.text and "Traceback" not in answer.text

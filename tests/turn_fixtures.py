@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from scripted_models import HANDLES, KEYS, ScriptedModels
 from server_fixtures import Served
+from stock import founded
 
 from tallystone.server.run import running
 from tallystone.server.settings import Settings
-from tallystone.vault import Workspace
 
 
 @dataclass
@@ -54,7 +54,7 @@ def serving(folder: Path, models: ScriptedModels, **options: Any) -> Iterator[Ta
             **options,
         }
     )
-    workspace, credentials = Workspace.init(folder)
+    workspace, (credentials, *_) = founded(folder, "root")
     with workspace, running(workspace, settings) as url:
         served = Served(workspace, url, credentials.token, credentials.principal)
         try:

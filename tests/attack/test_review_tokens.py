@@ -26,6 +26,7 @@ from tallystone.statements import Signed, WorkspaceRecord, issue
 from tallystone.store.tables import TABLES
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.entering import open_block
+from tallystone.vault.forms import Form
 from tallystone.vault.ledger import place_secret
 from tallystone.vault.memory import AddBlock, DropBlock, EditBlock
 from tallystone.vault.plan import Plan
@@ -185,6 +186,7 @@ def test_a_read_only_token_changes_no_row_through_any_call(
     kid = bob.tokens()[0].kid
     keep(bob, agent)
     reader.block(mine.id)  # today's auditor row exists from here on
+    shown = Form(lambda block: block.value.encode(), lambda block: True)
 
     def everything() -> dict[str, list[Any]]:
         exempt = ("log_", "auditor")
@@ -203,6 +205,8 @@ def test_a_read_only_token_changes_no_row_through_any_call(
         lambda v: v.create_block(label="x"),
         lambda v: v.block(mine.id),
         lambda v: v.blocks(),
+        lambda v: v.block_as(mine.id, shown),
+        lambda v: v.blocks_as(shown),
         lambda v: v.edit_block(mine.id, lambda b: value),
         lambda v: v.edit_block(mine.id, lambda b: {"locked": True}),
         lambda v: v.delete_block(mine.id),
