@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import raw_rows
@@ -143,12 +144,12 @@ def test_no_event_commits_under_a_key_that_a_removal_has_ended(
     assert known is not None
     commit, removed = place.workspace.store.commit, []
 
-    def late(batch: object) -> int:
+    def late(batch: object, *queued: Any) -> int:
         events = getattr(batch, "events", [])
         if not removed and [event.kind for event in events] == ["denied"]:
             removed.append(True)
             root.end_audit("ada")
-        return commit(batch)  # type: ignore[arg-type]  # handed through as it came
+        return commit(batch, *queued)  # type: ignore[arg-type]  # handed through as it came
 
     monkeypatch.setattr(place.workspace.store, "commit", late)
     place.attempt("raced")

@@ -138,13 +138,13 @@ def test_a_decision_under_a_charter_that_changes_meanwhile_is_made_again(
 ) -> None:
     commit, changed = workspace.store.commit, []
 
-    def late(batch: Batch) -> int:
+    def late(batch: Batch, *queued: Any) -> int:
         if not changed and any(
             isinstance(one, Put) and one.table.name == "principal" for one in batch.changes
         ):
             changed.append(batch)
             alice.set_charter(levels=["open", "team", "confidential", "restricted"])
-        return commit(batch)
+        return commit(batch, *queued)
 
     other = workspace.vault(alice.create_token())
     monkeypatch.setattr(workspace.store, "commit", late)

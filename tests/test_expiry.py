@@ -275,11 +275,11 @@ def test_a_purge_that_loses_races_goes_on_with_less_at_once(
     clock.forward(1)
     commit, lost = workspace.store.commit, [0]
 
-    def losing(batch: Batch) -> int:
+    def losing(batch: Batch, *queued: Any) -> int:
         if batch.expects and lost[0] < 4:
             lost[0] += 1
             raise Conflict("somebody was faster")
-        return commit(batch)
+        return commit(batch, *queued)
 
     monkeypatch.setattr(workspace.store, "commit", losing)
     workspace.purge()
@@ -478,7 +478,7 @@ def test_a_crash_before_the_commit_leaves_the_key_and_the_rows_for_the_next_purg
     clock.forward(1)
     workspace.auditor_key()
 
-    def crash(_: Batch) -> int:
+    def crash(*_: Any) -> int:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -497,10 +497,10 @@ def test_a_days_key_is_on_disk_before_the_commit_that_uses_it(
     seen: list[list[str]] = []
     commit = workspace.store.commit
 
-    def looking(batch: Batch) -> int:
+    def looking(batch: Batch, *queued: Any) -> int:
         if any(isinstance(one, Put) and one.table is CALENDAR for one in batch.changes):
             seen.append(keys_on_disk(tmp_path))
-        return commit(batch)
+        return commit(batch, *queued)
 
     monkeypatch.setattr(workspace.store, "commit", looking)
     alice.create_block(label="m", expires=clock.day(1))

@@ -160,14 +160,14 @@ def test_a_code_that_is_taken_back_while_it_is_redeemed_makes_nobody(
     code = alice.invite("carol")
     commit, tried = workspace.store.commit, []
 
-    def late(batch: Batch) -> int:
+    def late(batch: Batch, *queued: Any) -> int:
         if (
             any(isinstance(change, Put) and change.table is PRINCIPAL for change in batch.changes)
             and not tried
         ):
             tried.append(batch)
             alice.revoke_invitation(code[7:23])
-        return commit(batch)
+        return commit(batch, *queued)
 
     monkeypatch.setattr(workspace.store, "commit", late)
     refusal(workspace, code)

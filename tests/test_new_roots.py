@@ -211,11 +211,11 @@ def test_what_others_put_under_the_old_root_while_it_was_being_replaced_is_found
     made: list[str] = []
     commit = workspace.store.commit
 
-    def late(batch):  # type: ignore[no-untyped-def]
+    def late(batch, *queued):  # type: ignore[no-untyped-def]
         if not made and any(event.kind == "principal" for event in batch.events):
             made.append("")
             made[0] = other.create_block(label="late", value="late").id
-        return commit(batch)
+        return commit(batch, *queued)
 
     monkeypatch.setattr(workspace.store, "commit", late)
     bob.rotate_principal()

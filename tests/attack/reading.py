@@ -53,13 +53,13 @@ def watched() -> Iterator[Watch]:
         watch.read.add((table.name, ()))
         return rows(self, table)
 
-    def watched_commit(self: SqliteStore, batch: Batch) -> int:
+    def watched_commit(self: SqliteStore, batch: Batch, *queued: Any) -> int:
         watch.read |= {(one.table.name, one.key) for one in batch.expects}
         watch.written |= {
             (one.table.name, one.table.key_of(one.row) if isinstance(one, Put) else one.key)
             for one in batch.changes
         }
-        return commit(self, batch)
+        return commit(self, batch, *queued)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SqliteSnapshot, "get", watched_get)

@@ -31,10 +31,10 @@ def overtaken(workspace: Workspace, work: Callable[[], T], meanwhile: Callable[[
     store: Any = workspace.store  # `Any`, since its `commit` is replaced for a while
     commit, happened = store.commit, []
 
-    def late(batch: Batch) -> None:
+    def late(batch: Batch, *queued: Any) -> None:
         if batch.expects and batch.changes and not happened:
             happened.append(meanwhile())
-        commit(batch)
+        commit(batch, *queued)
 
     store.commit = late
     try:

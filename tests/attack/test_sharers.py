@@ -617,12 +617,12 @@ def test_a_transfer_that_is_accepted_while_it_is_cancelled(
     commit = store.commit
     raced: list[str] = []
 
-    def overtaken(batch: Batch) -> None:
+    def overtaken(batch: Batch, *queued: Any) -> None:
         if batch.changes and not raced:
             raced.append(first)
             store.commit = commit
             acts[first](beside.vault(tokens[who[first]]))
-        commit(batch)
+        commit(batch, *queued)
 
     store.commit = overtaken
     try:
