@@ -587,7 +587,7 @@ class TestEveryReadAgreesWithTheModel(Sharing.TestCase):  # type: ignore[name-de
     """What pytest collects."""
 
 
-LIVES, STEPS = (40, 120) if LONG else (1, 40) if POSTGRESQL else (2, 60)
+LIVES, STEPS = (40, 120) if LONG else (1 if POSTGRESQL else 2, 60)
 
 
 def live(machine: Sharing, chance: random.Random) -> Counter[str]:
