@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     # A test that leaves a store open is told nothing of it on SQLite either.
     config.addinivalue_line("markers", "postgresql_only: about PostgreSQL itself; see stores.py")
+    config.addinivalue_line("markers", "thinned(every, reason): PostgreSQL runs some tests; see stores.py")
     config.addinivalue_line("markers", "sampled(every, reason): PostgreSQL runs some cases; see stores.py")
     config.addinivalue_line("filterwarnings", "ignore:.*was deleted while still open:ResourceWarning")
 

@@ -93,6 +93,12 @@ def sampled(every: int, reason: str) -> pytest.MarkDecorator:
     return pytest.mark.sampled(every, reason=reason)
 
 
+def thinned(every: int, reason: str) -> pytest.MarkDecorator:
+    """Marks a module of which PostgreSQL runs one test in `every`, always the same ones; all with TALLYSTONE_LONG=1.
+    `reason`: why what they differ in is no matter of the store."""
+    return pytest.mark.thinned(every, reason=reason)
+
+
 def may_hold_tests(path: Path) -> bool:
     """Whether a module may have tests for the store that is at work."""
     return not POSTGRESQL or path.stem not in NO_STORE | OWN_STORES
@@ -103,12 +109,18 @@ def selection(items: list[pytest.Item]) -> list[pytest.Item]:
     if not POSTGRESQL:
         return [item for item in items if item.get_closest_marker("postgresql_only") is None]
     found, begun = [], set()
-    for item in filter(opens_a_store, items):
+    for item in filter(_is_drawn, filter(opens_a_store, items)):
         place, marker = item.nodeid.partition("[")[0], item.get_closest_marker("sampled")
         if marker is None or LONG or place not in begun or crc32(item.nodeid.encode()) % marker.args[0] == 0:
             found.append(item)
         begun.add(place)
     return found
+
+
+def _is_drawn(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("thinned")
+    name = getattr(item, "originalname", item.name)
+    return marker is None or LONG or crc32(name.encode()) % marker.args[0] == 0
 
 
 # -- who says to open no store --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from scripted_models import Asked, Call, ScriptedModels, Turn
+from stores import thinned
 from turn_fixtures import Talking, serving, talking  # noqa: F401
 
 from tallystone.errors import Conflict, Denied, Invalid, NotFound
@@ -26,6 +27,11 @@ from tallystone.vault import Vault, Workspace, turns
 from tallystone.vault.mail import AT_ONCE, MAX_HOPS, MAX_TEXT, UNREAD, UNREAD_FROM_ONE
 from tallystone.vault.messaging import SENDS
 from tallystone.vault.types import Credentials
+
+pytestmark = thinned(
+    3,
+    "they differ in who writes to whom, in turns: the rows are those that test_turns_waiting has",
+)
 
 # -- the vault --------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,16 @@ from typing import Any
 import letta_client
 import pytest
 from scripted_models import Asked, Call, Turn
+from stores import thinned
 from test_turns import HUMAN, append, consistent, stop
 from turn_fixtures import Talking, talking, types  # noqa: F401
 
 from tallystone.letta.prompt import parse_prompt
+
+pytestmark = thinned(
+    3,
+    "they differ in what a model is shown: the rows are those that test_turns_waiting has",
+)
 
 
 def echo(asked: Asked) -> Turn:

@@ -7,11 +7,17 @@ from typing import Any
 import letta_client
 import pytest
 from scripted_models import HANDLES, Asked, Turn
+from stores import thinned
 from turn_fixtures import Talking, talking  # noqa: F401
 
 from tallystone.errors import Invalid
 from tallystone.letta import model_options, wire
 from tallystone.letta.model import Limits
+
+pytestmark = thinned(
+    3,
+    "they differ in what a model is asked: the rows are those that test_turns_waiting has",
+)
 
 SCHEMA = {
     "type": "json_schema",

@@ -16,6 +16,7 @@ import httpx2
 import letta_client
 import pytest
 from scripted_models import HANDLES, KEYS, Asked, Call, ScriptedModels, Turn
+from stores import thinned
 
 from tallystone.errors import Invalid, Rejected
 from tallystone.letta import outbound
@@ -38,6 +39,11 @@ from tallystone.server.models import model_config
 from tallystone.server.run import running
 from tallystone.server.settings import Settings, load
 from tallystone.vault import Workspace
+
+pytestmark = thinned(
+    3,
+    "they differ in what a model says, and how it is asked: the rows are those that test_turns_waiting has",
+)
 
 SECRET = "the launch code is 8861-swordfish"
 SYSTEM = Said("system", "You keep notes.")

@@ -13,6 +13,7 @@ from typing import Any
 import letta_client
 import pytest
 from scripted_models import Call, ScriptedModels, Turn
+from stores import thinned
 from test_turns import consistent, stop
 from tool_servers import TOKEN, Raw, Real, polite, real_server
 from turn_fixtures import Talking, serving, types
@@ -25,6 +26,11 @@ from tallystone.server.run import running
 from tallystone.store.tables import ENTRY
 from tallystone.vault import Workspace
 from tallystone.vault.types import ExternalTool, ToolAccess
+
+pytestmark = thinned(
+    3,
+    "they differ in what a tool server answers: the rows are those that test_turns_waiting has",
+)
 
 
 @pytest.fixture(scope="module")

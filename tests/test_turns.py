@@ -10,12 +10,18 @@ from typing import Any
 import letta_client
 import pytest
 from scripted_models import HANDLES, Asked, Call, Turn
+from stores import thinned
 from turn_fixtures import Talking, talking, types  # noqa: F401
 
 from tallystone.errors import Conflict
 from tallystone.letta.prompt import parse_prompt
 from tallystone.store.tables import ENTRY
 from tallystone.vault import Vault, turns
+
+pytestmark = thinned(
+    3,
+    "they differ in what happens in a turn: the rows are those that test_turns_waiting has",
+)
 
 HUMAN = [{"label": "human", "value": "Name: unknown"}]
 RENAME = Call("memory_replace", {"label": "human", "old_string": "unknown", "new_string": "Ada"})
