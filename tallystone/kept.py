@@ -15,23 +15,23 @@ from typing import Generic, TypeVar
 
 MIB = 1024 * 1024
 
-ROWS = 16 * MIB
-"""Rows as they lie in the database: those of 1,000 blocks of 1 KB, and half as much again (`store._rows`)."""
+ROWS = 20 * MIB
+"""Rows as they lie in the database: those of 1,800 blocks of 1 KB (`store._rows`)."""
 REMOTE_ROWS = 4 * MIB
 """The same of PostgreSQL, where others write as well: a row is found by its name in the log too, which takes as much
 as half of it."""
 PAGES_OF_READER, PAGES_OF_WRITER = MIB // 2, 2 * MIB
 """Of a SQLite file, as its library keeps them for each connection that reads, and for the one that writes. Whatever is
 committed ends what the readers have, so more would serve a single long answer alone."""
-BLOCKS = 12 * MIB
-"""Blocks sealed again for who opened them, as they were shown, and whom their grants are to: some 1,200 of 1 KB
+BLOCKS = 20 * MIB
+"""Blocks sealed again for who opened them, as they were shown, and whom their grants are to: some 2,000 of 1 KB
 (`vault.recall`)."""
 TOKENS = 4 * MIB
 """Tokens sealed again for who brings them: some 1,000 (`vault.opened_tokens`)."""
 IDENTITIES = 4 * MIB
 """Verified records of principals: some 700."""
-GENESES = MIB
-"""First statements of blocks: some 1,300."""
+GENESES = 2 * MIB
+"""First statements of blocks: some 2,600."""
 SIGNATURES = 32_768
 """Signatures that were verified, each by a hash of 32 bytes: 1 MiB from the start (`crypto.verify_once`)."""
 VERDICTS = 32_768
