@@ -12,13 +12,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from stores import sampled
+from stores import sampled, thinned
 from test_cli import Names, _sh, _tallystone, plain_terminal  # noqa: F401
 
 from tallystone.cli.remote import RemoteVault
 from tallystone.server.run import running
 from tallystone.server.settings import Settings
 from tallystone.vault import Vault, Workspace
+
+pytestmark = thinned(3, "they differ in how a command finds its server")
 
 PLAYED = ("sharing", "tokens", "roles", "policies", "people", "model-keys")
 TRANSCRIPTS = [Path(__file__).parent / "transcripts" / f"{name}.txt" for name in PLAYED]

@@ -24,8 +24,10 @@ import pytest
 from node_packages import installed, node
 from scripted_models import HANDLES, Asked, Call, Turn
 from server_fixtures import Served, fresh_server, server  # noqa: F401
-from stores import sampled
+from stores import sampled, thinned
 from turn_fixtures import Talking, talking  # noqa: F401
+
+pytestmark = thinned(3, "they differ in what a script tells, which is told over HTTP")
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES, PAGES = ROOT / "examples", ROOT / "docs" / "patterns"
