@@ -144,12 +144,12 @@ def test_no_event_commits_under_a_key_that_a_removal_has_ended(
     assert known is not None
     commit, removed = place.workspace.store.commit, []
 
-    def late(batch: object, *queued: Any) -> int:
+    def late(batch: Any, *queued: Any) -> int:
         events = getattr(batch, "events", [])
         if not removed and [event.kind for event in events] == ["denied"]:
             removed.append(True)
             root.end_audit("ada")
-        return commit(batch, *queued)  # type: ignore[arg-type]  # handed through as it came
+        return commit(batch, *queued)
 
     monkeypatch.setattr(place.workspace.store, "commit", late)
     place.attempt("raced")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import raw_rows
@@ -11,6 +12,7 @@ from root_thief import Thief
 
 from tallystone import crypto
 from tallystone.errors import Denied, Invalid, NotFound, Tampered, Unauthenticated
+from tallystone.store.protocol import Batch
 from tallystone.store.tables import AUDITOR, LOG_DETAIL
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.events import open_audited
@@ -211,7 +213,7 @@ def test_what_others_put_under_the_old_root_while_it_was_being_replaced_is_found
     made: list[str] = []
     commit = workspace.store.commit
 
-    def late(batch, *queued):  # type: ignore[no-untyped-def]
+    def late(batch: Batch, *queued: Any) -> int:
         if not made and any(event.kind == "principal" for event in batch.events):
             made.append("")
             made[0] = other.create_block(label="late", value="late").id
