@@ -149,8 +149,6 @@ def _views(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> list[float]
 def test_those_that_have_come_in_share_a_view_and_later_ones_have_another(
     workspace: Workspace, alice: Vault, alice_credentials: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if workspace.store.remote:
-        pytest.skip("on PostgreSQL requests run in threads, each with a view of its own")
     path, token = f"/v1/blocks/{alice.create_block(label='oak', value='v').id}", alice_credentials.token
     app = App(workspace)
     answers: list[int] = []

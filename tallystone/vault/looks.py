@@ -39,6 +39,15 @@ class Look:
     def visit(self, text: str) -> tuple[View, Caller]:
         """The caller that a token opens, with a plan of this view that says what must hold of it. Raises
         `Unauthenticated`."""
+        self._holders += 1  # first: asking may wait for a database, and the look's time be over meanwhile
+        try:
+            plan, caller = self._caller(text)
+        except BaseException:
+            self.release()
+            raise
+        return View(plan, self.release), caller
+
+    def _caller(self, text: str) -> tuple[Plan, Caller]:
         mark = crypto.sha256(text.encode())
         known = self._callers.get(mark)
         if known is None or known[1].expired:
@@ -50,8 +59,7 @@ class Look:
         else:
             plan = known[0].beside()
             caller = known[1].beside(known[0], plan)
-        self._holders += 1
-        return View(plan, self.release), caller
+        return plan, caller
 
     def release(self, *_: object) -> None:
         """Hold it no longer."""
