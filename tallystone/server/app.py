@@ -49,10 +49,6 @@ MAX_OPEN_BODY = 4096
 """Bytes of the body of a request that brings no token."""
 THREADS = 16
 """Requests that are worked on at once; the others wait."""
-SESSIONS = 32
-"""Short requests that are worked on at once where each may hold a session with a database; the others wait."""
-ASIDE = 8
-"""Threads in which sessions with a database are opened."""
 QUEUE = 1000
 """Requests that wait, unless the settings say otherwise."""
 TURN_GRACE = 1.0
@@ -107,7 +103,7 @@ class App:
         )
         self._threads = Threads(threads)
         # Of a database behind a network, each that waits may hold a session.
-        self._fibers = Fibers(SESSIONS, ASIDE) if workspace.store.remote else Fibers()
+        self._fibers = Fibers(2 * threads, threads) if workspace.store.remote else Fibers()
         self._look: Look | None = None
         self._most, self.working = threads + queue, 0
         self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))

@@ -1,8 +1,8 @@
-"""Short work of the vault on the event loop itself, given way to others while it waits for its commit (ADR 0039).
+"""Short work of the vault on the event loop itself, given way to others while it waits for its commit (ADR 0039, 0048).
 
 The vault is synchronous. A request in a thread of its own costs four hand-overs of the interpreter's lock, more than
 reading a block does. A fiber (a greenlet) is a call that can be left in the middle and gone on with later: while its
-commit is on its way to the disk, the loop works on the next request.
+commit is on its way to the disk, or a database has not answered yet, the loop works on the next request.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 PATIENCE = 0.025
 """Seconds of processor time that others wait while one goes on, before it is begun again in a thread."""
-_LOOK = 1.0
-"""Seconds between looks for those that have waited too long."""
 SLICE = 0.005
 """Seconds of processor time after which one that cannot be begun again lets the others go on."""
+_LOOK = 1.0
+"""Seconds between looks for those that have waited for a socket too long."""
 
 
 class Lengthy(BaseException):
