@@ -265,6 +265,23 @@ def test_a_socket_that_says_nothing_is_given_up_and_the_loop_goes_on(
     silent.close(), other.close()
 
 
+def test_an_answer_that_came_while_the_process_stood_still_is_not_late() -> None:
+    silent, other = socket.socketpair()
+
+    async def main() -> bytes | None:
+        runner = Fibers()
+        waiting = asyncio.ensure_future(runner.run(lambda: _told(silent, seconds=0)))
+        await asyncio.sleep(0)
+        other.send(b"there")
+        runner.sockets()._look()  # the time is up before the loop has listened
+        found = await waiting
+        runner.close()
+        return found
+
+    assert asyncio.run(main()) == b"there"
+    silent.close(), other.close()
+
+
 def test_what_cannot_be_begun_again_goes_on_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fibers, "SLICE", -1.0)
     there: set[str] = set()

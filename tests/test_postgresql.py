@@ -19,7 +19,7 @@ from tallystone.audit.sequencer import LogSequencer
 from tallystone.errors import Invalid, StoreError, StoreFull, TallystoneError
 from tallystone.store.opening import check_url, has_password, locate, make_store, note, without_password
 from tallystone.store.protocol import Batch, Delete, Event, Put, Row, RowChange, Store
-from tallystone.store.tables import BLOCK, KIT, LOG_DETAIL, LOG_HEAD, SHELF, WORKSPACE, WS
+from tallystone.store.tables import BLOCK, KIT, LOG_DETAIL, LOG_HEAD, SHELF, WORKSPACE, WS, Table
 
 pytestmark = postgresql_only
 
@@ -224,6 +224,26 @@ def raising(url: str, state: str, times: int) -> None:
         " RETURN NEW; END $$",
         "CREATE TRIGGER fail BEFORE INSERT ON block FOR EACH ROW EXECUTE FUNCTION fail()",
     )
+
+
+@pytest.mark.parametrize("first", [KIT, LOG_HEAD])
+def test_all_who_share_a_view_are_told_why_it_failed(
+    url: str, monkeypatch: pytest.MonkeyPatch, first: Table
+) -> None:
+    """What the first one asks fails, be it the log's head, which every view asks for."""
+    import psycopg
+
+    from tallystone.store import postgresql_session as session
+
+    monkeypatch.setitem(session._SETTINGS, "lock_timeout", "10ms")
+    with begin(opened(url, create=True)) as store, psycopg.connect(url) as other:
+        other.execute(f"LOCK TABLE {first.name} IN ACCESS EXCLUSIVE MODE")
+        with store.snapshot() as view:
+            asks = [lambda: view.scan(KIT, (WS,)), lambda: view.get(BLOCK, (WS, b"counter"))]
+            assert [code_of(ask) for ask in asks] == ["busy", "busy"]
+        other.rollback()
+        with store.snapshot() as view:
+            assert view.get(WORKSPACE, (WS,)) == FIRST_ROW
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])

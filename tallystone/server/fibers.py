@@ -250,6 +250,7 @@ class Sockets:
         self._timer = self._loop.call_later(_LOOK, self._look, context=Context())
 
     def _look(self) -> None:
+        self._some_ready()  # after the process stood still, what is late may be there all the same
         self._timer = None
         waiting, now = list(self._selector.get_map().values()), self._loop.time()
         late = [key for key in waiting if key.data[1] <= now]

@@ -23,7 +23,7 @@ from tallystone.store._commits import CommitQueue
 from tallystone.store._rows import LOG, Kept, RowCache
 from tallystone.store._schema import NODES_SINCE
 from tallystone.store._settling import Committing
-from tallystone.store.postgresql_failure import LOST, PgError, Unstorable, translate
+from tallystone.store.postgresql_failure import ABORTED, LOST, PgError, Unstorable, translate
 from tallystone.store.postgresql_following import join, view_calls, view_state
 from tallystone.store.postgresql_schema import Connection, migrate, schema_findings
 from tallystone.store.postgresql_scrub import vacuum
@@ -54,13 +54,14 @@ class PostgresqlSnapshot:
     """A `Snapshot` on a session that is ours until the `with` block ends. For one thread at a time: those that give way
     to each other there (`waiting`) ask one after the other."""
 
-    __slots__ = ("_begun", "_cursors", "_kept", "_length", "_rows", "_session", "_store", "_turns")
+    __slots__ = ("_begun", "_cursors", "_failed", "_kept", "_length", "_rows", "_session", "_store", "_turns")
 
     def __init__(self, store: Sessions, rows: RowCache | None = None) -> None:
         """`rows`: what the process has read before; without it, every answer is the database's."""
         self._store, self._rows = store, rows
         self._session: Session | None = None
         self._turns = Turns()
+        self._failed = ABORTED  # or why its first statement to fail did
         self._begun = False
         self._cursors = 0
         self._kept: Kept | None = None
@@ -68,7 +69,7 @@ class PostgresqlSnapshot:
 
     def __enter__(self) -> PostgresqlSnapshot:
         self._session = self._store._take_session()
-        self._begun, self._cursors = False, 0
+        self._begun, self._cursors, self._failed = False, 0, ABORTED
         return self
 
     def __exit__(
@@ -163,21 +164,27 @@ class PostgresqlSnapshot:
             try:
                 return self._begun_session().command(text.encode())
             except PgError as error:
-                raise translate(error) from None
+                raise self._told(error) from None
 
     def _run(self, table: Table, call: Call) -> list[Row]:
         with self._turns:
             try:
                 return decode(statements.KINDS[table.name], self._begun_session().run(call))
             except PgError as error:
-                raise translate(error) from None
+                raise self._told(error) from None
 
     def _begin(self) -> None:
         with self._turns:
             try:
                 self._begun_session()
             except PgError as error:
-                raise translate(error) from None
+                raise self._told(error) from None
+
+    def _told(self, error: PgError) -> StoreError:
+        """What is told of it. After one statement has failed so does every other in this view, for the same reason."""
+        if error.state != ABORTED:
+            self._failed = error.state
+        return translate(PgError(self._failed))
 
     def _begun_session(self) -> Session:
         """The session, in this view. For whose turn it is. Raises `PgError`."""

@@ -8,6 +8,8 @@ LOST = ""
 """In place of an SQLSTATE: the connection is gone, and the server said nothing."""
 LOCKED, READ_ONLY = "55P03", "25006"
 """Somebody else holds a lock for too long; the server is a standby, or was told to take no writes."""
+ABORTED = "25P02"
+"""An earlier statement of this transaction has failed."""
 
 _BY_STATE: dict[str, tuple[str, str, str]] = {
     "53300": (
