@@ -62,6 +62,8 @@ class Fibers:
             return await self._run(work)
 
     async def _run(self, work: Callable[[], T]) -> T:
+        if self._sockets is not None:
+            self._sockets.some_ready()
         fiber = Fiber(self, work)
         fiber.switch()
         if not fiber.dead:
@@ -206,7 +208,7 @@ class Sockets:
         self._late: set[_Gate] = set()
         self._timer: asyncio.TimerHandle | None = None
         # What is told to a loop keeps the context in which it was told: not that of a request.
-        Context().run(loop.add_reader, self._selector, self._some_ready)
+        Context().run(loop.add_reader, self._selector, self.some_ready)
 
     def wait(self, socket: int, seconds: float, writing: bool, gate: _Gate) -> bool:
         """Wait at the gate until the socket is ready; False after so many seconds, or up to a second more."""
@@ -227,7 +229,7 @@ class Sockets:
         self._loop.remove_reader(self._selector)
         self._selector.close()
 
-    def _some_ready(self) -> None:
+    def some_ready(self) -> None:
         ready = [key for key, _ in self._selector.select(0)]
         for key in ready:  # whoever goes on may wait for the same socket again
             self._selector.unregister(key.fd)
