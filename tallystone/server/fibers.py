@@ -47,7 +47,8 @@ class Fibers:
         self._open: deque[_Gate] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sockets: Sockets | None = None
-        self._woken = False
+        self._woken = self._closed = False
+        self._under_way = 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises. What has begun ends, though nobody may wait for it any more. Raises `Lengthy`
@@ -65,9 +66,14 @@ class Fibers:
         if self._sockets is not None:
             self._sockets.some_ready()
         fiber = Fiber(self, work)
-        fiber.switch()
-        if not fiber.dead:
-            await self._end_of(fiber)
+        self._under_way += 1
+        try:
+            fiber.switch()
+            if not fiber.dead:
+                await self._end_of(fiber)
+        finally:
+            self._under_way -= 1
+            self._end_if_over()
         if fiber.raised is not None:
             try:
                 raise fiber.raised
@@ -89,11 +95,17 @@ class Fibers:
             raise cancelled
 
     def close(self) -> None:
-        """Take no more work; what has begun ends by itself."""
-        self._aside.shutdown(wait=False)
-        if self._sockets is not None:
-            self._sockets.close()
-            self._sockets = None
+        """Take no more work. What has begun ends by itself, and has until then what it waits by: a loop waits for the
+        end of its tasks, which would never come."""
+        self._closed = True
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self._closed and not self._under_way:
+            self._aside.shutdown(wait=False)
+            if self._sockets is not None:
+                self._sockets.close()
+                self._sockets = None
 
     # -- what fibers ask for ------------------------------------------------------------------------------------
 
