@@ -6,10 +6,10 @@ The model knows names, rights and who gave what to whom. It knows no keys, epoch
 
 from __future__ import annotations
 
-import inspect
 import os
 import random
 import shutil
+import sys
 import tempfile
 import uuid
 from collections import Counter
@@ -336,7 +336,7 @@ class Sharing(RuleBasedStateMachine):
             told()
         except Refused as refused:
             expected = refused.args[0]
-        what = f"{inspect.stack()[1].function}: {expected.__name__ if expected else 'done'}"
+        what = f"{sys._getframe(1).f_code.co_name}: {expected.__name__ if expected else 'done'}"
         self.told[what] += 1
         if expected is None:
             return done()
