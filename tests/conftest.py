@@ -59,8 +59,24 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None if may_hold_tests(collection_path) else True
 
 
+FIRST = {
+    "test_bench",
+    "test_concurrency",
+    "test_crash",
+    "test_failover",
+    "test_log_mutations",
+    "test_moving",
+    "test_patterns",
+    "test_policy_histories",
+    "test_state_machine",
+    "test_state_machine_rights",
+}
+"""Modules of long tests. Whoever is left with one at the end keeps the other processes waiting."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is for the other store."""
+    """Leave out what is for the other store, and begin with what takes longest."""
+    items.sort(key=lambda item: item.path.stem not in FIRST)
     chosen = selection(items)
     if len(chosen) < len(items):
         kept = set(chosen)
