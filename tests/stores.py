@@ -77,6 +77,20 @@ SOME_STORE = {
         "test_an_application_closes_its_connections",
         "test_the_client_lists_the_models_of_the_settings",
     },
+    "test_server_requests": {
+        "test_a_body_of_50_mb_is_413_and_the_connection_lives",
+        "test_a_crash_says_nothing_of_what_it_held",
+        "test_a_revoked_token_opens_nothing",
+        "test_a_user_id_header_changes_nothing",
+        "test_bad_requests_are_clear_4xx",
+        "test_bad_tokens_are_401",
+        "test_both_spellings_are_served_without_redirects",
+        "test_bytes_that_are_no_http_do_no_harm",
+        "test_headers_beyond_the_bound_are_refused",
+        "test_refusals_of_strangers_are_logged",
+        "test_the_client_raises_its_own_types",
+        "test_the_log_holds_templates_only",
+    },
 }
 """Modules of which only these tests open a store. Whichever test opens one though it is said here that it does not
 fails, on SQLite."""
@@ -275,27 +289,23 @@ def ready_database() -> str:
     return server().format(found.name)
 
 
-def stored_rows() -> dict[str, bytes]:
-    """The rows of the database that was taken last, by table."""
-    found = {}
+def stored_rows() -> str:
+    """The statements that put the rows of the database that was taken last into another one. Together they take a third
+    of the time that a COPY of each table takes."""
+    from psycopg.sql import SQL, Identifier, Literal
+
+    found = []
     for table in TABLES:
-        with _taken[-1].session.cursor().copy(f'COPY "{table.name}" TO STDOUT (FORMAT binary)') as copied:
-            rows = b"".join(copied)
-        if len(rows) > _NO_ROWS:
-            found[table.name] = rows
-    return found
+        rows = _taken[-1].session.execute(f'SELECT * FROM "{table.name}"').fetchall()
+        if rows:
+            listed = SQL(", ").join(SQL("({})").format(SQL(", ").join(map(Literal, row))) for row in rows)
+            found.append(SQL("INSERT INTO {} VALUES {}").format(Identifier(table.name), listed))
+    return SQL("; ").join(found).as_string(_taken[-1].session)
 
 
-_NO_ROWS = 21
-"""A header of 19 bytes and a trailer of 2."""
-
-
-def restore_rows(rows: dict[str, bytes]) -> None:
-    """Put rows into the database that was taken last, which is empty."""
-    with _taken[-1].session.transaction(), _taken[-1].session.cursor() as cursor:
-        for name, some in rows.items():
-            with cursor.copy(f'COPY "{name}" FROM STDIN (FORMAT binary)') as copying:
-                copying.write(some)
+def restore_rows(statements: str) -> None:
+    """Put rows into the database that was taken last, which is empty: all or none."""
+    _taken[-1].session.execute(statements)
 
 
 @contextmanager
