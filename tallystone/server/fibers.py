@@ -63,6 +63,8 @@ class Fibers:
             return await self._run(work)
 
     async def _run(self, work: Callable[[], T]) -> T:
+        if self._sockets is not None:
+            self._sockets.some_ready()
         fiber = Fiber(self, work)
         self._under_way += 1
         try:
@@ -218,7 +220,7 @@ class Sockets:
         self._late: set[_Gate] = set()
         self._timer: asyncio.TimerHandle | None = None
         # What is told to a loop keeps the context in which it was told: not that of a request.
-        Context().run(loop.add_reader, self._selector, self._some_ready)
+        Context().run(loop.add_reader, self._selector, self.some_ready)
 
     def wait(self, socket: int, seconds: float, writing: bool, gate: _Gate) -> bool:
         """Wait at the gate until the socket is ready; False after so many seconds, or up to a second more."""
@@ -239,7 +241,7 @@ class Sockets:
         self._loop.remove_reader(self._selector)
         self._selector.close()
 
-    def _some_ready(self) -> None:
+    def some_ready(self) -> None:
         ready = [key for key, _ in self._selector.select(0)]
         for key in ready:  # whoever goes on may wait for the same socket again
             self._selector.unregister(key.fd)
@@ -250,7 +252,7 @@ class Sockets:
         self._timer = self._loop.call_later(_LOOK, self._look, context=Context())
 
     def _look(self) -> None:
-        self._some_ready()  # after the process stood still, what is late may be there all the same
+        self.some_ready()  # after the process stood still, what is late may be there all the same
         self._timer = None
         waiting, now = list(self._selector.get_map().values()), self._loop.time()
         late = [key for key in waiting if key.data[1] <= now]
