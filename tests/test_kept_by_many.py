@@ -306,6 +306,48 @@ def test_a_process_whose_number_was_overtaken_forgets_nothing(tmp_path: Path) ->
     assert kept.accounted == (13, frozenset())
 
 
+@postgresql_only
+@pytest.mark.parametrize("begun_anew", [False, True])
+def test_a_view_from_before_an_edit_brings_nothing_into_what_was_kept_since(
+    tmp_path: Path, begun_anew: bool
+) -> None:
+    """It is told late what it is of: after others have found the edit. With `begun_anew` what it begins is not taken
+    for what a commit has seen."""
+    from tallystone.store.postgresql_following import join, view_calls, view_state
+    from tallystone.store.postgresql_session import Session
+
+    with make_store(tmp_path / "store.db") as ours, editor(tmp_path / "store.db") as raw:
+        ours.commit(Batch(changes=[Put(BLOCK, counter(1))]))
+        cache, session = cache_of(ours), Session(str(location(tmp_path / "store.db")))
+        with ours.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(1)
+        session.command(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        state = view_state(*session.run_all(view_calls(cache.kept)))
+        assert state is not None
+        raw.execute("UPDATE block SET version = 7")
+        sequence = ours._sequencer.sequence
+
+        def late(*given: Any) -> Any:
+            ours._sequencer.sequence = sequence
+            cache.restart()
+            kept = join(cache, state, session)
+            assert kept is not None
+            kept.tell((BLOCK.name, KEY), counter(1), state.head[0])
+            return sequence(*given)
+
+        if begun_anew:
+            ours._sequencer.sequence = late
+            ours.commit(Batch([], [], [Event("read", b"y")]))
+        else:
+            with ours.snapshot() as view:
+                assert view.get(BLOCK, KEY) == counter(7)
+            kept = cache.kept
+            assert join(cache, state, session) is None and cache.kept is kept
+        session.close()
+        with ours.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(7)
+
+
 # -- what the log says ------------------------------------------------------------------------------------------------
 
 

@@ -59,6 +59,9 @@ class Kept:
         self.accounted: tuple[int, frozenset[int]] = (0, frozenset())
         """For the store to note which of its database's transactions it knows the end of: all up to a number, and these
         beyond it."""
+        self.seen: tuple[int, frozenset[int]] = (0, frozenset())
+        """For the store to note in which view it was born: the first transaction's number that is not in that, and
+        those before it that are not either."""
         self.born = born
         self.crossed = False
         """Whether others have committed since it was born. An edit of the database may hide behind that."""

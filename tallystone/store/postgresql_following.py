@@ -36,6 +36,8 @@ _COMMITTED = (
 )
 _MANY = 1024
 _NONE = 2**62
+NOTHING: tuple[int, frozenset[int]] = (0, frozenset())
+"""Accounted for, of what was begun just now."""
 _UNKNOWN = 2**62
 NOW: Call = (f"SELECT {_SNAPSHOT}, pg_current_xact_id(), (SELECT max(number) FROM schema_version)", [])
 """For a transaction that writes: what its view is of, its own number, and the newest format of the tables. After it has
@@ -112,6 +114,8 @@ def join(rows: RowCache, state: State, session: Session) -> Kept | None:
     with rows.committing:
         if rows.kept is not kept:
             return None  # somebody else has found out more
+        if known and _is_before(state, kept.seen):
+            return None  # an edit may have begun what is kept, and this view does not see it
         if state.high - state.low > _MANY:
             rows.restart()
             return None  # somebody has been writing for long: too many numbers to remember
@@ -125,10 +129,18 @@ def join(rows: RowCache, state: State, session: Session) -> Kept | None:
         return kept
 
 
+def _is_before(state: State, seen: tuple[int, frozenset[int]]) -> bool:
+    """Whether a view lacks a transaction that another one saw."""
+    high, under_way = seen
+    return state.high < high or any(number < high for number in state.open - under_way)
+
+
 def account(kept: Kept, state: State, own: int | None = None) -> None:
     """Note of what is kept at this state, or of what is kept since we committed on it under our `own` number, which
     transactions are accounted for. Numbers come out of order: who waits for the log's head may have got one before the
     one who overtakes it. To be called with `committing` held."""
+    if kept.accounted == NOTHING:
+        kept.seen = state.high, state.open
     mark, told = kept.accounted
     mark = max(mark, state.low - 1)
     told |= {number for number in range(mark + 1, state.high) if number not in state.open}
@@ -137,6 +149,13 @@ def account(kept: Kept, state: State, own: int | None = None) -> None:
     while mark + 1 in told:
         mark += 1
     kept.accounted = mark, frozenset(number for number in told if number > mark)
+
+
+def account_own(kept: Kept, own: int) -> None:
+    """Note that what is kept knows what we committed under this number, and of nothing else that came before. To be
+    called with `committing` held."""
+    mark, told = kept.accounted
+    kept.accounted = mark, told | {own}
 
 
 def number_of(one: Grown) -> int:

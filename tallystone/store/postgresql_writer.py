@@ -32,7 +32,17 @@ from tallystone.store.postgresql_failure import (
     refused,
     translate,
 )
-from tallystone.store.postgresql_following import NOW, State, account, grown_call, join, number_of, state_of
+from tallystone.store.postgresql_following import (
+    NOTHING,
+    NOW,
+    State,
+    account,
+    account_own,
+    grown_call,
+    join,
+    number_of,
+    state_of,
+)
 from tallystone.store.postgresql_session import Call, Session, decode
 from tallystone.store.protocol import Head, Put, RowChange, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Row, Table
@@ -63,12 +73,13 @@ _Wanted: TypeAlias = dict[_Place, Table]
 
 @dataclass(frozen=True, slots=True)
 class _Composed:
-    """What a transaction is to write, and the first of its leaves; at which state of the database, the head of the log
-    after it, the rows that it changes, and its number."""
+    """What a transaction is to write, and the first of its leaves; at which state of the database, what was kept that
+    counts there, the head of the log after it, the rows that it changes, and its number."""
 
     writes: list[Call]
     leaf: Put | None
     state: State | None
+    joined: Kept | None
     head: Head
     changes: list[RowChange]
     number: int
@@ -172,6 +183,7 @@ class Writer:
             writes,
             next((put for put in log if put.table is LOG_LEAF), None),
             state,
+            joined,
             next(put.row[1:3] for put in log if put.table is LOG_HEAD),
             changes,
             number,
@@ -206,8 +218,12 @@ class Writer:
         rows, state = self._rows, log.state
         with rows.committing:
             kept = rows.committed(state.head if state is not None else None, log.head, log.changes)
-            if state is not None:
+            if state is not None and (kept is log.joined or kept.accounted == NOTHING):
                 account(kept, state, log.number)
+            elif (
+                state is not None
+            ):  # begun anew meanwhile, maybe by a view that is older than an edit that we saw
+                account_own(kept, log.number)
             else:
                 rows.restart()  # the log has just begun: the next view will find out who else writes
 
