@@ -20,7 +20,7 @@ from tallystone.store import postgresql, postgresql_moving, postgresql_session
 
 NAME = "between tests"
 """What a session that nobody has is called, so that it is told from those that somebody has."""
-_MOST = 6
+_MOST = 4
 _CLEAR = b"DISCARD ALL", f"SET application_name = '{NAME}'".encode()
 _connect = postgresql_session.connect
 _idle: defaultdict[str, list[Any]] = defaultdict(list)
