@@ -84,6 +84,9 @@ def _operations(scene: Scene) -> dict[str, Callable[[int], list[Request]]]:
         "update": one("PATCH", lambda n: f"/v1/blocks/{few[1 + n % 63]}", value),
         "update by label": one("PATCH", lambda n: f"{at_agent}/block%200", value),
         "update shared by 8": one("PATCH", lambda n: f"/v1/blocks/{scene.shared}", value),
+        "update shared by label": one(
+            "PATCH", lambda n: f"/v1/agents/{scene.agents[n % AGENTS]}/core-memory/blocks/shared", value
+        ),
         "create": one(
             "POST",
             lambda n: "/v1/blocks/",

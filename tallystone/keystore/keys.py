@@ -99,7 +99,7 @@ def new_root(pin: bytes) -> Root:
 
 
 _CARRIED = ("locate", "seal", "own", "recall")
-_CARRIED_TO_ACT = ("act", "sign")
+_CARRIED_TO_ACT = ("act", "sign", "kem")
 
 
 class Keys:

@@ -202,15 +202,20 @@ class Caller:
                         continue
                     if not isinstance(error, TallystoneError):
                         raise
-                    if not self._again(error, plan, collected, audit=audit):
+                    if not self.again(error, plan, collected, audit=audit):
                         raise
                 else:
                     self.workspace.shred(plan)
                     return result, witnessed
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 
-    def _again(
-        self, error: TallystoneError, plan: Plan | None, collected: set[tuple[str, bytes]], *, audit: bool
+    def again(
+        self,
+        error: TallystoneError,
+        plan: Plan | None,
+        collected: set[tuple[str, bytes]],
+        *,
+        audit: bool = False,
     ) -> bool:
         """Whether to run once more what ended so; if not, and it is a refusal, that is logged. `collected` names the
         principals whose mail was opened for this operation, and for which change of keys: once for each."""
