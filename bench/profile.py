@@ -95,6 +95,13 @@ def _operations(scene: Scene) -> dict[str, Callable[[int], list[Request]]]:
         "create agent": one(
             "POST", lambda n: "/v1/agents/", lambda n: json.dumps({"name": f"a{n}"}).encode()
         ),
+        "create agent with block": one(
+            "POST",
+            lambda n: "/v1/agents/",
+            lambda n: json.dumps(
+                {"name": f"a{n}", "memory_blocks": [{"label": "b", "value": "x" * 1000}]}
+            ).encode(),
+        ),
         "attach + detach": lambda n: [
             ("PATCH", f"{at_agent}/{kind}/{few[1 + n % 63]}", b"") for kind in ("attach", "detach")
         ],

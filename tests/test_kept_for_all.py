@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from stores import sqlite_only
 
-from tallystone.errors import NotFound, TallystoneError, Tampered
+from tallystone.errors import Conflict, NotFound, TallystoneError, Tampered
 from tallystone.keystore import Keys, open_root, parse_token
-from tallystone.store.tables import SHELF, TOKEN, WS
+from tallystone.store.tables import BLOCK, SHELF, TOKEN, VERSION, WS
 from tallystone.vault import Vault, Workspace, entering, known_agents
 from tallystone.vault.caller import Caller
 from tallystone.vault.kept_blocks import Common, Kept
@@ -167,6 +167,21 @@ def test_an_edited_row_is_refused_to_every_holder(tmp_path: Path, workspace: Wor
             alice.agent_block(agent, "oak")
         with pytest.raises(Tampered):
             alice.edit_agent_block(agent, "oak", lambda _: {"value": "w"}, as_agent=False)
+
+
+def test_what_a_plan_begins_is_not_looked_for_and_must_not_be_there_when_it_commits(
+    workspace: Workspace, alice: Vault
+) -> None:
+    block = alice.create_block(label="oak", value=SECRET).id
+    storage = held_by(workspace, alice._caller, block).storage
+    with workspace.store.snapshot() as snapshot:
+        plan = Plan(snapshot)
+        plan.begins(storage)
+        assert plan.need(BLOCK, storage) is None and plan.rows(VERSION, storage) == []
+        plan.put(BLOCK, storage, 0, 0, 0, 0, None, None)
+    with pytest.raises(Conflict):
+        workspace.store.commit(plan.batch())
+    assert alice.block(block).value == SECRET
 
 
 # -- by label, across processes ------------------------------------------------------------------------------------

@@ -262,6 +262,9 @@ class Caller:
         known = plan.standing.get(self)
         if known is not None and not (plan.alters(PRINCIPAL) or plan.alters(IDENTITY)):
             return known
+        asked: dict[Any, int] = plan.memo.setdefault("stood", {})  # at which step of the plan
+        if known is not None and asked.get(self) == plan.steps:
+            return known
         identity = self.current(plan, self.id)
         if not identity.active:
             raise _inactive(self.id, identity)
@@ -271,6 +274,7 @@ class Caller:
             if not sponsor.active:
                 raise _inactive(f"the sponsor of {self.id}", sponsor)
         plan.standing[self] = identity
+        asked[self] = plan.steps
         return identity
 
     def _check_root(self, plan: Plan, identity: Identity) -> None:

@@ -228,6 +228,22 @@ class Recall:
         ledger = plan.rows(LEDGER, row.storage)
         if len(ledger) > GRANTS:
             return
+        key = self._keep_for(opened)
+        if key is None:
+            return
+        rows = _depending(
+            plan,
+            [
+                (BLOCK, (row.storage,)),
+                (EPOCH, (row.storage, row.epoch)),
+                (CHAIN, (row.storage, row.policy)),
+                (VERSION, (row.storage, row.version)),
+            ],
+        )
+        place = _place(key)
+        known = self.common(place)
+        if known is not None and known.rows == rows and known.ledger == ledger:
+            return  # another holder has left it
         (payload, version, digest), genesis = verified, opened.genesis()
         shown = [
             version.number, version.time, version.writer, version.under, head.owner, genesis.owner, genesis.mutable,
@@ -238,19 +254,10 @@ class Recall:
         whole = _cbor.own_bytes([payload, settings, shown, recipients(opened), due, rest])
         if len(whole) > LARGEST:
             return
-        key = self._keep_for(opened)
-        if key is None:
-            return
-        wanted: list[tuple[Table, tuple[Any, ...]]] = [
-            (BLOCK, (row.storage,)),
-            (EPOCH, (row.storage, row.epoch)),
-            (CHAIN, (row.storage, row.policy)),
-            (VERSION, (row.storage, row.version)),
-        ]
-        place, number = _place(key), self.number()
+        number = self.number()
         sealed = self.shelter(key).seal(number, place, whole)
         mark = _label_mark(key, str(payload.get("label", "")))
-        common = Common(_depending(plan, wanted), ledger, mark, number, sealed)
+        common = Common(rows, ledger, mark, number, sealed)
         self._kept.put(place, common, common.weight)
 
     def _keep_for(self, opened: Opened) -> bytes | None:
@@ -260,13 +267,14 @@ class Recall:
         assert held.origin is not None  # asked before
         keys, shelved = held.origin
         said = said_by(held)
-        if plan.get(SHELF, *shelved[1:3]) != shelved or not _as_shelved(held, said):
+        at, known = (shelved[1], shelved[2], keys.can_act), held.recalled
+        as_found = plan.known.get(("held", *at)) is held  # see `shelves.on_shelf`
+        if plan.get(SHELF, *shelved[1:3]) != shelved or not (as_found or _as_shelved(held, said)):
             return None
         wanted: list[tuple[Table, tuple[Any, ...]]] = [(GRANT_WRAP, (row.storage, held.grant))]
         if held.leaf:
             wanted.append((LEDGER, (row.storage, held.grant)))
         rows = _depending(plan, wanted)
-        at, known = (shelved[1], shelved[2], keys.can_act), held.recalled
         if known is not None and known.kept.shelved == shelved and self.at(at) is known.kept:
             key = known.key_of(rows, row.shred, epoch)
             if key is not None:

@@ -74,7 +74,7 @@ def walk_rows(
 ) -> Iterator[Row]:
     """The same, as rows."""
     shelf_id = keys.shelf(shelf)
-    if plan.touches(SHELF, shelf_id):
+    if plan.is_new(shelf_id) or plan.touches(SHELF, shelf_id):
         rows = sorted(plan.rows(SHELF, shelf_id), key=_position, reverse=reverse)
         for row in rows:
             if after is None or (_position(row) < after if reverse else _position(row) > after):
