@@ -77,8 +77,8 @@ class Plan:
     # A snapshot never changes, so what it said once is what it would say again.
 
     def begins(self, *names: bytes | str) -> None:
-        """That nothing lies under these first parts of keys: ids of 122 bits at least that were just drawn at random, or
-        follow from such. The view is not asked; the commit expects that nothing is there, like any other row."""
+        """That nothing lies under these first parts of keys: ids that were just drawn at random, of 122 bits at least,
+        or follow from such. The view is not asked; the commit expects that nothing is there, like any other row."""
         self._new.update(names)
 
     def is_new(self, name: bytes | str) -> bool:

@@ -228,9 +228,10 @@ class Recall:
         ledger = plan.rows(LEDGER, row.storage)
         if len(ledger) > GRANTS:
             return
-        key = self._keep_for(opened)
-        if key is None:
+        way = self._keep_for(opened)
+        if way is None:
             return
+        key, place = way
         rows = _depending(
             plan,
             [
@@ -240,7 +241,6 @@ class Recall:
                 (VERSION, (row.storage, row.version)),
             ],
         )
-        place = _place(key)
         known = self.common(place)
         if known is not None and known.rows == rows and known.ledger == ledger:
             return  # another holder has left it
@@ -260,9 +260,9 @@ class Recall:
         common = Common(rows, ledger, mark, number, sealed)
         self._kept.put(place, common, common.weight)
 
-    def _keep_for(self, opened: Opened) -> bytes | None:
-        """Note how whoever opened a block comes to it, and return the key for what all holders share; None if this plan
-        has another key for it: what comes of that, the next one sees."""
+    def _keep_for(self, opened: Opened) -> tuple[bytes, bytes] | None:
+        """Note how whoever opened a block comes to it, and return the key and the place of what all holders share; None
+        if this plan has another key for it: what comes of that, the next one sees."""
         plan, held, row, epoch = opened.plan, opened.held, opened.row, opened.keys
         assert held.origin is not None  # asked before
         keys, shelved = held.origin
@@ -278,7 +278,7 @@ class Recall:
         if known is not None and known.kept.shelved == shelved and self.at(at) is known.kept:
             key = known.key_of(rows, row.shred, epoch)
             if key is not None:
-                return key
+                return key, known.kept.place
         # Bound to all that a reader brings to what it verifies: whom it takes for the owner, and whose word for the
         # workspace's; and whether it can hold a version against the one before.
         key = crypto.derive(
@@ -292,7 +292,7 @@ class Recall:
         wrap = Expect(GRANT_WRAP, rows[0][0][1], rows[0][2])
         kept = Kept(shelved, rows, wrap, row.shred, _place(key), context, number, sealed)
         self._kept.put(at, kept, kept.weight)
-        return key
+        return key, kept.place
 
     def keep_form(self, keys: Keys, kept: Kept, form: KeptForm) -> None:
         """Note what a reader was shown of a kept block."""
