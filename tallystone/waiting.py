@@ -1,12 +1,13 @@
 """How work waits: a thread blocks; what a server runs on its event loop gives way (ADR 0039).
 
 The vault is plain synchronous code and knows nothing of loops. Where it must wait (for a commit, for whoever changes
-the same block) it asks how that is done here. Without an answer from outside, as in the embedded library, a thread
-waits as threads do.
+the same block, for a database's answer) it asks how that is done here. Without an
+answer from outside, as in the embedded library, a thread waits as threads do.
 """
 
 from __future__ import annotations
 
+import select
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -38,9 +39,15 @@ class Place(Protocol):
         """Do `work`, which blocks, where it stops nobody else; return when it is done, and raise what it raises."""
         ...
 
+    def ready(self, socket: int, seconds: float, *, writing: bool = False) -> bool:
+        """Wait until this socket has something to read, or if `writing` also until it takes something. False if that
+        took so long."""
+        ...
+
     def tick(self) -> None:
-        """Called by what may go on for long, now and then. Ends the work by an exception if it should be begun again
-        elsewhere; never after it has waited, since it may have changed something by then."""
+        """Called by what may go on for long, now and then, with no lock in its hands that others do not wait for in the
+        same way. Ends the work by an exception if it should be begun again elsewhere; never after it has waited, since
+        it may have changed something by then."""
         ...
 
 
@@ -68,6 +75,11 @@ class _Thread:
 
     def aside(self, work: Callable[[], None]) -> None:
         work()
+
+    def ready(self, socket: int, seconds: float, *, writing: bool = False) -> bool:
+        wake = select.poll()
+        wake.register(socket, select.POLLIN | select.POLLOUT if writing else select.POLLIN)
+        return bool(wake.poll(seconds * 1000))
 
     def tick(self) -> None:
         pass

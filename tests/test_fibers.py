@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -10,12 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
 import pytest
-from server_fixtures import Served, server  # noqa: F401
+from server_fixtures import Served, fresh_server, server  # noqa: F401
+from stores import postgresql_only
 
 from tallystone.server import fibers
+from tallystone.server.app import THREADS
 from tallystone.server.fibers import Fibers, Lengthy
+from tallystone.store._rows import LOG
+from tallystone.store.opening import locate
 from tallystone.store.protocol import CommitObserver
 from tallystone.store.sqlite import SqliteStore
+from tallystone.store.tables import TABLES, Row
+from tallystone.vault import Workspace
 from tallystone.waiting import PLACE, Turns
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
@@ -192,3 +200,147 @@ def test_fibers_and_threads_take_turns_in_the_order_of_asking() -> None:
     with turns:
         order.append("free")
     assert order[-1] == "free"
+
+
+# -- sockets -------------------------------------------------------------------------------------------------------
+
+
+def _told(reader: socket.socket, *, seconds: float = 30, writing: bool = False) -> bytes | None:
+    """What comes through a socket, as a driver of a database waits for it; None if nothing does."""
+    if not PLACE.get().ready(reader.fileno(), seconds, writing=writing):
+        return None
+    return reader.recv(100) if not writing else b""
+
+
+def test_fibers_wait_for_sockets_of_their_own_and_again_for_the_same() -> None:
+    pairs = [socket.socketpair() for _ in range(5)]
+
+    async def main() -> list[list[bytes | None]]:
+        runner = Fibers()
+        waiting = [
+            asyncio.ensure_future(runner.run(lambda end=end: [_told(end), _told(end)])) for end, _ in pairs
+        ]
+        await asyncio.sleep(0)
+        for turn in (b"first", b"second"):
+            for _, other in reversed(pairs):
+                other.send(turn)
+            while any(
+                len(end.recv(100, socket.MSG_PEEK | socket.MSG_DONTWAIT)) for end, _ in pairs if _has(end)
+            ):
+                await asyncio.sleep(0)  # until each has taken what was said to it
+        found = await asyncio.gather(*waiting)
+        runner.close()
+        return found
+
+    assert asyncio.run(main()) == [[b"first", b"second"]] * 5
+    for end, other in pairs:
+        end.close(), other.close()
+
+
+def _has(end: socket.socket) -> bool:
+    return bool(select.select([end], [], [], 0)[0])
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_socket_that_says_nothing_is_given_up_and_the_loop_goes_on(
+    monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    monkeypatch.setattr(fibers, "_LOOK", 0.01)
+    silent, other = socket.socketpair()
+    factory = asyncio.new_event_loop if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+
+    async def main() -> list[bytes | None]:
+        runner = Fibers()
+        found = [
+            await runner.run(lambda: _told(silent, seconds=0.01)),
+            await runner.run(lambda: _told(silent, writing=True)),
+        ]
+        other.send(b"late")
+        found.append(await runner.run(lambda: _told(silent)))
+        runner.close()
+        return found
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(main()) == [None, b"", b"late"]
+    silent.close(), other.close()
+
+
+def test_what_cannot_be_begun_again_goes_on_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fibers, "SLICE", -1.0)
+    there: set[str] = set()
+
+    def work(name: str) -> bool:
+        PLACE.get().aside(lambda: None)
+        there.add(name)
+        for _ in range(100_000):
+            if len(there) == 2:
+                return True
+            PLACE.get().tick()  # the other is let in
+        return False
+
+    async def main() -> list[bool]:
+        runner = Fibers()
+        return await asyncio.gather(runner.run(lambda: work("a")), runner.run(lambda: work("b")))
+
+    assert asyncio.run(main()) == [True, True]
+
+
+def test_more_work_than_may_be_under_way_waits_in_line() -> None:
+    under_way, most = 0, 0
+
+    def work() -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        PLACE.get().aside(lambda: None)
+        under_way -= 1
+
+    async def main() -> None:
+        runner = Fibers(3)
+        await asyncio.gather(*(runner.run(work) for _ in range(12)))
+
+    asyncio.run(main())
+    assert most == 3
+
+
+# -- a database that does not answer --------------------------------------------------------------------------------
+
+
+@postgresql_only
+def test_those_that_share_a_view_ask_one_after_the_other(workspace: Workspace) -> None:
+    tables = [table for table in TABLES if table.name not in LOG]
+    snapshot = workspace.store.snapshot()
+
+    async def main() -> list[list[Row]]:
+        runner = Fibers()
+        with snapshot:
+            found = await asyncio.gather(
+                *(runner.run(lambda table=table: list(snapshot.rows(table))) for table in tables)
+            )
+        runner.close()
+        return found
+
+    with workspace.store.snapshot() as alone:
+        assert asyncio.run(main()) == [list(alone.rows(table)) for table in tables]
+
+
+@postgresql_only
+def test_while_the_database_is_silent_others_are_answered_and_sessions_are_bounded(
+    fresh_server: Served,  # noqa: F811
+) -> None:
+    import psycopg
+
+    block = fresh_server.letta().blocks.create(label="oak", value="there")
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    url = locate(fresh_server.workspace.folder)
+    with psycopg.connect(str(url)) as other, fresh_server.http() as client, ThreadPoolExecutor(80) as pool:
+        other.execute("LOCK TABLE log_head IN ACCESS EXCLUSIVE MODE")
+        asked = [pool.submit(client.get, f"/v1/blocks/{block.id}") for _ in range(80)]
+        while other.execute(f"{sessions} AND wait_event_type = 'Lock'").fetchone() == (0,):
+            assert client.get("/v1/health/").status_code == 200
+        for _ in range(50):
+            assert client.get("/v1/health/").status_code == 200
+        (count,) = other.execute(f"{sessions} AND application_name = 'tallystone'").fetchone() or (0,)
+        other.rollback()
+        assert {one.result(30).json()["value"] for one in asked} == {"there"}
+    assert 0 < count <= 2 * THREADS + 4  # those of short requests, the writer's, and what a thread may hold

@@ -20,7 +20,8 @@ from tallystone.server.app import App
 from tallystone.server.fibers import Fiber
 from tallystone.server.request import Request
 from tallystone.store.tables import PRINCIPAL
-from tallystone.vault import Vault, Workspace
+from tallystone.vault import Vault, Workspace, looks
+from tallystone.vault.caller import Caller
 from tallystone.vault.looks import Look
 from tallystone.vault.opening import Opened
 from tallystone.vault.plan import Plan
@@ -80,6 +81,29 @@ def test_a_token_that_ends_while_a_look_is_open_commits_nothing_in_it(
         ):
             with pytest.raises((Unauthenticated, NotFound)), asked(workspace, token, look) as vault:
                 act()
+
+
+def test_a_token_that_many_bring_is_asked_once_although_asking_waits(
+    workspace: Workspace, alice: Vault, alice_credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, token = f"/v1/blocks/{alice.create_block(label='oak').id}", alice_credentials.token
+    asked, answers, app = list[bytes](), list[int](), App(workspace)
+    caller_in = looks.caller_in
+
+    def counted(of: Workspace, plan: Plan, opened: Token) -> Caller:
+        asked.append(opened.kid)
+        return caller_in(of, plan, opened)
+
+    monkeypatch.setattr(looks, "caller_in", counted)
+
+    async def main() -> None:
+        await asyncio.gather(
+            *(_request(app, token, path, answers, arrived=time.monotonic_ns()) for _ in range(12))
+        )
+        await app.close()
+
+    asyncio.run(main())
+    assert answers == [200] * 12 and asked == [parse_token(token).kid]
 
 
 def test_what_one_request_plans_no_other_sees(
@@ -149,8 +173,6 @@ def _views(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> list[float]
 def test_those_that_have_come_in_share_a_view_and_later_ones_have_another(
     workspace: Workspace, alice: Vault, alice_credentials: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if workspace.store.remote:
-        pytest.skip("on PostgreSQL requests run in threads, each with a view of its own")
     path, token = f"/v1/blocks/{alice.create_block(label='oak', value='v').id}", alice_credentials.token
     app = App(workspace)
     answers: list[int] = []

@@ -486,7 +486,7 @@ def test_a_position_scan_uses_the_index_even_where_nothing_was_counted(url: str)
     with begin(opened(url)) as store:
         text, _ = statements.scan(SHELF, (WS, b"mine"), 4, None, False, "position")
         with store.snapshot() as snapshot:
-            session = snapshot._open()
+            session = snapshot._begun_session()
             session.command(b"PREPARE p AS " + text.encode())
             plan = session.command(b"EXPLAIN EXECUTE p (1, 'mine', 4, NULL)")
             lines = b" ".join(plan.get_value(row, 0) for row in range(plan.ntuples))

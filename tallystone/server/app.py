@@ -102,8 +102,8 @@ class App:
             crashed=lambda error: log_crash(error, "feed"),
         )
         self._threads = Threads(threads)
-        # A database behind a network answers when it answers: nobody waits for that on the loop.
-        self._fibers = None if workspace.store.remote else Fibers()
+        # Of a database behind a network, each that waits may hold a session.
+        self._fibers = Fibers(2 * threads, threads) if workspace.store.remote else Fibers()
         self._look: Look | None = None
         self._most, self.working = threads + queue, 0
         self._bodies = Bodies(max(MAX_BODIES, 4 * max_body))
@@ -132,8 +132,7 @@ class App:
         if self._models is not None:
             await self._models.close()
         self._threads.close()
-        if self._fibers is not None:
-            self._fibers.close()
+        self._fibers.close()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -345,12 +344,10 @@ class App:
 
     async def _brief(self, work: Callable[[], T], brief: Callable[[], T]) -> T:
         """Work that is short, as far as one can tell: in a fiber, or in a thread if it turns out to be long."""
-        if self._fibers is not None:
-            try:
-                return await self._owing(brief, self._fibers.run)
-            except Lengthy:
-                pass
-        return await self._thread(work)
+        try:
+            return await self._owing(brief, self._fibers.run)
+        except Lengthy:
+            return await self._thread(work)
 
     async def _thread(self, work: Callable[[], T]) -> T:
         return await self._owing(work, self._threads.run)

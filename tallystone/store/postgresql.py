@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Protocol
 
 import psycopg
+from psycopg.pq.abc import PGresult
 
 from tallystone.errors import StoreError
 from tallystone.kept import REMOTE_ROWS
@@ -30,6 +31,7 @@ from tallystone.store.postgresql_session import Call, Session, connect, decode
 from tallystone.store.postgresql_writer import Writer
 from tallystone.store.protocol import Batch, Moment, Sequencer
 from tallystone.store.tables import Cell, Row, Table
+from tallystone.waiting import Turns
 
 _IDLE_SESSIONS = 32
 _FETCH = 256
@@ -49,14 +51,16 @@ class Sessions(Protocol):
 
 
 class PostgresqlSnapshot:
-    """A `Snapshot` on a session that is ours until the `with` block ends. For one thread at a time."""
+    """A `Snapshot` on a session that is ours until the `with` block ends. For one thread at a time: those that give way
+    to each other there (`waiting`) ask one after the other."""
 
-    __slots__ = ("_begun", "_cursors", "_kept", "_length", "_rows", "_session", "_store")
+    __slots__ = ("_begun", "_cursors", "_kept", "_length", "_rows", "_session", "_store", "_turns")
 
     def __init__(self, store: Sessions, rows: RowCache | None = None) -> None:
         """`rows`: what the process has read before; without it, every answer is the database's."""
         self._store, self._rows = store, rows
         self._session: Session | None = None
+        self._turns = Turns()
         self._begun = False
         self._cursors = 0
         self._kept: Kept | None = None
@@ -77,7 +81,7 @@ class PostgresqlSnapshot:
     def get(self, table: Table, key: Row) -> Row | None:
         """See `Snapshot.get`."""
         if not self._begun:
-            self._open()
+            self._begin()
         kept, place = self._kept, (table.name, key)
         if kept is not None:
             known = kept.young.get(place)
@@ -107,7 +111,7 @@ class PostgresqlSnapshot:
     ) -> list[Row]:
         """See `Snapshot.scan`."""
         if not self._begun:
-            self._open()
+            self._begin()
         kept, place = self._kept, (table.name, prefix, index, reverse, after, limit)
         if kept is not None:
             known = kept.find(place, self._length)
@@ -125,68 +129,72 @@ class PostgresqlSnapshot:
     def moment(self) -> Moment | None:
         """See `Snapshot.moment`."""
         if not self._begun:
-            self._open()
+            self._begin()
         kept = self._kept
         return None if kept is None else Moment(kept.serial, self._length, kept.changed)
 
     def unchanged(self, beginning: Row, since: Moment) -> bool:
         """See `Snapshot.unchanged`."""
         if not self._begun:
-            self._open()
+            self._begin()
         return self._kept is not None and self._kept.unchanged(beginning, since, self._length)
 
     def rows(self, table: Table) -> Iterator[Row]:
         """See `Snapshot.rows`."""
-        session = self._open()
         self._cursors += 1
         cursor = f"c{self._cursors}"
-        try:
-            session.command(
-                f"DECLARE {cursor} BINARY NO SCROLL CURSOR FOR {statements.every(table)}".encode()
-            )
-            fetch = f"FETCH {_FETCH} FROM {cursor}".encode()
-            while self._session is session:
-                some = decode(statements.KINDS[table.name], session.command(fetch))
-                yield from some
-                if len(some) < _FETCH:
-                    return  # the cursor ends with the view
-        except PgError as error:
-            raise translate(error) from None
+        self._command(f"DECLARE {cursor} BINARY NO SCROLL CURSOR FOR {statements.every(table)}")
+        while self._session is not None:
+            some = decode(statements.KINDS[table.name], self._command(f"FETCH {_FETCH} FROM {cursor}"))
+            yield from some
+            if len(some) < _FETCH:
+                return  # the cursor ends with the view
 
     def schema_findings(self, *, deep: bool = True) -> list[tuple[str, str]]:
         """See `Snapshot.schema_findings`."""
-        try:
-            return schema_findings(self._open().connection, deep=deep)
-        except psycopg.Error as error:
-            raise translate(PgError(error.sqlstate or LOST)) from None
+        with self._turns:
+            try:
+                return schema_findings(self._begun_session().connection, deep=deep)
+            except psycopg.Error as error:
+                raise translate(PgError(error.sqlstate or LOST)) from None
+
+    def _command(self, text: str) -> PGresult:
+        with self._turns:
+            try:
+                return self._begun_session().command(text.encode())
+            except PgError as error:
+                raise translate(error) from None
 
     def _run(self, table: Table, call: Call) -> list[Row]:
-        session = self._open()
-        try:
-            return decode(statements.KINDS[table.name], session.run(call))
-        except PgError as error:
-            raise translate(error) from None
+        with self._turns:
+            try:
+                return decode(statements.KINDS[table.name], self._begun_session().run(call))
+            except PgError as error:
+                raise translate(error) from None
 
-    def _open(self) -> Session:
-        if self._session is None:
+    def _begin(self) -> None:
+        with self._turns:
+            try:
+                self._begun_session()
+            except PgError as error:
+                raise translate(error) from None
+
+    def _begun_session(self) -> Session:
+        """The session, in this view. For whose turn it is. Raises `PgError`."""
+        session = self._session
+        if session is None:
             raise StoreError("the snapshot is not open", code="closed")
         if not self._begun:
             try:
-                self._begin(self._session)
+                self._join(session)
             except PgError as error:
-                raise translate(error) from None
+                if not error.gone:
+                    raise
+                # It broke while it lay idle, as those beside it will have; nothing was read yet.
+                session = self._session = self._store._replace_session(session)
+                self._join(session)
             self._begun = True
-        return self._session
-
-    def _begin(self, session: Session) -> None:
-        try:
-            self._join(session)
-        except PgError as error:
-            if not error.gone:
-                raise
-            # It broke while it lay idle, as those beside it will have; nothing was read yet.
-            session = self._session = self._store._replace_session(session)
-            self._join(session)
+        return session
 
     def _join(self, session: Session) -> None:
         if self._rows is None:

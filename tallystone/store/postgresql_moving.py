@@ -77,7 +77,7 @@ class _CopySnapshot(PostgresqlSnapshot):
     """A view of a copy that is not finished."""
 
     def schema_findings(self, *, deep: bool = True) -> list[tuple[str, str]]:
-        return _asked(lambda: schema_findings(self._open().connection, deep=deep, unfinished=True))
+        return _asked(lambda: schema_findings(self._begun_session().connection, deep=deep, unfinished=True))
 
 
 class PostgresqlSource(_Lender):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+import psycopg
+
+from tallystone.store.postgresql_failure import LOST, PgError
 from tallystone.store.postgresql_session import Session
 from tallystone.store.tables import TABLES
 
@@ -28,5 +31,8 @@ def vacuum(session: Session) -> bool:
         if time.monotonic() >= until:
             return False
         time.sleep(_PAUSE)  # of a command or the purge: nothing tells when older views have ended
-    session.command(_VACUUM.encode())
+    try:
+        session.connection.execute(_VACUUM)  # for as long as it takes
+    except psycopg.Error as error:
+        raise PgError(error.sqlstate or LOST) from None
     return True

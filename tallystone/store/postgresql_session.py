@@ -6,11 +6,10 @@ psycopg connects, and this speaks to its libpq directly: a look-up by key costs 
 
 from __future__ import annotations
 
-import select
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import pq
@@ -19,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tallystone.store._columns import BLOB, INTEGER, TEXT
 from tallystone.store.postgresql_failure import LOST, READ_ONLY, PgError, Unstorable
 from tallystone.store.tables import Cell, Row
+from tallystone.waiting import PLACE
 
 Call: TypeAlias = "tuple[str, list[bytes | None]]"
 """A statement's text with $1, $2, …, and its encoded parameters."""
@@ -102,14 +102,14 @@ def _state_of_refusal(error: psycopg.Error) -> str:
 
 
 class Session:
-    """A connection of ours. For one thread at a time."""
+    """A connection of ours, for one at a time. Whoever waits for an answer does so as its place does (`waiting`)."""
 
     def __init__(self, url: str) -> None:
         """Connect. Raises `PgError`."""
-        self.connection = connect(url)
+        made: list[psycopg.Connection[Any]] = []
+        PLACE.get().aside(lambda: made.append(connect(url)))
+        self.connection = made[0]
         self._libpq = self.connection.pgconn
-        self._wake = select.poll()
-        self._wake.register(self._libpq.socket, select.POLLIN)
         self._prepared: dict[str, bytes] = {}
         self._names = 0
         self._leaving = False  # whether the answer to a rollback is still to be taken
@@ -156,7 +156,7 @@ class Session:
 
     def command(self, text: bytes) -> pq.abc.PGresult:
         """Run a statement without parameters. Raises `PgError`."""
-        return self._checked(self._call(lambda: self._libpq.exec_(text)))
+        return self._checked(self._call(lambda: self._answer(lambda: self._libpq.send_query(text))))
 
     def run(self, call: Call) -> pq.abc.PGresult:
         """Run one statement. Raises `PgError`."""
@@ -164,12 +164,16 @@ class Session:
         name = self._prepared.get(text)
         if name is None:
             name = self._name()
-            self._checked(self._call(lambda: self._libpq.prepare(name, text.encode())))
+            self._checked(
+                self._call(lambda: self._answer(lambda: self._libpq.send_prepare(name, text.encode())))
+            )
             self._prepared[text] = name
         formats = [_BINARY] * len(cells)
-        # None is NULL here as in `send_query_prepared`; only the annotation forgets it.
-        values = cast("list[bytes]", cells)
-        return self._checked(self._call(lambda: self._libpq.exec_prepared(name, values, formats, _BINARY)))
+
+        def send() -> None:
+            self._libpq.send_query_prepared(name, cells, formats, _BINARY)
+
+        return self._checked(self._call(lambda: self._answer(send)))
 
     def run_all(self, calls: Sequence[Call]) -> list[pq.abc.PGresult]:
         """Run these in order, in one round trip. Those after one that fails are not run. Raises `PgError`, of the first
@@ -200,15 +204,23 @@ class Session:
         self._prepared.update(made)
         return [answer for answer, asked in zip(answers, wanted, strict=True) if asked]
 
+    def _answer(self, send: Callable[[], None]) -> pq.abc.PGresult:
+        """The answer to one statement, the last if it was of several."""
+        send()
+        self._send()
+        answer = None
+        while (result := self._result()) is not None:
+            if answer is None or answer.status in _FINE:
+                answer = result
+        if answer is None:
+            raise PgError(LOST)
+        return answer
+
     def _send(self) -> None:
         """Send what is queued, and read meanwhile: the server may wait for us to take its answers."""
         libpq = self._libpq
-        if not libpq.flush():
-            return
-        wake = select.poll()
-        wake.register(libpq.socket, select.POLLIN | select.POLLOUT)
         while libpq.flush():
-            self._await(wake)
+            self._await(writing=True)
             libpq.consume_input()
 
     def _reply(self) -> pq.abc.PGresult:
@@ -222,12 +234,12 @@ class Session:
     def _result(self) -> pq.abc.PGresult | None:
         # `get_result` would wait with the interpreter lock in its hands, and no other thread could run meanwhile.
         while self._libpq.is_busy():
-            self._await(self._wake)
+            self._await()
             self._libpq.consume_input()
         return self._libpq.get_result()
 
-    def _await(self, wake: select.poll) -> None:
-        if not wake.poll(ANSWER_SECONDS * 1000):
+    def _await(self, *, writing: bool = False) -> None:
+        if not PLACE.get().ready(self._libpq.socket, ANSWER_SECONDS, writing=writing):
             self.close()
             raise PgError(LOST)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from psycopg.pq.abc import PGresult
@@ -35,6 +36,7 @@ from tallystone.store.postgresql_following import NOW, State, grown_call, join, 
 from tallystone.store.postgresql_session import Call, Session, decode
 from tallystone.store.protocol import Head, Put, RowChange, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Row, Table
+from tallystone.waiting import PLACE
 
 PATIENCE = 20.0
 """Seconds to look for the outcome of a commit whose connection was lost, before it is called unknown."""
@@ -257,7 +259,7 @@ class Writer:
                     hint="look whether it did before you repeat it",
                     code="outcome_unknown",
                 )
-            time.sleep(_PAUSE)  # in the writing thread: nothing tells when a lost database is back
+            PLACE.get().aside(partial(time.sleep, _PAUSE))  # nothing tells when a lost database is back
 
     def _roll_back(self) -> None:
         session = self._session

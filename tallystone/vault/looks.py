@@ -14,6 +14,7 @@ from tallystone import crypto
 from tallystone.keystore import parse_token
 from tallystone.vault.authentication import caller_in
 from tallystone.vault.plan import Plan, View
+from tallystone.waiting import Turns
 
 if TYPE_CHECKING:
     from tallystone.vault.caller import Caller
@@ -31,6 +32,7 @@ class Look:
         self._context = workspace.store.snapshot()
         self._first = Plan(self._context.__enter__(), workspace.recall.find)
         self._holders = 1
+        self._turns = Turns()
         self._callers: dict[bytes, tuple[Plan, Caller]] = {}
 
     def __repr__(self) -> str:
@@ -39,19 +41,36 @@ class Look:
     def visit(self, text: str) -> tuple[View, Caller]:
         """The caller that a token opens, with a plan of this view that says what must hold of it. Raises
         `Unauthenticated`."""
+        self._holders += 1  # first: asking may wait for a database, and the look's time be over meanwhile
+        try:
+            plan, caller = self._caller(text)
+        except BaseException:
+            self.release()
+            raise
+        return View(plan, self.release), caller
+
+    def _caller(self, text: str) -> tuple[Plan, Caller]:
         mark = crypto.sha256(text.encode())
-        known = self._callers.get(mark)
-        if known is None or known[1].expired:
+        found = self._beside(mark)
+        if found is not None:
+            return found
+        with self._turns:  # whoever brings the same token waits for what is asked already
+            found = self._beside(mark)
+            if found is not None:
+                return found
             plan = self._first.beside()
             caller = caller_in(self._workspace, plan, parse_token(text))
             # What the first request makes of its plan and of its caller is nobody else's.
             kept = plan.beside()
             self._callers[mark] = kept, caller.beside(plan, kept)
-        else:
-            plan = known[0].beside()
-            caller = known[1].beside(known[0], plan)
-        self._holders += 1
-        return View(plan, self.release), caller
+            return plan, caller
+
+    def _beside(self, mark: bytes) -> tuple[Plan, Caller] | None:
+        known = self._callers.get(mark)
+        if known is None or known[1].expired:
+            return None
+        plan = known[0].beside()
+        return plan, known[1].beside(known[0], plan)
 
     def release(self, *_: object) -> None:
         """Hold it no longer."""
