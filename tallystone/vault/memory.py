@@ -33,6 +33,7 @@ from tallystone.vault.rotating import heal
 from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent, walk
 from tallystone.vault.types import Agent, Block
 from tallystone.vault.writing import FirstGrant
+from tallystone.waiting import PLACE
 
 
 def by_label(caller: Caller, plan: Plan, held: Held, label: str) -> tuple[Held, Block]:
@@ -74,7 +75,9 @@ def _by_label_again(caller: Caller, plan: Plan, keys: Keys, label: str, home: tu
     actor = caller if keys is caller.keys else caller.as_agent(keys)
     if reached(actor, plan):
         return None
+    at = PLACE.get()
     for held in walk(plan, keys, BLOCKS):
+        at.tick()
         known = held.recalled
         if held.state == OFFERED:
             continue

@@ -86,14 +86,17 @@ class Plan:
         return name in self._new
 
     def _read(self, table: Table, full: Row) -> Row | None:
-        return None if full[1] in self._new else self.snapshot.get(table, full)
+        return None if self._begun(full) else self.snapshot.get(table, full)
+
+    def _begun(self, key: Row) -> bool:
+        return bool(self._new) and len(key) > 1 and key[1] in self._new
 
     def _scanned(self, table: Table, prefix: Row, after: int | None) -> list[Row]:
         place = table.name, prefix, after
         found = self._scans.get(place)
         if found is None:
-            new = len(prefix) > 1 and prefix[1] in self._new
-            found = self._scans[place] = [] if new else self.snapshot.scan(table, prefix, after=after)
+            begun = self._begun(prefix)
+            found = self._scans[place] = [] if begun else self.snapshot.scan(table, prefix, after=after)
         return found
 
     def get(self, table: Table, *key: int | bytes | str) -> Row | None:

@@ -59,7 +59,18 @@ class Recalled:
     What a reader is shown is decoded when it is asked for, and so is what a writer needs besides.
     """
 
-    __slots__ = ("_common", "_epoch", "_key", "_parts", "_recall", "filing", "kept", "rights", "said")
+    __slots__ = (
+        "_common",
+        "_epoch",
+        "_key",
+        "_parts",
+        "_recall",
+        "_shelter",
+        "filing",
+        "kept",
+        "rights",
+        "said",
+    )
 
     def __init__(self, recall: Recall, kept: Kept, parts: list[Any]) -> None:
         self._recall = recall
@@ -72,6 +83,7 @@ class Recalled:
         self.filing = (filing[0], filing[1])
         self._common: Common | None = None
         self._parts: list[Any] | None = None
+        self._shelter: crypto.Shelter | None = None
 
     def __repr__(self) -> str:
         return "Recalled()"
@@ -98,13 +110,18 @@ class Recalled:
         common = self.common
         return common is not None and crypto.equal(common.label, _label_mark(self._key, label))
 
+    def shelter(self) -> crypto.Shelter:
+        """What opens and seals what all holders share."""
+        if self._shelter is None:
+            self._shelter = self._recall.shelter(self._key)
+        return self._shelter
+
     def _part(self, place: int) -> Any:
         if self._parts is None:
             common = self.common
             if common is None:
                 raise LookupError("nothing is kept of this block")  # callers ask `stands`
-            shelter = self._recall.shelter(self._key)
-            self._parts = _cbor.own(shelter.open(common.number, self.kept.place, common.sealed))
+            self._parts = _cbor.own(self.shelter().open(common.number, self.kept.place, common.sealed))
         return self._parts[place]
 
     @property
@@ -231,7 +248,7 @@ class Recall:
         way = self._keep_for(opened)
         if way is None:
             return
-        key, place = way
+        key, place, shelter = way
         rows = _depending(
             plan,
             [
@@ -255,14 +272,14 @@ class Recall:
         if len(whole) > LARGEST:
             return
         number = self.number()
-        sealed = self.shelter(key).seal(number, place, whole)
+        sealed = shelter.seal(number, place, whole)
         mark = _label_mark(key, str(payload.get("label", "")))
         common = Common(rows, ledger, mark, number, sealed)
         self._kept.put(place, common, common.weight)
 
-    def _keep_for(self, opened: Opened) -> tuple[bytes, bytes] | None:
-        """Note how whoever opened a block comes to it, and return the key and the place of what all holders share; None
-        if this plan has another key for it: what comes of that, the next one sees."""
+    def _keep_for(self, opened: Opened) -> tuple[bytes, bytes, crypto.Shelter] | None:
+        """Note how whoever opened a block comes to it, and return key, place and `shelter` of what all holders share;
+        None if this plan has another key for it: what comes of that, the next one sees."""
         plan, held, row, epoch = opened.plan, opened.held, opened.row, opened.keys
         assert held.origin is not None  # asked before
         keys, shelved = held.origin
@@ -278,7 +295,7 @@ class Recall:
         if known is not None and known.kept.shelved == shelved and self.at(at) is known.kept:
             key = known.key_of(rows, row.shred, epoch)
             if key is not None:
-                return key, known.kept.place
+                return key, known.kept.place, known.shelter()
         # Bound to all that a reader brings to what it verifies: whom it takes for the owner, and whose word for the
         # workspace's; and whether it can hold a version against the one before.
         key = crypto.derive(
@@ -292,7 +309,7 @@ class Recall:
         wrap = Expect(GRANT_WRAP, rows[0][0][1], rows[0][2])
         kept = Kept(shelved, rows, wrap, row.shred, _place(key), context, number, sealed)
         self._kept.put(at, kept, kept.weight)
-        return key, kept.place
+        return key, kept.place, self.shelter(key)
 
     def keep_form(self, keys: Keys, kept: Kept, form: KeptForm) -> None:
         """Note what a reader was shown of a kept block."""
