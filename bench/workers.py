@@ -31,8 +31,9 @@ from bench.load import Ask, Generators, Load, Played, Script, Target, Unreachabl
 from bench.report import gain
 from bench.scripts import OPERATIONS, Scene, scripts, set_up
 
-_TIMES = 3
-"""How often each block is asked for at the start, so that each worker will have seen nearly all."""
+_TIMES = 5
+"""How often each block is asked for at the start, for each worker: so nearly all will have seen it three times, after
+which a process shows it as it did before."""
 
 
 @dataclass
@@ -73,11 +74,11 @@ class Side:
         self._connections = given.connections
         note(f"{workers} worker{'s' * (workers > 1)}: setting up {given.blocks} blocks")
         self._scene, _ = set_up(Target(self._url, self._token), given.blocks, given.connections)
-        self._show_all(self._scene)
+        self._show_all(self._scene, _TIMES * workers)
         self.windows = {operation: Windows() for operation in given.operations}
 
-    def _show_all(self, scene: Scene) -> None:
-        paths = iter([*scene.blocks, *scene.large] * _TIMES)
+    def _show_all(self, scene: Scene, times: int) -> None:
+        paths = iter([*scene.blocks, *scene.large] * times)
 
         def script() -> Script:
             for block in paths:

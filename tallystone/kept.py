@@ -17,9 +17,9 @@ MIB = 1024 * 1024
 
 ROWS = 20 * MIB
 """Rows as they lie in the database: those of 1,800 blocks of 1 KB (`store._rows`)."""
-REMOTE_ROWS = 4 * MIB
-"""The same of PostgreSQL, where others write as well: a row is found by its name in the log too, which takes as much
-as half of it."""
+REMOTE_ROWS = 12 * MIB
+"""The same of PostgreSQL, those of 1,000 blocks. Where others write as well, a row is found by its name in the log too,
+which takes as much as half of it."""
 PAGES_OF_READER, PAGES_OF_WRITER = MIB // 2, 2 * MIB
 """Of a SQLite file, as its library keeps them for each connection that reads, and for the one that writes. Whatever is
 committed ends what the readers have, so more would serve a single long answer alone."""

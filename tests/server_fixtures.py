@@ -14,6 +14,9 @@ from typing import Any
 import httpx
 import letta_client
 import pytest
+from letta_client.pagination import SyncArrayPage
+from letta_client.types import AgentState, BlockResponse, Tool
+from letta_client.types.agents import Message
 from stock import founded
 
 from tallystone.server.run import running
@@ -22,6 +25,14 @@ from tallystone.vault import Vault, Workspace
 
 AUTHORITIES = httpx.create_ssl_context()
 """Loaded once: each client would do so for itself, which takes longer than most of what it then asks."""
+_PAGES = [
+    SyncArrayPage[AgentState],
+    SyncArrayPage[BlockResponse],
+    SyncArrayPage[Message],
+    SyncArrayPage[Tool],
+]
+"""Kept: the client names the class of a page at each call, and pydantic builds it anew, for 50 ms or more, if nobody
+has kept the last one."""
 
 
 @dataclass(eq=False)

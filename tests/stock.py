@@ -20,10 +20,10 @@ from tallystone.vault.types import Credentials
 
 @dataclass(frozen=True)
 class Stock:
-    """The files of a workspace that nobody has open, the rows of its database if it has one, and its users."""
+    """The files of a workspace that nobody has open, the statements that make its rows in a database, and its users."""
 
     folder: Path
-    rows: dict[str, bytes]
+    rows: str
     made: tuple[Credentials, ...]
 
 
@@ -36,7 +36,7 @@ def _stock(first: str, *others: str) -> Stock:
     with workspace:
         owner = workspace.vault(founder.token)
         made = founder, *(owner.add_user(name) for name in others)
-    return Stock(folder, stored_rows() if POSTGRESQL else {}, made)
+    return Stock(folder, stored_rows() if POSTGRESQL else "", made)
 
 
 _homes: list[tempfile.TemporaryDirectory[str]] = []

@@ -22,7 +22,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from stores import sqlite_only
+from stores import sampled, sqlite_only
 
 from tallystone.cli.app import run
 
@@ -139,6 +139,7 @@ def test_there_are_transcripts() -> None:
     assert TRANSCRIPTS
 
 
+@sampled(2, "the stories differ in commands: what those do to rows, the vault's tests say")
 @pytest.mark.parametrize(
     "path",
     [pytest.param(path, marks=ABOUT_THE_FILE.get(path.stem, ()), id=path.stem) for path in TRANSCRIPTS],

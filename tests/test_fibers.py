@@ -303,6 +303,34 @@ def test_more_work_than_may_be_under_way_waits_in_line() -> None:
     assert most == 3
 
 
+def test_what_waits_when_a_server_stops_still_ends() -> None:
+    """Its grace is over, its requests are cancelled, and the loop waits for their end."""
+    silent, other = socket.socketpair()
+
+    def work() -> None:
+        assert _told(silent) == b"at last"
+        PLACE.get().aside(lambda: other.send(b"more"))
+        assert _told(silent) == b"more"
+
+    async def main() -> None:
+        runner = Fibers()
+        task = asyncio.ensure_future(runner.run(work))
+        await asyncio.sleep(0)
+        task.cancel()
+        runner.close()
+        other.send(b"at last")
+        await asyncio.wait({task}, timeout=10)
+        assert task.cancelled()
+        assert runner._sockets is None
+        with pytest.raises(RuntimeError):
+            runner._aside.submit(print)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    silent.close(), other.close()
+
+
 # -- a database that does not answer --------------------------------------------------------------------------------
 
 

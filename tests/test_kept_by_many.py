@@ -259,10 +259,14 @@ def test_an_edit_that_was_begun_long_before_it_is_committed_is_seen(tmp_path: Pa
         ours.commit(Batch(changes=[Put(BLOCK, counter(1))]))
         raw.execute("BEGIN")
         raw.execute("UPDATE block SET version = 7")
-        for _ in range(3):
+        with ours.snapshot() as view:
+            assert view.get(BLOCK, KEY) == counter(1)
+        kept = cache_of(ours).kept
+        for _ in range(3):  # each with a higher number than the edit's, which is under way
             ours.commit(Batch([Expect(BLOCK, KEY, counter(1))], [], [Event("read", b"y")]))
             with ours.snapshot() as view:
                 assert view.get(BLOCK, KEY) == counter(1)
+                assert cache_of(ours).kept is kept
         raw.execute("COMMIT")
         with ours.snapshot() as view:
             assert view.get(BLOCK, KEY) == counter(7)
@@ -284,6 +288,22 @@ def test_while_somebody_edits_what_is_kept_counts_and_once_they_have_it_does_not
         raw.execute("COMMIT")
         with ours.snapshot() as view:
             assert view.get(BLOCK, KEY) == counter(7)
+
+
+@postgresql_only
+def test_a_process_whose_number_was_overtaken_forgets_nothing(tmp_path: Path) -> None:
+    """Who waits for the head of the log may have a lower number than who wrote it last."""
+    from tallystone.store.postgresql_following import State, account
+
+    kept = Kept((5, b"head"), 1 << 20, bytes)
+    account(kept, State((5, b"head"), 8, 11, frozenset({8, 10}), 9, [], frozenset({9})))
+    assert kept.accounted == (7, frozenset({9}))  # 8 and 10 are under way
+    account(kept, State((6, b"next"), 10, 12, frozenset({10}), 8, [], frozenset({8})), 13)
+    assert kept.accounted == (9, frozenset({11, 13}))
+    account(kept, State((6, b"old"), 8, 9, frozenset({8}), 7, [], frozenset()))  # of a view that is older
+    assert kept.accounted == (9, frozenset({11, 13}))
+    account(kept, State((7, b"last"), 14, 14, frozenset(), 12, [], frozenset()))
+    assert kept.accounted == (13, frozenset())
 
 
 # -- what the log says ------------------------------------------------------------------------------------------------

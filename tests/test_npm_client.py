@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from node_packages import installed, node
 from scripted_models import HANDLES, Asked, Call, Turn
+from stores import sampled
 from turn_fixtures import Talking, talking, types  # noqa: F401
 
 from tallystone.letta.prompt import parse_prompt
@@ -20,6 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed(SOURCE, "talk.mjs", tmp_path_factory.mktemp("npm"))
 
 
+@sampled(3, "the providers differ in how they are asked")
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "google"])
 def test_both_clients_see_the_same_messages(talking: Talking, folder: Path, provider: str) -> None:  # noqa: F811
     rename = Call("memory_replace", {"label": "human", "old_string": "unknown", "new_string": "Ada"})

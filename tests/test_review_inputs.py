@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from stores import sampled
 
 from tallystone import _cbor, crypto
 from tallystone.errors import Invalid
@@ -15,6 +16,8 @@ from tallystone.vault import Vault, Workspace
 from tallystone.vault.capsules import capsule_info
 from tallystone.vault.plan import Plan
 from tallystone.vault.shelves import BLOCKS, find
+
+pytestmark = sampled(3, "the cases differ in what is sent, and are refused before a row is written")
 
 EDITS: list[dict[str, Any]] = [
     {"description": 5},

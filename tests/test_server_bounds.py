@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
-from stores import sqlite_only
+from stores import sqlite_only, thinned
 
 from tallystone.errors import Invalid
 from tallystone.server import connections
@@ -38,6 +38,8 @@ from tallystone.server.settings import Settings
 from tallystone.server.status import Check, Status
 from tallystone.server.tls import certificate
 from tallystone.vault import Workspace
+
+pytestmark = thinned(3, "they differ in bytes, addresses and connections, which come before any row")
 
 
 class Clock:
@@ -278,6 +280,7 @@ def ready(app: App) -> tuple[int, str]:
     return answer.status_code, answer.json().get("error", {}).get("code", "")
 
 
+@thinned(1, "whether a server is ready, its store says")
 def test_a_server_is_ready_unless_the_check_of_its_log_failed(fresh_server: Served) -> None:  # noqa: F811
     status = Status(fresh_server.workspace.folder)
     assert ready(App(fresh_server.workspace, status=status)) == (200, "")
@@ -296,6 +299,7 @@ def test_a_server_whose_tables_another_version_changed_is_not_ready(fresh_server
     assert ready(App(fresh_server.workspace)) == (503, "schema")
 
 
+@thinned(1, "whether a server is ready, its store says")
 def test_a_server_without_its_store_is_not_ready(tmp_path: Path) -> None:
     workspace, _ = Workspace.init(tmp_path / "data")
     workspace.close()

@@ -16,6 +16,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_fixtures import AUTHORITIES, Served, fresh_server, server  # noqa: F401
+from stores import sampled
 
 from tallystone.errors import (
     Conflict,
@@ -80,6 +81,7 @@ BAD = [
 ]
 
 
+@sampled(3, "the requests differ in what is wrong with them")
 @pytest.mark.parametrize(("method", "path", "body", "status"), BAD, ids=lambda value: str(value)[:50])
 def test_bad_requests_are_clear_4xx(
     server: Served,  # noqa: F811

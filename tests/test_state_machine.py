@@ -6,10 +6,10 @@ The model knows names, rights and who gave what to whom. It knows no keys, epoch
 
 from __future__ import annotations
 
-import inspect
 import os
 import random
 import shutil
+import sys
 import tempfile
 import uuid
 from collections import Counter
@@ -296,7 +296,7 @@ class Model:
 class Sharing(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="tallystone-machine-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="tallystone-machine-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
         self.workspace, root = Workspace.init(self.folder / "data", "alice")
         self.tokens = {"alice": root.token}
         self.ids = {"alice": root.principal}
@@ -336,7 +336,7 @@ class Sharing(RuleBasedStateMachine):
             told()
         except Refused as refused:
             expected = refused.args[0]
-        what = f"{inspect.stack()[1].function}: {expected.__name__ if expected else 'done'}"
+        what = f"{sys._getframe(1).f_code.co_name}: {expected.__name__ if expected else 'done'}"
         self.told[what] += 1
         if expected is None:
             return done()

@@ -10,7 +10,7 @@ from typing import Any
 import letta_client
 import pytest
 from scripted_models import HANDLES, Asked, Call, Turn
-from stores import sampled
+from stores import sampled, thinned
 from test_turns import HUMAN, append, consistent, stop
 from turn_fixtures import Talking, talking, types  # noqa: F401
 
@@ -24,7 +24,8 @@ def returns(answer: Any) -> list[tuple[str, str]]:
     ]
 
 
-pytestmark = sampled(3, "the cases differ in what a model or a client says")
+SAID = "they differ in what a model or a client says: the rows are those that test_turns_waiting has"
+pytestmark = [sampled(3, SAID), thinned(3, SAID)]
 
 
 def test_a_tool_that_does_not_exist(talking: Talking) -> None:  # noqa: F811

@@ -47,7 +47,8 @@ class Fibers:
         self._open: deque[_Gate] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sockets: Sockets | None = None
-        self._woken = False
+        self._woken = self._closed = False
+        self._under_way = 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises. What has begun ends, though nobody may wait for it any more. Raises `Lengthy`
@@ -62,10 +63,17 @@ class Fibers:
             return await self._run(work)
 
     async def _run(self, work: Callable[[], T]) -> T:
+        if self._sockets is not None:
+            self._sockets.some_ready()
         fiber = Fiber(self, work)
-        fiber.switch()
-        if not fiber.dead:
-            await self._end_of(fiber)
+        self._under_way += 1
+        try:
+            fiber.switch()
+            if not fiber.dead:
+                await self._end_of(fiber)
+        finally:
+            self._under_way -= 1
+            self._end_if_over()
         if fiber.raised is not None:
             try:
                 raise fiber.raised
@@ -87,11 +95,17 @@ class Fibers:
             raise cancelled
 
     def close(self) -> None:
-        """Take no more work; what has begun ends by itself."""
-        self._aside.shutdown(wait=False)
-        if self._sockets is not None:
-            self._sockets.close()
-            self._sockets = None
+        """Take no more work. What has begun ends by itself, and has until then what it waits by: a loop waits for the
+        end of its tasks, which would never come."""
+        self._closed = True
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self._closed and not self._under_way:
+            self._aside.shutdown(wait=False)
+            if self._sockets is not None:
+                self._sockets.close()
+                self._sockets = None
 
     # -- what fibers ask for ------------------------------------------------------------------------------------
 
@@ -206,7 +220,7 @@ class Sockets:
         self._late: set[_Gate] = set()
         self._timer: asyncio.TimerHandle | None = None
         # What is told to a loop keeps the context in which it was told: not that of a request.
-        Context().run(loop.add_reader, self._selector, self._some_ready)
+        Context().run(loop.add_reader, self._selector, self.some_ready)
 
     def wait(self, socket: int, seconds: float, writing: bool, gate: _Gate) -> bool:
         """Wait at the gate until the socket is ready; False after so many seconds, or up to a second more."""
@@ -227,7 +241,7 @@ class Sockets:
         self._loop.remove_reader(self._selector)
         self._selector.close()
 
-    def _some_ready(self) -> None:
+    def some_ready(self) -> None:
         ready = [key for key, _ in self._selector.select(0)]
         for key in ready:  # whoever goes on may wait for the same socket again
             self._selector.unregister(key.fd)

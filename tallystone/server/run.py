@@ -217,7 +217,7 @@ class _Server(uvicorn.Server):
         if counter % _TICKS == 0:
             self._sweep.look()
             self._app.note(connections=len(self.server_state.connections))
-        if counter % (allocator.LOOK * _TICKS) == 0:
+        if counter and counter % (allocator.LOOK * _TICKS) == 0:  # at first, `look_less` has just looked
             allocator.look()
         if self._tls is not None and counter % (60 * _TICKS) == 0:
             self._tls.refresh()

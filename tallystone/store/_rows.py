@@ -56,8 +56,9 @@ class Kept:
         """No other has it."""
         self.changed = head[0]
         """The length at which a row was last changed, or so it is to be taken."""
-        self.mark = 0
-        """For the store to note up to where in its database it has seen everything."""
+        self.accounted: tuple[int, frozenset[int]] = (0, frozenset())
+        """For the store to note which of its database's transactions it knows the end of: all up to a number, and these
+        beyond it."""
         self.born = born
         self.crossed = False
         """Whether others have committed since it was born. An edit of the database may hide behind that."""

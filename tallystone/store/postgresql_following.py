@@ -112,18 +112,31 @@ def join(rows: RowCache, state: State, session: Session) -> Kept | None:
     with rows.committing:
         if rows.kept is not kept:
             return None  # somebody else has found out more
-        if state.low <= state.last:
-            # Somebody writes since before the log's last commit. What that changes will be seen when it is over.
+        if state.high - state.low > _MANY:
             rows.restart()
-            return None
+            return None  # somebody has been writing for long: too many numbers to remember
         if known:
             kept = rows.follow(
                 state.head, lambda since: [one for one in state.leaves if number_of(one) >= since]
             )
         else:
             kept = rows.restart(state.head)
-        kept.mark = max(kept.mark, state.low - 1)
+        account(kept, state)
         return kept
+
+
+def account(kept: Kept, state: State, own: int | None = None) -> None:
+    """Note of what is kept at this state, or of what is kept since we committed on it under our `own` number, which
+    transactions are accounted for. Numbers come out of order: who waits for the log's head may have got one before the
+    one who overtakes it. To be called with `committing` held."""
+    mark, told = kept.accounted
+    mark = max(mark, state.low - 1)
+    told |= {number for number in range(mark + 1, state.high) if number not in state.open}
+    if own is not None:
+        told |= {own}
+    while mark + 1 in told:
+        mark += 1
+    kept.accounted = mark, frozenset(number for number in told if number > mark)
 
 
 def number_of(one: Grown) -> int:
@@ -133,11 +146,12 @@ def number_of(one: Grown) -> int:
 
 def _accounted(kept: Kept, state: State, session: Session) -> bool:
     """Whether the log tells of every transaction in the view that was not in what is kept."""
-    first, last = kept.mark + 1, state.high - 1
-    if last - first > _MANY:
+    mark, told = kept.accounted
+    if state.high - mark > _MANY:
         return False
-    told = state.writers | state.open
-    if all(number in told for number in range(first, last + 1)):
+    told |= state.writers | state.open
+    asked = [number for number in range(mark + 1, state.high) if number not in told]
+    if not asked:
         return True
-    found = decode((INTEGER,), session.run((_COMMITTED, encode((INTEGER, INTEGER), (first, last)))))
+    found = decode((INTEGER,), session.run((_COMMITTED, encode((INTEGER, INTEGER), (asked[0], asked[-1])))))
     return all(number in told for (number,) in found)

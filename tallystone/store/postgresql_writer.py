@@ -32,7 +32,7 @@ from tallystone.store.postgresql_failure import (
     refused,
     translate,
 )
-from tallystone.store.postgresql_following import NOW, State, grown_call, join, number_of, state_of
+from tallystone.store.postgresql_following import NOW, State, account, grown_call, join, number_of, state_of
 from tallystone.store.postgresql_session import Call, Session, decode
 from tallystone.store.protocol import Head, Put, RowChange, Sequencer
 from tallystone.store.tables import LOG_HEAD, LOG_LEAF, WS, Row, Table
@@ -206,12 +206,10 @@ class Writer:
         rows, state = self._rows, log.state
         with rows.committing:
             kept = rows.committed(state.head if state is not None else None, log.head, log.changes)
-            if kept.mark == log.number - 1 or (
-                not kept.mark and state is not None and state.low == log.number
-            ):
-                kept.mark = log.number
-            elif not kept.mark:
-                rows.restart()  # somebody else writes at this moment: the next view will find out
+            if state is not None:
+                account(kept, state, log.number)
+            else:
+                rows.restart()  # the log has just begun: the next view will find out who else writes
 
     def _finish(self, log: _Composed) -> bool:
         """Write and commit. False if the transaction came to nothing, and may be run again."""

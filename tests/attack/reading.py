@@ -17,7 +17,7 @@ import pytest
 
 from tallystone.store.protocol import Batch, Put, Row
 from tallystone.store.sqlite import SqliteSnapshot, SqliteStore
-from tallystone.store.tables import TABLES, Table
+from tallystone.store.tables import Table
 
 Place = tuple[str, Row]
 """A table and a whole key, or the beginning of one: every row under it."""
@@ -69,19 +69,16 @@ def watched() -> Iterator[Watch]:
         yield watch
 
 
-def touched(original: Path, edited: Path) -> set[Place]:
-    """The keys of all rows that are in one of the two databases only, in whatever table."""
+def touched(original: Path, edited: Path, table: Table) -> set[Place]:
+    """The keys of all rows of a table that are in one of the two databases only."""
     connection = sqlite3.connect(edited)
     try:
         connection.execute("ATTACH ? AS original", (str(original),))
         found: set[Place] = set()
-        for table in TABLES:
-            key, cells = ", ".join(table.key), ", ".join(table.all_columns)
-            for left, right in (("main", "original"), ("original", "main")):
-                rows = (
-                    f"SELECT {cells} FROM {left}.{table.name} EXCEPT SELECT {cells} FROM {right}.{table.name}"
-                )
-                found |= {(table.name, row) for row in connection.execute(f"SELECT {key} FROM ({rows})")}
+        key, cells = ", ".join(table.key), ", ".join(table.all_columns)
+        for left, right in (("main", "original"), ("original", "main")):
+            rows = f"SELECT {cells} FROM {left}.{table.name} EXCEPT SELECT {cells} FROM {right}.{table.name}"
+            found |= {(table.name, row) for row in connection.execute(f"SELECT {key} FROM ({rows})")}
         return found
     finally:
         connection.close()

@@ -18,6 +18,7 @@ import pytest
 import raw_rows
 from scripted_models import Asked, ScriptedModels
 from scripted_models import Turn as Scripted
+from stores import thinned
 from test_turns import HUMAN, consistent, stop
 from test_turns_waiting import asking
 from turn_fixtures import Talking, serving, talking, types  # noqa: F401 -- pytest finds fixtures by name
@@ -31,6 +32,10 @@ from tallystone.letta.model import Delta
 from tallystone.letta.model_layer import ModelLayer
 from tallystone.letta.sse import Events
 from tallystone.vault import Vault
+
+pytestmark = thinned(
+    3, "they differ in what models and callers say: the rows are those that test_turns_waiting has"
+)
 
 
 @pytest.fixture
@@ -430,6 +435,7 @@ def _entries(database: Any) -> dict[tuple[bytes, int], bytes]:
     return {(bytes(stream), number): bytes(sealed) for stream, number, sealed in found}
 
 
+@thinned(1, "each edit is of a row")
 def test_each_edit_of_a_history_in_the_database_is_found_by_the_log_check(
     talking: Talking,  # noqa: F811 -- pytest finds a fixture by its name
     tmp_path: Path,

@@ -88,10 +88,10 @@ def test_the_scene_itself_is_sound(scene: Scene, copy: Path, right: Seen) -> Non
     assert sum(len(answer) for answer in right.values()) > 100
 
 
-def judge(copy: Path, scene: Scene, right: Seen, table: str, what: str) -> None:
+def judge(copy: Path, scene: Scene, right: Seen, edit: Table, what: str) -> None:
     """The promise, for the edited copy. Unless FULL, a question is left out that reads no row which is edited, or was
     written since by those asked before it."""
-    edited = touched(scene.folder / DATABASE, copy / DATABASE)
+    table, edited = edit.name, touched(scene.folder / DATABASE, copy / DATABASE, edit)
     try:
         workspace = Workspace.open(copy)
     except TallystoneError:
@@ -211,7 +211,7 @@ def test_an_edited_cell(table: Table, column: str, scene: Scene, copy: Path, rig
             except sqlite3.IntegrityError:
                 continue  # the schema itself refuses the type, or the key is taken
         shown = value if not isinstance(value, bytes) else value[:20].hex()
-        judge(copy, scene, right, table.name, f"{table.name}.{column} of {table.key_of(row)[1:]} = {shown!r}")
+        judge(copy, scene, right, table, f"{table.name}.{column} of {table.key_of(row)[1:]} = {shown!r}")
         tried += 1
     assert tried or column == "ws"
 
@@ -237,14 +237,14 @@ def test_a_dropped_row(table: Table, scene: Scene, copy: Path, right: Seen) -> N
     for row in _some_rows(scene.folder / DATABASE, table, 2):
         with raw(_fresh(scene, copy)) as connection:
             connection.execute(f"DELETE FROM {table.name} WHERE {_where(table)}", table.key_of(row))
-        judge(copy, scene, right, table.name, f"dropped {table.name} {table.key_of(row)[1:]}")
+        judge(copy, scene, right, table, f"dropped {table.name} {table.key_of(row)[1:]}")
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_all_rows_dropped(table: Table, scene: Scene, copy: Path, right: Seen) -> None:
     with raw(_fresh(scene, copy)) as connection:
         connection.execute(f"DELETE FROM {table.name}")
-    judge(copy, scene, right, table.name, f"emptied {table.name}")
+    judge(copy, scene, right, table, f"emptied {table.name}")
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -264,7 +264,7 @@ def test_an_added_row(table: Table, scene: Scene, copy: Path, right: Seen) -> No
                     )
                 except sqlite3.IntegrityError:
                     continue
-            judge(copy, scene, right, table.name, f"added to {table.name} beside {table.key_of(row)[1:]}")
+            judge(copy, scene, right, table, f"added to {table.name} beside {table.key_of(row)[1:]}")
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -279,7 +279,7 @@ def test_two_rows_swapped(table: Table, scene: Scene, copy: Path, right: Seen) -
             sets = ", ".join(f"{column} = ?" for column in table.columns)
             for key, cells in ((left[:width], other[width:]), (other[:width], left[width:])):
                 connection.execute(f"UPDATE {table.name} SET {sets} WHERE {_where(table)}", (*cells, *key))
-        judge(copy, scene, right, table.name, f"swapped in {table.name} {left[1:width]} and {other[1:width]}")
+        judge(copy, scene, right, table, f"swapped in {table.name} {left[1:width]} and {other[1:width]}")
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -295,7 +295,7 @@ def test_a_row_rolled_back(table: Table, scene: Scene, copy: Path, right: Seen) 
             connection.execute(
                 f"INSERT OR REPLACE INTO {table.name} VALUES ({', '.join('?' * len(row))})", row
             )
-        judge(copy, scene, right, table.name, f"rolled back {table.name} {table.key_of(row)[1:]}")
+        judge(copy, scene, right, table, f"rolled back {table.name} {table.key_of(row)[1:]}")
 
 
 def test_one_block_rolled_back_consistently_is_found(scene: Scene, copy: Path) -> None:
