@@ -84,6 +84,9 @@ def _operations(scene: Scene) -> dict[str, Callable[[int], list[Request]]]:
         "update": one("PATCH", lambda n: f"/v1/blocks/{few[1 + n % 63]}", value),
         "update by label": one("PATCH", lambda n: f"{at_agent}/block%200", value),
         "update shared by 8": one("PATCH", lambda n: f"/v1/blocks/{scene.shared}", value),
+        "update shared by label": one(
+            "PATCH", lambda n: f"/v1/agents/{scene.agents[n % AGENTS]}/core-memory/blocks/shared", value
+        ),
         "create": one(
             "POST",
             lambda n: "/v1/blocks/",
@@ -91,6 +94,13 @@ def _operations(scene: Scene) -> dict[str, Callable[[int], list[Request]]]:
         ),
         "create agent": one(
             "POST", lambda n: "/v1/agents/", lambda n: json.dumps({"name": f"a{n}"}).encode()
+        ),
+        "create agent with block": one(
+            "POST",
+            lambda n: "/v1/agents/",
+            lambda n: json.dumps(
+                {"name": f"a{n}", "memory_blocks": [{"label": "b", "value": "x" * 1000}]}
+            ).encode(),
         ),
         "attach + detach": lambda n: [
             ("PATCH", f"{at_agent}/{kind}/{few[1 + n % 63]}", b"") for kind in ("attach", "detach")

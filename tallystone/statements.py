@@ -14,6 +14,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from tallystone import _cbor, crypto
@@ -46,7 +47,7 @@ class Signed:
         kind, body, signatures = _cbor.unpack(data, "a stored statement", str, bytes, list)
         return cls(kind, body, signature_pairs(signatures))
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of type and body (32 bytes): what successors name. Signatures do not enter it."""
         return crypto.sha256(crypto.pae(self.type, self.body))
@@ -378,7 +379,7 @@ class Leaf:
         types = (int, str, bytes, int, bool, (int, type(None)), int, int, bytes)
         return cls(*_cbor.unpack(data, "a grant leaf", *types))
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """The leaf's hash in the grant tree (32 bytes)."""
         return crypto.sha256(b"\x00" + self.encode())

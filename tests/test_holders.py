@@ -18,10 +18,10 @@ def test_what_an_attach_opens_does_not_grow_with_the_agents_that_hold_the_block(
         agent = agents.pop()
         return opened_by(monkeypatch, lambda: alice.attach(agent, block))
 
-    for _ in range(3):
+    for _ in range(5):
         attach()
     few = attach()
-    for _ in range(10):
+    for _ in range(8):
         attach()
     assert attach() == few
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,12 @@ def test_a_kept_block_that_waits_for_a_witness_is_kept_back_each_time(
 
 @pytest.mark.parametrize(
     ("change", "stays"),
-    [({"value": "w"}, True), ({"limit": 50}, False), ({"value": "w", "read_only": True}, False)],
-    ids=["value", "limit", "both"],
+    [
+        ({"value": "w"}, True),
+        ({"value": "w", "limit": 50}, True),
+        ({"expires": date(2100, 1, 1)}, False),
+    ],
+    ids=["value", "limit", "day"],
 )
 def test_what_an_edit_by_label_leaves_for_the_agent_is_what_it_would_open(
     workspace: Workspace, alice: Vault, change: dict[str, Any], stays: bool

@@ -29,7 +29,8 @@ Seen = list[Block] | str
 
 @dataclass
 class Scene:
-    """One block of alice's that bob may write, with an agent on each side that holds it, and blocks beside it."""
+    """One block of alice's that bob may write, with an agent on each side that holds it, and blocks beside it: one of
+    them before it on the shelf of her agent."""
 
     workspace: Workspace
     alice: Vault
@@ -38,6 +39,7 @@ class Scene:
     hers: str
     his: str
     spare: str
+    beside: str
 
     def __post_init__(self) -> None:
         self.reading = self.alice.create_token(scope="read")
@@ -56,6 +58,14 @@ class Scene:
             "his agent": lambda: self.bob.acting_as(self.his),
         }
 
+    def through(self) -> dict[str, tuple[Callable[[], Vault], str]]:
+        """Who comes to the block by its label on an agent, and on which."""
+        vaults = self.viewers()
+        names = ["alice", "bob", "alice, reading", "her agent, by its own token", "his agent"]
+        return {
+            name: (vaults[name], self.his if name in ("bob", "his agent") else self.hers) for name in names
+        }
+
 
 @pytest.fixture
 def scene(workspace: Workspace, alice: Vault, bob: Vault) -> Scene:
@@ -64,10 +74,12 @@ def scene(workspace: Workspace, alice: Vault, bob: Vault) -> Scene:
     bob.accept_offer(block)
     hers, spare = (alice.create_agent({"name": name}).id for name in ("hers", "spare"))
     his = bob.create_agent({"name": "his"}).id
-    alice.attach(hers, block)
+    beside = alice.create_block(label="yew").id
+    for one in (beside, block):
+        alice.attach(hers, one)
     bob.attach(his, block, "read")
     alice.create_block(label="ash", extra={"hidden": True})
-    return Scene(workspace, alice, bob, block, hers, his, spare)
+    return Scene(workspace, alice, bob, block, hers, his, spare, beside)
 
 
 def outcome(ask: Callable[[], list[bytes]]) -> Seen:
@@ -83,6 +95,24 @@ def seen(scene: Scene) -> dict[str, Seen]:
     for name, vault in scene.viewers().items():
         found[f"{name}: by id"] = outcome(lambda: [vault().block_as(scene.block, FORM)[1]])  # noqa: B023 -- at once
         found[f"{name}: listed"] = outcome(lambda: vault().blocks_as(FORM))  # noqa: B023 -- at once
+    for name, (vault, agent) in scene.through().items():
+        found[f"{name}: by label"] = outcome(
+            lambda: [pickle.dumps(vault().agent_block(agent, "oak"))]  # noqa: B023 -- at once
+        )
+    return found
+
+
+def written(scene: Scene) -> dict[str, tuple[str, str, str] | str]:
+    """What each of them makes of the block, whatever it was before."""
+    found: dict[str, tuple[str, str, str] | str] = {}
+    for name, (vault, agent) in scene.through().items():
+        for as_agent in (False, True):
+            value = f"{name} {as_agent}"
+            try:
+                made = vault().edit_agent_block(agent, "oak", lambda _: {"value": value}, as_agent=as_agent)  # noqa: B023 -- at once
+                found[value] = made.id, made.value, made.rights
+            except TallystoneError as error:
+                found[value] = f"{type(error).__name__} {error.code} {error.message}"
     return found
 
 
@@ -113,6 +143,11 @@ def comes_through_a_role_too(scene: Scene) -> None:
     scene.bob.accept_offer(role)
 
 
+def another_takes_its_label(scene: Scene) -> None:
+    is_edited(scene, label="elm")
+    scene.alice.edit_block(scene.beside, lambda _: {"label": "oak"})
+
+
 def changes_hands(scene: Scene) -> None:
     scene.alice.transfer(scene.block, "bob")
     scene.bob.accept_transfer(scene.block)
@@ -125,6 +160,7 @@ def is_edited(scene: Scene, **fields: object) -> None:
 EVENTS: dict[str, Callable[[Scene], object]] = {
     "its value is edited": lambda scene: is_edited(scene, value="another"),
     "it is renamed": lambda scene: is_edited(scene, label="elm"),
+    "another takes its label": another_takes_its_label,
     "it is locked": lambda scene: is_edited(scene, locked=True),
     "it is hidden from lists": lambda scene: is_edited(scene, extra={"hidden": True}),
     "it is for nobody else": lambda scene: is_edited(scene, allowed=["bob", scene.hers, scene.his]),
@@ -141,6 +177,7 @@ EVENTS: dict[str, Callable[[Scene], object]] = {
     "another agent of hers holds it": lambda scene: scene.alice.attach(scene.spare, scene.block),
     "her agent is detached": lambda scene: scene.alice.detach(scene.hers, scene.block),
     "his agent is detached": lambda scene: scene.bob.detach(scene.his, scene.block),
+    "her agent's grant is revoked": lambda scene: scene.alice.revoke(scene.block, scene.hers),
     "his agent is deleted": lambda scene: scene.bob.delete_agent(scene.his),
     "he is suspended": lambda scene: scene.alice.suspend("bob"),
     "the charter renames a level": lambda scene: scene.alice.set_charter(
@@ -166,6 +203,20 @@ def test_whatever_happens_a_block_is_shown_as_opening_it_would_show_it(
     assert opened != before
 
 
+@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS.keys())
+def test_whatever_happens_an_edit_by_label_finds_the_block_that_opening_them_all_would_find(
+    scene: Scene, event: Callable[[Scene], object]
+) -> None:
+    for _ in range(2):
+        seen(scene)
+        before = written(scene)
+    assert before["alice False"] == (scene.block, "alice False", "owner")
+    event(scene)
+    again = written(scene)
+    scene.workspace.recall.clear()
+    assert written(scene) == again
+
+
 NOTHING: dict[str, Callable[[Scene], object]] = {
     "its keys are changed": lambda scene: scene.alice.rotate(scene.block),
     "his root is renewed": lambda scene: scene.bob.rotate_principal(),
@@ -182,7 +233,7 @@ def test_what_changes_nothing_that_is_shown_leaves_a_block_as_it_was(
     event(scene)
     assert [seen(scene) for _ in range(3)] == [before] * 3
     shown = before["bob: by id"], before["her agent: listed"]
-    assert all(isinstance(one, list) and one[0].value == SECRET for one in shown)
+    assert all(isinstance(one, list) and one[-1].value == SECRET for one in shown)
 
 
 def kept(scene: Scene) -> list[Kept]:
@@ -214,7 +265,7 @@ def test_what_was_shown_in_another_form_is_not_put_into_an_answer(scene: Scene) 
     labels = Form(lambda block: block.label.encode(), lambda block: block.label != "oak")
     for _ in range(3):
         assert outcome(lambda: scene.alice.blocks_as(FORM)) == seen(scene)["alice: listed"]
-        assert scene.alice.blocks_as(labels) == [b"ash"]
+        assert scene.alice.blocks_as(labels) == [b"yew", b"ash"]
         assert scene.alice.block_as(scene.block, labels)[1] == b"oak"
 
 

@@ -99,7 +99,7 @@ def new_root(pin: bytes) -> Root:
 
 
 _CARRIED = ("locate", "seal", "own", "recall")
-_CARRIED_TO_ACT = ("act", "sign")
+_CARRIED_TO_ACT = ("act", "sign", "kem")
 
 
 class Keys:
@@ -116,7 +116,7 @@ class Keys:
         """Both halves of the root, and what most requests derive of them: for whoever seals it, and opens it by `of`.
         All of it is secret. The root's nest is not in it."""
         names = _CARRIED + _CARRIED_TO_ACT if self.can_act else _CARRIED
-        shelves = {kind: self.shelf(kind) for kind in ("block", "role")}
+        shelves = {kind: self.shelf(kind) for kind in ("block", "role", "agent")}
         return [
             self.root.read,
             self.root.act,

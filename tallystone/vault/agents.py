@@ -54,6 +54,7 @@ def create_agent(
         sponsor = (caller.id, me.digest, caller.signer(plan))
         identity, keys = new_principal(plan, caller.workspace.id, "agent", caller.keys.root.pin, sponsor)
         keys = nested(caller.workspace, keys)
+        plan.begins(identity.id, *(keys.shelf(kind) for kind in (BLOCKS, ROLES, SELF)))
         held = create_block(
             caller,
             plan,

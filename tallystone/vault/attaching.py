@@ -10,10 +10,10 @@ from tallystone import policy
 from tallystone.errors import Denied, Invalid, NotFound, Taken, Tampered
 from tallystone.keystore import Keys
 from tallystone.statements import READ, SHARE, WRITE, Leaf
-from tallystone.store.tables import GRANT_WRAP, SHELF
+from tallystone.store.tables import SHELF
 from tallystone.vault.blocks import look
 from tallystone.vault.caller import Caller, KeysChanged
-from tallystone.vault.entering import note_opened, open_block
+from tallystone.vault.entering import open_block
 from tallystone.vault.external import copies
 from tallystone.vault.granting import Terms, check_terms, current, grant_to
 from tallystone.vault.opening import Opened, missing
@@ -25,7 +25,7 @@ from tallystone.vault.runs import awaited_message, latest_run
 from tallystone.vault.shelves import AGENTS, BLOCKS, SELF, agent_keys, find, find_agent
 from tallystone.vault.types import Agent, Block
 from tallystone.vault.views import agent_view
-from tallystone.vault.writing import FirstGrant, put_on_shelf
+from tallystone.vault.writing import FirstGrant, hand_over, put_on_shelf
 
 RIGHTS = {"read": READ, "write": READ | WRITE}
 
@@ -77,23 +77,9 @@ def place(caller: Caller, plan: Plan, block_id: str, agent: FirstGrant) -> bytes
     newest = opened.payload()
     leaf = place_opened(opened, agent)
     caller.workspace.recall.keep(opened, newest)
-    _hand_over(opened, agent, leaf)
+    hand_over(opened, agent, leaf)
     note_placed(plan, block_id, leaf.grant)
     return held.key
-
-
-def _hand_over(opened: Opened, agent: FirstGrant, leaf: Leaf) -> None:
-    """Have this plan go on with a block as the agent will open it, which has just been given it: with the same keys, if
-    it may open what was written before as well, the same policy and the same version, all of them verified."""
-    plan, keys = opened.plan, opened.keys
-    wrap = plan.get(GRANT_WRAP, opened.row.storage, leaf.grant)
-    held = find(plan, agent.keys, BLOCKS, opened.id)
-    if wrap is None or held is None or held.grant != leaf.grant or not leaf.history:
-        return  # then it is opened
-    given = Opened(opened.caller.as_agent(agent.keys), plan, held, opened.row, keys)
-    given.know(opened.head)
-    given.verified = opened.verified
-    note_opened(given, wrap)
 
 
 def note_placed(plan: Plan, block_id: str, grant: int) -> None:

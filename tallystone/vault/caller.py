@@ -202,15 +202,20 @@ class Caller:
                         continue
                     if not isinstance(error, TallystoneError):
                         raise
-                    if not self._again(error, plan, collected, audit=audit):
+                    if not self.again(error, plan, collected, audit=audit):
                         raise
                 else:
                     self.workspace.shred(plan)
                     return result, witnessed
         raise Conflict("the block is changing too fast", hint="try again", code="contended")
 
-    def _again(
-        self, error: TallystoneError, plan: Plan | None, collected: set[tuple[str, bytes]], *, audit: bool
+    def again(
+        self,
+        error: TallystoneError,
+        plan: Plan | None,
+        collected: set[tuple[str, bytes]],
+        *,
+        audit: bool = False,
     ) -> bool:
         """Whether to run once more what ended so; if not, and it is a refusal, that is logged. `collected` names the
         principals whose mail was opened for this operation, and for which change of keys: once for each."""
@@ -257,6 +262,9 @@ class Caller:
         known = plan.standing.get(self)
         if known is not None and not (plan.alters(PRINCIPAL) or plan.alters(IDENTITY)):
             return known
+        asked: dict[Any, int] = plan.memo.setdefault("stood", {})  # at which step of the plan
+        if known is not None and asked.get(self) == plan.steps:
+            return known
         identity = self.current(plan, self.id)
         if not identity.active:
             raise _inactive(self.id, identity)
@@ -266,6 +274,7 @@ class Caller:
             if not sponsor.active:
                 raise _inactive(f"the sponsor of {self.id}", sponsor)
         plan.standing[self] = identity
+        asked[self] = plan.steps
         return identity
 
     def _check_root(self, plan: Plan, identity: Identity) -> None:

@@ -19,6 +19,8 @@ from tallystone.errors import StoreError
 DAYS = "days"
 """The folder of the day keys, in the folder of the server's keys."""
 
+_READING = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
 
 class DayKeys:
     """The day keys in one folder. Several processes may share it; safe to use from several threads.
@@ -28,6 +30,9 @@ class DayKeys:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._prefix = (
+            f"{folder}{os.sep}"  # each answer that is kept reads one: no path is taken apart for that
+        )
         self._durable: set[int] = set()  # days whose file this process has made durable, or found so
 
     def __repr__(self) -> str:
@@ -39,7 +44,11 @@ class DayKeys:
         Raises `StoreError` when it is there and cannot be read.
         """
         try:
-            key = self._path(day).read_bytes()
+            handle = os.open(f"{self._prefix}{day}", _READING)
+            try:
+                key = os.read(handle, crypto.KEY_SIZE + 1)
+            finally:
+                os.close(handle)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -110,13 +110,23 @@ def enter_again(caller: Caller, plan: Plan, held: Held) -> Recalled | None:
     """What the process kept of a block, if all that was asked when it was opened still holds in this plan; None if it
     must be asked again."""
     known = held.recalled
-    if known is None or held.via or not (known.kept.untouched(plan) or plan.stands(known.kept.rows)):
+    if known is None or held.via or not known.stands(plan):
         return None
-    slot = known.kept.slot
-    if slot is not None and caller.workspace.shreds.get(slot, plan.pools) is None:
+    if not _has_shred_key(caller, plan, known):
         return None
     plan.memo.setdefault("opened", {})[held.block] = held.key
     return known
+
+
+def is_given(caller: Caller, plan: Plan, known: Recalled) -> bool:
+    """Whether the grant by which a block was kept, and the block's shred key, are still there, whatever else became of
+    the block."""
+    return plan.stands(known.kept.rows) and _has_shred_key(caller, plan, known)
+
+
+def _has_shred_key(caller: Caller, plan: Plan, known: Recalled) -> bool:
+    slot = known.kept.slot
+    return slot is None or caller.workspace.shreds.get(slot, plan.pools) is not None
 
 
 def _admitted(opened: Opened) -> bool:

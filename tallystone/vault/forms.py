@@ -19,8 +19,8 @@ from tallystone.store.protocol import Row
 from tallystone.store.tables import SHELF
 from tallystone.vault.audit_levels import WITNESSED, audit_level
 from tallystone.vault.caller import Caller
+from tallystone.vault.kept_blocks import Kept, KeptForm
 from tallystone.vault.plan import WS, Dependence, Plan
-from tallystone.vault.recall import KeptForm
 from tallystone.vault.records import Held
 from tallystone.vault.shelves import AGENTS
 from tallystone.vault.types import Block
@@ -68,17 +68,19 @@ class Showing:
         kept = self._at((row[1], row[2], self._acts))
         if kept is None or (kept.shelved is not row and kept.shelved != row):
             return None
-        plan, form, since = self._plan, kept.form, kept.moment
+        plan, form, found = self._plan, kept.form, kept.found
         if form is None or form[0] is not self._form or form[1] is not self._charter:
             return None
-        here = since is not None and since[0] == self._cache and self._changed <= since[1] <= self._length
+        if found is None or found[1] != form[3]:
+            return None
+        here = found[0][0] == self._cache and self._changed <= found[0][1] <= self._length
         if here and not plan.steps:
             plan.also.append(kept.wrap)
-        elif not kept.stands(plan):
+        elif not self._stands(kept, form[3]):
             return None
         if kept.slot is not None and self._shred_key(kept.slot, plan.pools) is None:
             return None
-        _, _, others, context, number, sealed = form
+        _, _, others, _, context, number, sealed = form
         for (_, key), table, before in others:
             if plan.need(table, *key[1:]) != before:
                 return None
@@ -87,6 +89,19 @@ class Showing:
         plan.filing[grant] = filed, mac_key
         self._opened[name.decode()] = grant
         return grant, version, opened[_SIZE:], listed, owned
+
+    def _stands(self, kept: Kept, number: bytes) -> bool:
+        """Whether the rows are those from which this `Common` was made, the grants' too."""
+        plan = self._plan
+        if kept.untouched(plan, number):
+            return True
+        common = self._recall.common(kept.place)
+        if common is None or common.number != number or not kept.stands(plan, common):
+            return False
+        if not common.granted(plan):
+            return False
+        kept.note(plan, common)
+        return True
 
     def show(self, held: Held, block: Block) -> Shown:
         """A block in its form, which is kept if what it was made from is."""
@@ -101,15 +116,17 @@ class Showing:
         known, plan = held.recalled, self._plan
         if known is None or known.due or len(held.block) != _ID:
             return
-        kept, level = known.kept, audit_level(known.settings, self._charter)
-        if level >= WITNESSED or not kept.untouched(plan):
+        kept, common = known.kept, known.common
+        if common is None or audit_level(known.settings, self._charter) >= WITNESSED:
+            return
+        if not kept.untouched(plan, common.number):
             return
         agents = [one for one in known.recipients if one.startswith("agent-") and one != self._caller.id]
         others = [self._shelved(one) for one in agents] if block.owner != self._caller.id else []
         head = _HEAD.pack(held.key, *known.filing, block.version, listed, owned, held.block.encode())
         context, number = crypto.pae("recall/form", *kept.shelved[1:3]), self._recall.number()
         sealed = self._recall.under(self._keys).seal(number, context, head + content)
-        form = KeptForm(self._form, self._charter, tuple(others), context, number, sealed)
+        form = KeptForm(self._form, self._charter, tuple(others), common.number, context, number, sealed)
         self._recall.keep_form(self._keys, kept, form)
 
     def _shelved(self, agent: str) -> Dependence:

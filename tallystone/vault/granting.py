@@ -248,7 +248,9 @@ def _state(opened: Opened, leaf: Leaf, enc: bytes, replaces: int) -> Signed:
 def _enter(opened: Opened, leaf: Leaf, grant_key: bytes, capsule: bytes) -> None:
     """Queue a grant's rows: who it is to, its key for those who may change keys, the block's key under it."""
     plan, block, storage, number = opened.plan, opened.id, opened.row.storage, leaf.grant
-    roster = seal_roster(opened.keys.chain, block, Roster(leaf, capsule))
+    said = Roster(leaf, capsule)
+    roster = seal_roster(opened.keys.chain, block, said)
+    opened.know_roster(roster, said)
     secret = secret_of(opened, leaf, grant_key)
     plan.put(LEDGER, storage, number, leaf.digest, opened.keys.number, roster, secret, leaf.until)
     wrap = wrap_epoch(

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from tallystone.errors import Conflict, NotFound, Taken
+from tallystone.keystore import Keys
 from tallystone.statements import READ, WRITE
 from tallystone.vault.attaching import (
     blocks_of,
@@ -21,18 +22,18 @@ from tallystone.vault.attaching import (
     users_only,
     view,
 )
-from tallystone.vault.blocks import Edit, edit_opened, new_block
-from tallystone.vault.caller import ATTEMPTS, Caller
-from tallystone.vault.entering import enter_again, open_block
-from tallystone.vault.passages import find_block, lookup
+from tallystone.vault.blocks import Edit, edit_opened, look, new_block
+from tallystone.vault.caller import ATTEMPTS, Caller, KeysChanged
+from tallystone.vault.entering import is_given, open_block
+from tallystone.vault.passages import find_block, lookup, reached
 from tallystone.vault.plan import Plan
 from tallystone.vault.reading import page_of_blocks
-from tallystone.vault.recall import Recalled
-from tallystone.vault.records import Held
+from tallystone.vault.records import OFFERED, Held
 from tallystone.vault.rotating import heal
-from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent
+from tallystone.vault.shelves import BLOCKS, agent_keys, find, find_agent, walk
 from tallystone.vault.types import Agent, Block
 from tallystone.vault.writing import FirstGrant
+from tallystone.waiting import PLACE
 
 
 def by_label(caller: Caller, plan: Plan, held: Held, label: str) -> tuple[Held, Block]:
@@ -41,9 +42,16 @@ def by_label(caller: Caller, plan: Plan, held: Held, label: str) -> tuple[Held, 
     Somebody else may give a block of theirs, which the agent holds, a label that the agent has already. It takes
     nothing over: a block of the agent's own side comes first, and between others' the label is ambiguous (`Taken`).
     """
-    home = (caller.id, held.owner, held.subject)
+    home, keys = (caller.id, held.owner, held.subject), agent_keys(caller, held, plan)
+    known = _by_label_again(caller, plan, keys, label, home)
+    if known is not None:
+        with suppress(NotFound, KeysChanged):  # then it is asked as ever
+            actor = caller if keys is caller.keys else caller.as_agent(keys)
+            block = look(actor, plan, known, agents=False, viewer=caller)
+            if block.label == label:
+                return known, block
     found: list[tuple[Held, Block]] = []
-    for there, block in blocks_of(caller, plan, agent_keys(caller, held, plan), agents=False):
+    for there, block in blocks_of(caller, plan, keys, agents=False):
         if block.label == label and there.owner in home:
             return there, block
         if block.label == label:
@@ -59,6 +67,27 @@ def by_label(caller: Caller, plan: Plan, held: Held, label: str) -> tuple[Held, 
             f"no block labelled {label!r} on agent {held.subject}", hint="list its blocks to see the labels"
         )
     return found[0]
+
+
+def _by_label_again(caller: Caller, plan: Plan, keys: Keys, label: str, home: tuple[str, ...]) -> Held | None:
+    """The block that had this label when it was last opened here, if it is of the agent's own side and whatever stands
+    before it on the shelf has another one in this view. None if that is not known."""
+    actor = caller if keys is caller.keys else caller.as_agent(keys)
+    if reached(actor, plan):
+        return None
+    at = PLACE.get()
+    for held in walk(plan, keys, BLOCKS):
+        at.tick()
+        known = held.recalled
+        if held.state == OFFERED:
+            continue
+        if known is None:
+            return None
+        if known.is_labelled(label):
+            return held if held.owner in home and is_given(caller, plan, known) else None
+        if not known.stands(plan):
+            return None
+    return None
 
 
 def agent_blocks(
@@ -105,27 +134,39 @@ def edit_by_label(
             raise _Renamed
         return edit(before)
 
-    for _ in range(ATTEMPTS):
-        target = _resolve(caller, agent_id, label)
+    collected: set[tuple[str, bytes]] = set()
+    for attempt in range(ATTEMPTS):
+        try:
+            target, known = _resolve(caller, agent_id, label, again=not attempt)
+        except KeysChanged as error:
+            if not caller.again(error, None, collected):
+                raise
+            continue
         with suppress(_Renamed):
-            return _edit_target(caller, agent_id, target, guarded, as_agent=as_agent, if_version=if_version)
+            return _edit_target(
+                caller, agent_id, target, guarded, known, as_agent=as_agent, if_version=if_version
+            )
     raise Conflict("the block is renamed too often", hint="try again", code="contended")
 
 
-def _resolve(caller: Caller, agent_id: str, label: str) -> str:
-    """The id of the agent's block with this label, as it is now; a refusal is logged."""
+def _resolve(caller: Caller, agent_id: str, label: str, *, again: bool) -> tuple[str, dict[Any, Any]]:
+    """The id of the agent's block with this label, as it is now, and what was worked out of rows for that (see
+    `Plan.once`); a refusal is logged. `again`: or of the block that had it last, for whoever asks that one itself."""
     if caller.views:  # in the view that the edit will go on in, unless it has to wait for others
         plan = caller.views[-1].plan
         aside = plan.beside()  # what it notes and expects is no part of the edit
         aside.known = plan.known
-        return _find_id(caller, aside, agent_id, label)
+        return _find_id(caller, aside, agent_id, label, again=again), plan.known
     with caller.workspace.store.snapshot() as snapshot:
-        return _find_id(caller, Plan(snapshot, caller.workspace.recall.find), agent_id, label)
+        plan = Plan(snapshot, caller.workspace.recall.find)
+        return _find_id(caller, plan, agent_id, label, again=again), plan.known
 
 
-def _find_id(caller: Caller, plan: Plan, agent_id: str, label: str) -> str:
+def _find_id(caller: Caller, plan: Plan, agent_id: str, label: str, *, again: bool) -> str:
     try:
-        return by_label(caller, plan, find_agent(caller, plan, agent_id), label)[1].id
+        agent = find_agent(caller, plan, agent_id)
+        known = _had_label(caller, plan, agent, label) if again else None
+        return known or by_label(caller, plan, agent, label)[1].id
     except NotFound as error:
         caller.refused(error)
         raise
@@ -133,26 +174,37 @@ def _find_id(caller: Caller, plan: Plan, agent_id: str, label: str) -> str:
         plan.let_go()
 
 
+def _had_label(caller: Caller, plan: Plan, agent: Held, label: str) -> str | None:
+    keys = agent_keys(caller, agent, plan)
+    if keys is not caller.keys:
+        caller.as_agent(keys).standing(plan)  # as whoever looks at its blocks is asked
+    known = _by_label_again(caller, plan, keys, label, (caller.id, agent.owner, agent.subject))
+    return known.block if known is not None else None
+
+
 def _edit_target(
-    caller: Caller, agent_id: str, target: str, edit: Edit, *, as_agent: bool, if_version: int | None
+    caller: Caller,
+    agent_id: str,
+    target: str,
+    edit: Edit,
+    known: dict[Any, Any],
+    *,
+    as_agent: bool,
+    if_version: int | None,
 ) -> Block:
     def action(plan: Plan) -> Block:
+        if not plan.known:  # it has a view of its own
+            plan.known.update(known)
         agent = find_agent(caller, plan, agent_id)
         keys = agent_keys(caller, agent, plan)
-        actor = holder = caller if keys is caller.keys else caller.as_agent(keys)
-        there = held = find_block(actor, plan, target, WRITE)
-        kept: Recalled | None = None
+        actor = caller if keys is caller.keys else caller.as_agent(keys)
+        held = find_block(actor, plan, target, WRITE)
         if not as_agent:
             mine = lookup(caller, plan, target, WRITE)
-            if mine is not None and mine.storage == there.storage:
-                if there.recalled is None and there.origin is not None and not there.via:
-                    there = plan.recall(*there.origin) or there  # it was opened to find the label
-                kept = enter_again(actor, plan, there)
+            if mine is not None and mine.storage == held.storage:
                 actor, held = caller, mine
         opened = heal(open_block(actor, plan, held))
         block, changed = edit_opened(opened, edit, if_version, viewer=caller)
-        if kept is not None and changed:
-            caller.workspace.recall.keep_for(holder, there, kept, opened)
         if "label" in changed:
             labels_stay_unique(opened, caller)
         kind = "update" if changed else "read"

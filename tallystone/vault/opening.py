@@ -338,18 +338,29 @@ class Opened:
     def leaves(self) -> dict[int, bytes]:
         """{grant number: leaf digest}, checked against the root in the latest policy statement."""
         leaves = {number: digest for number, (_, digest) in self.ledger().items()}
-        root, parts = self.head.grants, [part for item in sorted(leaves.items()) for part in item]
-        mark = crypto.sha256(crypto.pae("grants", root, *parts))
+        root = self.head.grants
+        mark = _grants_mark(leaves, root)
         if mark not in self._trusted:
             if not crypto.equal(grants_root(leaves), root):
                 raise Tampered("a block's grants are not those that its policy names")
             self._trusted.add(mark)
         return leaves
 
+    def know_root(self, leaves: Mapping[int, bytes], root: bytes) -> None:
+        """Take note that this is the root over these leaves, as `grants_root` has just worked out."""
+        self._trusted.add(_grants_mark(leaves, root))
+
+    def know_roster(self, sealed: bytes, roster: Roster) -> None:
+        """Take note of what this plan itself has just sealed for a ledger row."""
+        self.plan.memo.setdefault("rosters", {})[self._roster_mark(sealed)] = roster
+
+    def _roster_mark(self, sealed: bytes) -> str:
+        return f"{self.id} {crypto.sha256(sealed).hex()}"
+
     def roster(self, row: Row) -> Roster:
         """Who a ledger row is about."""
         number, known = int(row[2]), self.plan.memo.setdefault("rosters", {})
-        mark = f"{self.id} {crypto.sha256(bytes(row[5])).hex()}"
+        mark = self._roster_mark(bytes(row[5]))
         if mark not in known:
             known[mark] = open_roster(self.chain_key(int(row[4])), self.id, number, bytes(row[5]))
         roster: Roster = known[mark]
@@ -379,3 +390,9 @@ class Opened:
     def evidence(self) -> list[Any]:
         """The roles of `standing`, as a statement or a version stores them: the reverse of `steps`."""
         return [step.evidence() for step in self.held.via]
+
+
+def _grants_mark(leaves: Mapping[int, bytes], root: bytes) -> bytes:
+    return crypto.sha256(
+        crypto.pae("grants", root, *[part for item in sorted(leaves.items()) for part in item])
+    )

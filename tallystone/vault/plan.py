@@ -62,6 +62,7 @@ class Plan:
         self.first: int | None = None  # once committed: the log number of its first event
         self._events: list[Event] = []
         self._gets: dict[tuple[str, Row], Row | None] = {}
+        self._new: set[int | bytes | str] = set()  # see `begins`
         self._scans: dict[tuple[str, Row, int | None], list[Row]] = {}
 
     def beside(self) -> Plan:
@@ -75,11 +76,27 @@ class Plan:
 
     # A snapshot never changes, so what it said once is what it would say again.
 
+    def begins(self, *names: bytes | str) -> None:
+        """That nothing lies under these first parts of keys: ids that were just drawn at random, of 122 bits at least,
+        or follow from such. The view is not asked; the commit expects that nothing is there, like any other row."""
+        self._new.update(names)
+
+    def is_new(self, name: bytes | str) -> bool:
+        """Whether only this plan has rows under this first part of keys."""
+        return name in self._new
+
+    def _read(self, table: Table, full: Row) -> Row | None:
+        return None if self._begun(full) else self.snapshot.get(table, full)
+
+    def _begun(self, key: Row) -> bool:
+        return bool(self._new) and len(key) > 1 and key[1] in self._new
+
     def _scanned(self, table: Table, prefix: Row, after: int | None) -> list[Row]:
         place = table.name, prefix, after
         found = self._scans.get(place)
         if found is None:
-            found = self._scans[place] = self.snapshot.scan(table, prefix, after=after)
+            begun = self._begun(prefix)
+            found = self._scans[place] = [] if begun else self.snapshot.scan(table, prefix, after=after)
         return found
 
     def get(self, table: Table, *key: int | bytes | str) -> Row | None:
@@ -92,7 +109,7 @@ class Plan:
                 return change.row if isinstance(change, Put) else None
         row: Row | None = self._gets.get(place, _UNREAD)
         if row is _UNREAD:
-            row = self._gets[place] = self.snapshot.get(table, full)
+            row = self._gets[place] = self._read(table, full)
         return row
 
     def peek(self, table: Table, *key: int | bytes | str) -> Row | None:
@@ -110,7 +127,7 @@ class Plan:
         if expected is None:
             row: Row | None = self._gets.get(place, _UNREAD)
             if row is _UNREAD:
-                row = self._gets[place] = self.snapshot.get(table, full)
+                row = self._gets[place] = self._read(table, full)
             self._expects[place] = Expect(table, full, row)
         else:
             row = expected.row

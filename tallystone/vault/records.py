@@ -266,6 +266,14 @@ class Held:
         return Leaf.decode(self.leaf) if self.leaf else None
 
 
+def as_on_shelf(held: Held, keys: Keys, row: tuple[Any, ...]) -> Held:
+    """What `unshelve` makes of the row that `shelve` has just made of it."""
+    found = Held.__new__(Held)
+    found.__dict__.update(held.__dict__, via=(), origin=(keys, row), recalled=None)
+    found.__dict__.pop("own_leaf", None)
+    return found
+
+
 def rights_of(held: Held) -> str:
     """`owner`, `read`, `write`, `share` or `write+share`."""
     leaf = held.own_leaf

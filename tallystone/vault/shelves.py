@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from tallystone import crypto
 from tallystone.errors import Rejected, Unauthenticated
 from tallystone.keystore import Keys, Root, find_nest
 from tallystone.store.protocol import Row
 from tallystone.store.tables import SHELF
+from tallystone.vault import known_agents
 from tallystone.vault.caller import Caller
 from tallystone.vault.opening import missing
 from tallystone.vault.plan import WS, Plan
@@ -45,11 +47,18 @@ def find(plan: Plan, keys: Keys, shelf: str, identity: str) -> Held | None:
 
 def find_agent(caller: Caller, plan: Plan, agent_id: str) -> Held:
     """The agent as this caller holds it: its sponsor's shelf row, or an agent's own."""
-    shelf = SELF if caller.id.startswith("agent-") else AGENTS
-    held = find(plan, caller.keys, shelf, agent_id)
-    if held is None:
+    keys, own = caller.keys, caller.id.startswith("agent-")
+    row = plan.need(SHELF, keys.shelf(SELF if own else AGENTS), keys.locator(agent_id))
+    if row is None:
         raise missing("Agent", agent_id)
-    return held
+    place = "held", row[1], row[2], keys.can_act
+    if not own and place not in plan.known:
+        known = known_agents.find(caller, plan, row)
+        if known is not None:
+            held, theirs = known
+            plan.remember(place, plan.recall(keys, row) or held)
+            plan.remember(_place(caller, held), theirs)
+    return on_shelf(plan, keys, row)
 
 
 def walk(
@@ -65,7 +74,7 @@ def walk_rows(
 ) -> Iterator[Row]:
     """The same, as rows."""
     shelf_id = keys.shelf(shelf)
-    if plan.touches(SHELF, shelf_id):
+    if plan.is_new(shelf_id) or plan.touches(SHELF, shelf_id):
         rows = sorted(plan.rows(SHELF, shelf_id), key=_position, reverse=reverse)
         for row in rows:
             if after is None or (_position(row) < after if reverse else _position(row) > after):
@@ -105,12 +114,18 @@ def agent_keys(caller: Caller, held: Held, plan: Plan | None = None) -> Keys:
         return caller.keys
     if plan is None:
         return _agent_keys(caller, held)
-    place = "agent", caller.id, caller.keys.can_act, held.subject, held.root_read, held.root_act
-    known: Keys | None = plan.known.get(place)
-    if known is None:
-        known = _agent_keys(caller, held)
-        plan.remember(place, known)
-    return known
+    place = _place(caller, held)
+    keys: Keys | None = plan.known.get(place)
+    if keys is None:
+        keys = _agent_keys(caller, held)
+        plan.remember(place, keys)
+        if not is_lost(caller, held):
+            known_agents.keep(caller, held, keys)
+    return keys
+
+
+def _place(caller: Caller, held: Held) -> tuple[Any, ...]:
+    return "agent", caller.id, caller.keys.can_act, held.subject, held.root_read, held.root_act
 
 
 def _agent_keys(caller: Caller, held: Held) -> Keys:

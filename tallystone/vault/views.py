@@ -122,9 +122,9 @@ def view_again(
     if holders is None:
         return None
     if agents:
-        known.kept.found(plan)
+        known.note(plan)
     payload, settings = known.payload, known.settings
-    number, time, writer, under, owner, creator, mutable, append_only, rights = known.shown
+    number, time, writer, under, owner, creator, mutable, append_only = known.shown
     plan.note(held.block, settings)
     plan.filing[held.key] = known.filing
     sensitivity, audit_level = names(caller, plan, settings)
@@ -148,7 +148,7 @@ def view_again(
         created_by=creator,
         updated_by=writer,
         updated_under=under or None,
-        rights=rights,
+        rights=known.rights,
         agent_ids=_agents(plan, holders, owner, viewer or caller, caller) if holders else [],
         position=held.position,
         offered=False,

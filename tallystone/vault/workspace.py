@@ -251,7 +251,7 @@ class Workspace:
 
     def identity(self, plan: Plan, principal: str, pin: bytes) -> Identity:
         """The verified identity of a principal. The verdict is remembered for as long as its rows stay the same."""
-        altered = plan.alters(PRINCIPAL)
+        altered = plan.alters(PRINCIPAL) and plan.touches(PRINCIPAL, principal)
         if principal in plan.identities and not altered:
             return plan.identities[principal]
         rows = plan.rows(PRINCIPAL, principal)

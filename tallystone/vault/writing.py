@@ -34,7 +34,7 @@ from tallystone.vault.entering import note_opened
 from tallystone.vault.keeping import let_go
 from tallystone.vault.ledger import Ledger, Roster, leaf_salt, seal_roster
 from tallystone.vault.opening import Opened, nest_of
-from tallystone.vault.plan import Plan
+from tallystone.vault.plan import WS, Plan
 from tallystone.vault.recall import newest
 from tallystone.vault.records import (
     ACCEPTED,
@@ -42,6 +42,7 @@ from tallystone.vault.records import (
     Content,
     EpochWraps,
     Held,
+    as_on_shelf,
     check_payload,
     epoch_row,
     new_epoch,
@@ -52,6 +53,7 @@ from tallystone.vault.records import (
     shelve,
     wrap_content_key,
 )
+from tallystone.vault.shelves import BLOCKS, find
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ class FirstGrant:
 def put_on_shelf(plan: Plan, keys: Keys, shelf: str, locator_of: str, held: Held) -> None:
     """Queue a shelf row."""
     shelf_id, locator = keys.shelf(shelf), keys.locator(locator_of)
-    one, two = shelve(keys, shelf_id, locator, held)
-    plan.put(SHELF, shelf_id, locator, held.position, one, two)
+    row = (WS, shelf_id, locator, held.position, *shelve(keys, shelf_id, locator, held))
+    plan.put(SHELF, *row[1:])
+    plan.remember(("held", shelf_id, locator, keys.can_act), as_on_shelf(held, keys, row))
 
 
 def encode_payload(payload: Mapping[str, Any]) -> bytes:
@@ -114,6 +117,7 @@ def create_block(
     now = caller.workspace.now_ms()
     grant_keys = {number: crypto.random_bytes() for number in range(1, len(grants) + 1)}
     leaves = {i: new_leaf(i, g.identity, g.rights, 0, grant_keys[i]) for i, g in enumerate(grants, 1)}
+    digests = {i: leaf.digest for i, leaf in leaves.items()}
     genesis = Genesis(
         kind=kind,
         owner=caller.id,
@@ -123,13 +127,14 @@ def create_block(
         mutable=mutable,
         append_only=append_only,
         subject=subject,
-        grants=grants_root({i: leaf.digest for i, leaf in leaves.items()}),
+        grants=grants_root(digests),
         next_grant=len(grants) + 1,
         settings=dict(settings),
         change={**(fixed or {}), **({} if mutable else {"payload": crypto.sha256(encode_payload(payload))})},
     )
     signed = caller.sign(plan, "genesis", genesis.encode())
     block, storage, admin = identifier("block", signed.digest), crypto.random_bytes(16), crypto.random_bytes()
+    plan.begins(storage)
     keys, own_key = new_epoch(0), crypto.random_bytes()
     day = settings.get("expires")
     if day is not None:
@@ -158,11 +163,12 @@ def create_block(
         root_act=act,
     )
     put_on_shelf(plan, caller.keys, shelf, locator_of or block, held)
-    ledger = Ledger(admin, block)
+    ledger, rosters = Ledger(admin, block), list[tuple[bytes, Roster]]()
     for number, grant in enumerate(grants, 1):
         leaf, grant_key = leaves[number], grant_keys[number]
         secret = ledger.seal(number, grant_key, history=True, watch=False)
         roster = seal_roster(keys.chain, block, Roster(leaf, b""))
+        rosters.append((roster, Roster(leaf, b"")))
         plan.put(LEDGER, storage, number, leaf.digest, 0, roster, secret, leaf.until)
         plan.put(GRANT_WRAP, storage, number, 0, wraps.under(grant_key, history=True))
         _place(
@@ -170,8 +176,14 @@ def create_block(
         )
     opened = Opened(caller, plan, held, row, keys)
     opened.begin(signed)
+    opened.know_root(digests, genesis.grants)
+    for roster, said in rosters:
+        opened.know_roster(roster, said)
     written = add_version(opened, payload, EMPTY, Standing(caller.id), mutable=mutable)
     _ask(opened, payload, written)
+    for number, grant in enumerate(grants, 1):
+        if grant.shelf == "block":
+            hand_over(opened, grant, leaves[number])
     return held
 
 
@@ -184,6 +196,20 @@ def _ask(opened: Opened, payload: Mapping[str, Any], written: Version) -> None:
     wrap = opened.plan.get(GRANT_WRAP, opened.row.storage, opened.held.grant)
     assert wrap is not None  # queued above
     note_opened(opened, wrap)
+
+
+def hand_over(opened: Opened, agent: FirstGrant, leaf: Leaf) -> None:
+    """Have this plan go on with a block as the agent will open it, which has just been given it: with the same keys, if
+    it may open what was written before as well, the same policy and the same version, all of them verified."""
+    plan, keys = opened.plan, opened.keys
+    wrap = plan.get(GRANT_WRAP, opened.row.storage, leaf.grant)
+    held = find(plan, agent.keys, BLOCKS, opened.id)
+    if wrap is None or held is None or held.grant != leaf.grant or not leaf.history:
+        return  # then it is opened
+    given = Opened(opened.caller.as_agent(agent.keys), plan, held, opened.row, keys)
+    given.know(opened.head)
+    given.verified = opened.verified
+    note_opened(given, wrap)
 
 
 def mark_day(caller: Caller, plan: Plan, storage: bytes, before: int | None, day: int | None) -> None:
@@ -277,6 +303,7 @@ def add_link(
         change = {**change, "due": True}  # no version may cite this before somebody has rotated (design §6)
     authority = {} if standing is None or standing.leaf is None else _authority(opened, standing)
     version_digest = newest(opened)[1] if opened.row.version else EMPTY
+    root = head.grants if leaves is None else grants_root(leaves)
     link = Link(
         block=opened.id,
         number=head.number + 1,
@@ -285,7 +312,7 @@ def add_link(
         version_digest=version_digest,
         epoch=opened.row.epoch,
         owner=owner or head.owner,
-        grants=head.grants if leaves is None else grants_root(leaves),
+        grants=root,
         next_grant=head.next_grant if next_grant is None else next_grant,
         settings=dict(head.settings if settings is None else settings),
         admin=head.admin if admin is None else admin,
@@ -302,6 +329,8 @@ def add_link(
     # Asked before it is written: a link that readers refuse would close the block for everybody.
     today, party_of = caller.workspace.today(), partial(caller.party, plan)
     opened.know(policy.follow(head, kind, link, signed.digest, today, standing, party_of))
+    if leaves is not None:
+        opened.know_root(leaves, root)
     opened.row = opened.row.changed(policy=link.number)
     opened.row.write(plan)
     return signed
