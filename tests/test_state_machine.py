@@ -296,7 +296,9 @@ class Model:
 class Sharing(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="tallystone-machine-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="tallystone-machine-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
+        )
         self.workspace, root = Workspace.init(self.folder / "data", "alice")
         self.tokens = {"alice": root.token}
         self.ids = {"alice": root.principal}

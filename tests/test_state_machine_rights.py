@@ -65,7 +65,9 @@ class Life:
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
-        self.folder = Path(tempfile.mkdtemp(prefix="tallystone-rights-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="tallystone-rights-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
+        )
         self.workspace, root = Workspace.init(self.folder / "data", "alice")
         self.now = self.workspace.clock()
         self.workspace.clock = lambda: self.now

@@ -242,6 +242,7 @@ class Sockets:
         self._selector.close()
 
     def some_ready(self) -> None:
+        """Let those go on whose socket is ready."""
         ready = [key for key, _ in self._selector.select(0)]
         for key in ready:  # whoever goes on may wait for the same socket again
             self._selector.unregister(key.fd)
