@@ -199,7 +199,7 @@ def test_a_snapshot_answers_inside_its_block_only(store: Store) -> None:
 
 def test_a_snapshot_cannot_write(store: Store) -> None:
     with store.snapshot() as snapshot:
-        session = snapshot._begun_session()
+        session = snapshot._begun_session() if POSTGRESQL else snapshot._open()
         with pytest.raises(Exception, match=r"readonly|25006"):
             session.command(b"DELETE FROM workspace") if POSTGRESQL else session.execute(
                 "DELETE FROM workspace"

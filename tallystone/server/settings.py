@@ -8,7 +8,7 @@
 | workers    | TALLYSTONE_WORKERS    | 1           | processes that serve                                          |
 | http       | TALLYSTONE_HTTP       | uvicorn     | what speaks HTTP: uvicorn or granian                          |
 | max_body   | TALLYSTONE_MAX_BODY   | 10485760    | bytes of a request's body                                     |
-| threads    | TALLYSTONE_THREADS    | 16          | requests worked on at once                                    |
+| threads    | TALLYSTONE_THREADS    | 16          | requests worked on in threads at once                         |
 | grace      | TALLYSTONE_GRACE      | 30          | seconds that requests under way get to finish at a stop       |
 | check_every| TALLYSTONE_CHECK_EVERY| 3600        | seconds between checks of the log; 0: only at the start       |
 | queue      | TALLYSTONE_QUEUE      | 1000        | requests that wait to be worked on; beyond, 503               |
