@@ -14,12 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from stores import thinned
 
 from tallystone.errors import Denied, Invalid, NotFound
 from tallystone.vault import Vault, Workspace, searching
 from tallystone.vault.answers import Answered, Span
 from tallystone.vault.memory import AddBlock
 from tallystone.vault.questions import KINDS, READS, WHATS, Question, What
+
+pytestmark = thinned(2, "they differ in who asks, and ask for the same few kinds of rows")
 
 SOURCE = Path(__file__).resolve().parent.parent / "tallystone"
 EVERYTHING = Question()

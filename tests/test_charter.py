@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from attack.scene import raw
+from stores import thinned
 
 from tallystone import _cbor
 from tallystone.errors import Denied, Invalid, Tampered
@@ -19,6 +20,8 @@ from tallystone.vault import Vault, Workspace
 from tallystone.vault.levels import level, level_name
 from tallystone.vault.plan import WS, Plan
 from tallystone.vault.types import Credentials
+
+pytestmark = thinned(2, "they differ in who asks, and ask for the same few kinds of rows")
 
 DEFAULT_LEVELS = ("public", "internal", "confidential", "restricted")
 

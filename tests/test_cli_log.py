@@ -13,6 +13,7 @@ import pytest
 import raw_rows
 from c2sp_verifier import Key
 from scripted_witness import NAME, Witness, serving
+from stores import thinned
 
 from tallystone.cli.app import FAILED, MISUSED, run
 from tallystone.server.run import running
@@ -20,6 +21,8 @@ from tallystone.server.settings import Settings
 from tallystone.server.witnessing import Asker
 from tallystone.server.witnessing import Witness as Configured
 from tallystone.vault import Workspace
+
+pytestmark = thinned(2, "a command asks a server for what other tests ask of it")
 
 Run = Callable[..., tuple[int, str, str]]
 

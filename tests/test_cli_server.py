@@ -16,10 +16,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from stores import thinned
 
 from tallystone.cli.app import FAILED, MISUSED, run
 from tallystone.server.run import running
 from tallystone.vault import Workspace
+
+pytestmark = thinned(2, "a command asks a server for what other tests ask of it")
 
 Run = Callable[..., tuple[int, str, str]]
 

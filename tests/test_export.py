@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from server_fixtures import Served, fresh_server  # noqa: F401
+from stores import thinned
 
 from tallystone import crypto
 from tallystone.cli.app import run
@@ -18,6 +19,8 @@ from tallystone.errors import Tampered
 from tallystone.vault import Vault, Workspace, exporting
 from tallystone.vault.exporting import write_export
 from tallystone.vault.types import Credentials
+
+pytestmark = thinned(2, "they differ in who asks, and ask for the same few kinds of rows")
 
 
 class Pipe(io.RawIOBase):

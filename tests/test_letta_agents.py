@@ -7,8 +7,11 @@ from typing import Any
 import letta_client
 import pytest
 from server_fixtures import Served, fresh_server, server  # noqa: F401
+from stores import thinned
 
 from tallystone.letta.tools import BASE_TOOLS, BY_NAME
+
+pytestmark = thinned(2, "bodies and answers are checked above the store")
 
 
 def test_an_agent_needs_nothing(server: Served) -> None:  # noqa: F811

@@ -8,6 +8,9 @@ from typing import Any
 import letta_client
 import pytest
 from server_fixtures import Served, fresh_server, server  # noqa: F401
+from stores import thinned
+
+pytestmark = thinned(2, "bodies and answers are checked above the store")
 
 
 def test_what_is_not_sent_has_the_contracts_defaults(server: Served) -> None:  # noqa: F811

@@ -12,6 +12,7 @@ import pytest
 import raw_rows
 from scripted_models import HANDLES, KEYS, ScriptedModels, Turn
 from server_fixtures import Served
+from stores import thinned
 from test_turns import stop
 from turn_fixtures import Talking, serving, talking  # noqa: F401
 
@@ -21,6 +22,8 @@ from tallystone.keystore import Keys, Root
 from tallystone.server.run import running
 from tallystone.server.settings import Settings
 from tallystone.vault import Workspace, model_keys, streams
+
+pytestmark = thinned(2, "what models hear and say is told above the store")
 
 CANARY = "sk-canary-4Zt9QpXw71Lm"
 OTHER = "sk-other-8Hn3RsVy26Kd"

@@ -15,7 +15,7 @@ from tallystone.letta import model_options, wire
 from tallystone.letta.model import Limits
 
 pytestmark = thinned(
-    3,
+    6,
     "they differ in what a model is asked: the rows are those that test_turns_waiting has",
 )
 

@@ -21,7 +21,7 @@ import pytest
 from copy_killed import Stopping
 from store_rows import make_full_store
 from store_rows import open_store as open_rows
-from stores import POSTGRESQL, new_database, postgresql_only, ready_database, server
+from stores import POSTGRESQL, new_database, postgresql_only, ready_database, server, thinned
 from test_first_release import RELEASE, SECRETS
 
 import tallystone.vault.workspace
@@ -36,6 +36,8 @@ from tallystone.store.sqlite_moving import HALF
 from tallystone.store.tables import TABLES, TOKEN, WORKSPACE, WS, Row
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.moving import Place, move
+
+pytestmark = thinned(2, "the other run moves what lies in SQLite in all these ways")
 
 KINDS = ["sqlite", "postgresql"] if POSTGRESQL else ["sqlite"]
 """What a copy goes to; it comes from the kind of store that the tests run on."""

@@ -8,8 +8,11 @@ from typing import Any
 import letta_client
 import pytest
 from scripted_models import Call, Turn
+from stores import thinned
 from test_turns import HUMAN, append, consistent, stop
 from turn_fixtures import Talking, talking, types  # noqa: F401
+
+pytestmark = thinned(2, "what models hear and say is told above the store")
 
 WEATHER = {
     "name": "weather",

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 from server_fixtures import Served, fresh_server  # noqa: F401
+from stores import thinned
 
 from tallystone.cli.app import run
 from tallystone.cli.history import spans
 from tallystone.errors import Denied, Invalid, NotFound
 from tallystone.vault import Vault, Workspace
 from tallystone.vault.types import Block, Credentials
+
+pytestmark = thinned(2, "they differ in who asks, and ask for the same few kinds of rows")
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 Edit = Callable[[list[str]], None]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from force import by_force
+from stores import thinned
 
 from tallystone.errors import Denied, Invalid, Locked, NotFound, Tampered, Unauthenticated
 from tallystone.statements import Version
@@ -22,6 +23,8 @@ from tallystone.vault.plan import Plan
 from tallystone.vault.records import open_payload
 from tallystone.vault.types import Block, Credentials
 from tallystone.vault.writing import add_version
+
+pytestmark = thinned(2, "they differ in who asks, and ask for the same few kinds of rows")
 
 
 def write(vault: Vault, block: Block, value: str) -> None:

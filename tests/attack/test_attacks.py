@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import raw_rows
+from stores import thinned
 
 from attack.lying import agent_of, caller_of, forge_version, held_by, seal_capsule_body
 from attack.scene import DATABASE, raw, rows
@@ -24,6 +25,8 @@ from tallystone.vault.entering import open_block
 from tallystone.vault.plan import Plan
 from tallystone.vault.records import unwrap_content_key, unwrap_epoch
 from tallystone.vault.types import Block, Credentials
+
+pytestmark = thinned(2, "they forge what is judged above the store, which gives them the rows")
 
 Founded = tuple[Workspace, Credentials]
 

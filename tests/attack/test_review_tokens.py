@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import raw_rows
 from server_fixtures import Served, fresh_server  # noqa: F401
+from stores import thinned
 
 from attack.lying import caller_of, held_by
 from attack.scene import DATABASE, raw, rows
@@ -34,6 +35,8 @@ from tallystone.vault.principals import put_principal
 from tallystone.vault.questions import Question
 from tallystone.vault.records import unwrap_epoch, wrap_epoch
 from tallystone.vault.types import Block, Credentials, ExternalTool, ToolAccess
+
+pytestmark = thinned(2, "they forge what is judged above the store, which gives them the rows")
 
 RETRY = {"x-stainless-retry-count": "1"}
 NAMED = {"idempotency-key": "mine"}

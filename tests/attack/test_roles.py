@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from stores import sampled
+from stores import sampled, thinned
 
 from attack.lying import caller_of, forge, held_by, lawless, opened_by
 from attack.scene import DATABASE, raw, rows
@@ -36,6 +36,8 @@ from tallystone.vault.rotating import change_keys
 from tallystone.vault.shelves import ROLES
 from tallystone.vault.types import Block, Credentials
 from tallystone.vault.writing import add_version
+
+pytestmark = thinned(2, "they forge what is judged above the store, which gives them the rows")
 
 Vaults = Callable[[str], Vault]
 

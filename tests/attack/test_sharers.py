@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import sampled
+from stores import sampled, thinned
 
 from attack.lying import caller_of, forge, held_by, identity_of, opened_by, seal_capsule_body
 from attack.scene import DATABASE, raw, rows
@@ -35,6 +35,8 @@ from tallystone.vault.records import seal_statement
 from tallystone.vault.rotating import change_keys
 from tallystone.vault.types import Credentials
 from tallystone.vault.writing import add_link, add_version, put_on_shelf
+
+pytestmark = thinned(2, "they forge what is judged above the store, which gives them the rows")
 
 Vaults = Callable[[str], Vault]
 TODAY = (datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
