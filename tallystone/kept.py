@@ -111,6 +111,13 @@ class Recent(Generic[Key, Value]):
                 else:
                     self.weight -= entry.weight
 
+    def drop(self, key: Key) -> None:
+        """Forget what was kept under this key."""
+        with self._lock:
+            entry = self._entries.pop(key, None)
+            if entry is not None:
+                self.weight -= entry.weight
+
     def values(self) -> list[Value]:
         """All that is kept, the oldest first."""
         with self._lock:

@@ -135,6 +135,23 @@ def test_the_version_after_one_that_was_kept_is_kept_until_somebody_else_changes
     assert kept._names is not None and len(kept._names) == len(kept.young)  # nor are they remembered by name
 
 
+def test_a_block_that_was_made_read_and_deleted_leaves_hardly_anything(
+    workspace: Workspace, alice: Vault
+) -> None:
+    def come_and_go() -> None:
+        block = alice.create_block(label="mayfly", value="x").id
+        assert alice.block(block).value == "x"
+        alice.edit_block(block, lambda now: {"value": now.value + "y"})
+        alice.delete_block(block)
+
+    come_and_go()
+    before, rows = len(workspace.geneses), attrgetter("store._rows.kept")(workspace)
+    at = len(rows)
+    for _ in range(10):
+        come_and_go()
+    assert len(workspace.geneses) == before and len(rows) <= at + 10
+
+
 def test_what_is_kept_of_rows_has_a_bound() -> None:
     kept = RowCache(sequencer(), 200_000).restart((1, b""))
     for number in range(2_000):

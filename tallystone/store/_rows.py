@@ -168,8 +168,13 @@ class Kept:
                 for cut in range(len(key) + 1) if scans else ():
                     for scan in self._scans[name].pop((name, key[:cut]), ()):
                         self._drop(scan)
-                if self._drop(place) or self._succeeds(name, key):
-                    weight = _OVERHEAD + _weight(row or ())
+                if not self._drop(place) and not self._succeeds(name, key):
+                    continue
+                if row is None:  # what is deleted is hardly asked for again
+                    if self._names is not None:
+                        self._names.pop((name, self._name(key)), None)
+                else:
+                    weight = _OVERHEAD + _weight(row)
                     if weight <= self._largest:
                         if self._names is not None:
                             self._names[name, self._name(key)] = place

@@ -218,14 +218,12 @@ class Writer:
         rows, state = self._rows, log.state
         with rows.committing:
             kept = rows.committed(state.head if state is not None else None, log.head, log.changes)
-            if state is not None and (kept is log.joined or kept.accounted == NOTHING):
-                account(kept, state, log.number)
-            elif (
-                state is not None
-            ):  # begun anew meanwhile, maybe by a view that is older than an edit that we saw
-                account_own(kept, log.number)
-            else:
+            if state is None:
                 rows.restart()  # the log has just begun: the next view will find out who else writes
+            elif kept is log.joined or kept.accounted == NOTHING:
+                account(kept, state, log.number)
+            else:  # begun anew meanwhile, maybe by a view that is older than an edit that we saw
+                account_own(kept, log.number)
 
     def _finish(self, log: _Composed) -> bool:
         """Write and commit. False if the transaction came to nothing, and may be run again."""

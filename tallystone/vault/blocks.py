@@ -260,6 +260,7 @@ def delete_block(caller: Caller, block_id: str) -> None:
         remove(caller, plan, held)
 
     caller.transact(action, lock=block_id)
+    caller.workspace.geneses.drop(block_id)
 
 
 def remove(caller: Caller, plan: Plan, held: Held) -> None:
